@@ -1,0 +1,278 @@
+"""One grid cell as one frozen, validated `RunConfig`, and the names that cells go by.
+
+A cell is named `S-S_8f_fov`: model pair (LLM size - vision size), frames, architecture.
+`RunConfig.from_cell` reads such a name and `RunConfig.cell` writes it.
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+LLMS = ("tiny", "tiny1", "tiny2", "tiny3", "tiny4", "tiny5", "135m", "360m", "1.7b")
+VISIONS = ("tiny", "small", "base")
+ARCHS = {"foveated": "fov", "baseline": "bas", "static": "sta", "meanpool": "avg", "blind": "bli"}
+TASKS = ("caption", "question")
+SCHEDULES = ("constant", "wsd", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+# (llm, vision) -> the pair's name. The study called 1.7B + base "B-L"; the other names are size - size.
+_LLM_LETTER = {"tiny": "T", "135m": "S", "360m": "M", "1.7b": "B"} | {f"tiny{i}": f"T{i}" for i in range(1, 6)}
+_VISION_LETTER = {"tiny": "T", "small": "S", "base": "B"}
+PAIRS = {(llm, vision): f"{a}-{b}" for llm, a in _LLM_LETTER.items() for vision, b in _VISION_LETTER.items()}
+PAIRS["1.7b", "base"] = "B-L"
+
+# What "auto" means for the budget: the study's for pretrained LLMs; for the tiny ones, which start from
+# nothing, what trying found to see soonest on a two-core CPU.
+_BUDGET_PRETRAINED = dict(steps=280, effective_batch=16, eval_every=14, learning_rate=3e-5, warmup=50,
+                          schedule="constant", weight_decay=0.01, freeze_vision=False)  # fmt: skip
+_BUDGET_TINY = dict(steps=200, effective_batch=16, eval_every=40, learning_rate=2e-3, warmup=20,
+                    schedule="wsd", weight_decay=0.01, freeze_vision=True)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A user's mistake: says what is wrong, where, and what would be valid."""
+
+
+def _option(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides one run; the fields are the parameters of `notebooks/train.ipynb`.
+
+    Every "auto" that the machine or the other fields decide is replaced on creation by what it stands for;
+    those found by measurement (`micro_batch`, `gradient_checkpointing`) stay "auto" until training has tried.
+    Raises `ConfigError` on an unknown name or a bad value, listing the valid ones."""
+
+    llm: str = _option("auto", "tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny")
+    vision: str = _option("auto", "tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small")
+    frames: int = _option(8, "frames per clip")
+    arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
+    fine_passes: int = _option(1, "fine passes after the coarse one")
+    seed: int = _option(0, "decides weights, data order, everything")
+    dataset: str = _option("shapes", "shapes, or the folder of a prepared dataset")
+    task: str = _option("caption", "caption or question")
+    steps: int = _option("auto", "optimizer steps; auto: 280, fewer for a tiny LLM")
+    effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16")
+    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), more for a tiny LLM")
+    eval_samples: int = _option("auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)")
+    allow_epochs: bool = _option(False, "allow more than one pass over the training clips")
+    learning_rate: float = _option("auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, more for a tiny LLM")
+    connector_learning_rate: float = _option("auto", "AdamW rate of all that is neither; auto: the same as learning_rate")
+    warmup: int = _option("auto", "steps of linear warm-up; auto: 50, fewer for a tiny LLM")
+    schedule: str = _option("auto", "constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM")
+    weight_decay: float = _option("auto", "AdamW weight decay of matrices; auto: 0.01")
+    clip: float = _option(1.0, "gradient norm above which gradients are scaled down")
+    micro_batch: int = _option("auto", "samples per forward pass; auto: the largest that fits, found by trying")
+    gradient_checkpointing: bool = _option(
+        "auto", "recompute activations instead of keeping them; auto: only if one sample does not fit otherwise"
+    )
+    precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
+    compile: bool = _option(False, "torch.compile the two backbones")
+    device: str = _option("auto", "cpu, cuda or cuda:N; auto: a GPU if there is one")
+    freeze_vision: bool = _option("auto", "do not train the vision model; auto: only when the LLM is tiny")
+    freeze_llm: bool = _option(False, "do not train the LLM")
+    out: str = _option("auto", "where results go; auto: outputs/ of this repository, whatever the working directory")
+    study: str = _option("runs", "folder inside out that keeps runs which belong together")
+    overwrite: bool = _option(False, "replace results that another configuration left in the same folder")
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _typed(f, getattr(self, f.name)))
+        self._resolve()
+        self._validate()
+
+    def _resolve(self):
+        put = functools.partial(object.__setattr__, self)
+        auto = {name for name in self.to_dict() if getattr(self, name) == "auto"}
+        if "device" in auto:
+            put("device", "cuda" if _has_gpu() else "cpu")
+        gpu = self.device.startswith("cuda")
+        if "llm" in auto:
+            put("llm", "135m" if gpu else "tiny")
+        if "vision" in auto:
+            put("vision", "tiny" if self.tiny else "small")
+        for name, value in (_BUDGET_TINY if self.tiny else _BUDGET_PRETRAINED).items():
+            if name in auto:
+                put(name, value)
+        if "connector_learning_rate" in auto:
+            put("connector_learning_rate", self.learning_rate)
+        if "eval_samples" in auto:
+            put("eval_samples", 500 if gpu else 64 if self.tiny else 100)
+        if "precision" in auto:
+            put("precision", "bf16" if gpu else "fp32")
+        if "out" in auto:
+            put("out", str(REPOSITORY / "outputs"))
+
+    def _validate(self):
+        _one_of("llm", self.llm, LLMS, or_path=True)
+        _one_of("vision", self.vision, VISIONS, or_path=True)
+        _one_of("dataset", self.dataset, ("shapes",), or_path=True, hub=False)
+        _one_of("arch", self.arch, ARCHS)
+        _one_of("task", self.task, TASKS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("precision", self.precision, PRECISIONS)
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device = {self.device!r}: valid are cpu, cuda, cuda:N or auto")
+        for name in ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ConfigError(f"{name} = {value}: must be at least 1")
+        for name in ("learning_rate", "connector_learning_rate", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        for name in ("seed", "warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+        if not re.fullmatch(r"[\w.-]+", self.study):
+            raise ConfigError(f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out")
+
+    @classmethod
+    def from_cell(cls, cell: str, **settings) -> "RunConfig":
+        """The configuration of a cell such as `S-S_8f_fov`; `settings` override its other fields.
+
+        Raises `ConfigError` on a name outside the grid's grammar."""
+        match = re.fullmatch(r"([A-Za-z0-9]+-[A-Za-z]+)_(\d+)f_([a-z]+)", cell)
+        pairs = {name: pair for pair, name in PAIRS.items()}
+        archs = {short: arch for arch, short in ARCHS.items()}
+        if not match or match[1] not in pairs or match[3] not in archs:
+            raise ConfigError(
+                f"cell = {cell!r}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
+                f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(archs)}"
+            )
+        _known_names(settings)
+        llm, vision = pairs[match[1]]
+        named = dict(llm=llm, vision=vision, frames=int(match[2]), arch=archs[match[3]])
+        for name in sorted(named.keys() & settings.keys()):
+            if settings[name] != named[name]:
+                raise ConfigError(f"{name} = {settings[name]!r} contradicts the cell {cell}, where it is {named[name]!r}")
+        return cls(**{**settings, **named})
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "RunConfig":
+        """A configuration from field names and values (strings are converted); `ConfigError` on an unknown name."""
+        _known_names(values)
+        return cls(**values)
+
+    @classmethod
+    def from_notebook(cls, namespace: dict) -> "RunConfig":
+        """The configuration that a notebook's parameter cells spell out.
+
+        `namespace` is the notebook's `globals()`. Its parameter cells are the executed ones that start with
+        "# Parameters", as papermill's injected cell does; a name assigned there that is no parameter is an
+        error, because papermill itself would ignore the typo and train the default."""
+        cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
+        if not cells:
+            raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
+        return cls.from_dict({name: namespace[name] for source in cells for name in _assigned_names(source)})
+
+    @property
+    def cell(self) -> str:
+        """The cell's name, `<pair>_<frames>f_<architecture>`; folders and hub ids show as their last part."""
+        pair = PAIRS.get((self.llm, self.vision)) or f"{_slug(self.llm)}-{_slug(self.vision)}"
+        return f"{pair}_{self.frames}f_{ARCHS[self.arch]}"
+
+    @property
+    def tiny(self) -> bool:
+        """True where the LLM starts from random weights and has its own small tokenizer."""
+        return re.fullmatch(r"tiny[1-5]?", self.llm) is not None
+
+    @property
+    def image_size(self) -> int:
+        """Side of a frame in pixels: 112 for the tiny vision model, else 224."""
+        return 112 if self.vision == "tiny" else 224
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's results are: `<out>/<study>/<cell>_seed<seed>`."""
+        return Path(self.out) / self.study / f"{self.cell}_seed{self.seed}"
+
+    def to_dict(self) -> dict:
+        """Field names and values, ready for JSON, YAML or `RunConfig.from_dict`."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def decisive(self) -> dict:
+        """The fields that decide a run's numbers: two runs that share them may stand for each other.
+
+        Left out: where results go, and what only decides speed and memory."""
+        neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile"}
+        return {name: value for name, value in self.to_dict().items() if name not in neutral}
+
+
+def parameters_cell() -> str:
+    """Source of the parameters cell of `train.ipynb`: every field as `name: type = default  # help`."""
+    lines = [f"{f.name}: {_type_name(f)} = {f.default!r}  # {f.metadata['help']}" for f in dataclasses.fields(RunConfig)]
+    return "\n".join(["# Parameters", *lines])
+
+
+def _type_name(f) -> str:
+    return f.type.__name__ if isinstance(f.type, type) else str(f.type)
+
+
+def _typed(f, value):
+    """`value` as the field's type; "auto" where the default is "auto"; strings are read as papermill passes them."""
+    if value == "auto" and (f.default == "auto" or f.name == "precision"):
+        return value
+    try:
+        if f.type is bool:
+            if isinstance(value, str):
+                value = {"true": True, "false": False}[value.lower()]
+            if not isinstance(value, bool):
+                raise ValueError
+            return value
+        if f.type is str:
+            return str(value)
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if f.type is int and number != int(number):
+            raise ValueError
+        return f.type(number)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a string"}[f.type]
+        auto = ", or 'auto'" if f.default == "auto" else ""
+        raise ConfigError(f"{f.name} = {value!r}: expected {kind}{auto}") from None
+
+
+def _known_names(names):
+    fields = [f.name for f in dataclasses.fields(RunConfig)]
+    for name in names:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"unknown parameter {name!r}{hint}: valid are {', '.join(fields)}")
+
+
+def _one_of(name, value, valid, or_path=False, hub=True):
+    if value in valid:
+        return
+    if or_path and ("/" in value or Path(value).is_dir()):
+        return
+    extra = (", a hub id (owner/name) or a local folder" if hub else ", or the folder of a prepared dataset") if or_path else ""
+    raise ConfigError(f"{name} = {value!r}: valid are {', '.join(valid)}{extra}")
+
+
+def _assigned_names(source: str) -> list[str]:
+    import ast
+
+    names = []
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "", Path(name).name) or "model"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

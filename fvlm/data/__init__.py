@@ -1,0 +1,7 @@
+"""Clips, where they come from and how they become batches."""
+
+from fvlm.data.clips import Batch, Clip, Collator
+from fvlm.data.loading import open_dataset, training_batches, validation_batches
+from fvlm.data.shapes import ShapesDataset, ShapesWorld
+
+__all__ = ["Batch", "Clip", "Collator", "ShapesDataset", "ShapesWorld", "open_dataset", "training_batches", "validation_batches"]

@@ -1,0 +1,116 @@
+"""A clip, and a batch of clips as a model reads it.
+
+B batch, T frames, S side in pixels, L text tokens, M prompt tokens, n objects.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fvlm.config import ConfigError
+
+IGNORE = -100
+MAX_TEXT_TOKENS = 128
+
+
+@dataclass
+class Clip:
+    """One video clip and what is known about it.
+
+    frames: (T, 3, S, S) uint8. boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the object
+    that the question is about, or -1."""
+
+    frames: np.ndarray
+    caption: str
+    clip_id: str
+    source: str = ""
+    question: str | None = None
+    answer: str | None = None
+    boxes: np.ndarray | None = None
+    target: int = -1
+    question_kind: str = ""
+
+
+@dataclass
+class Batch:
+    """Clips side by side, padded to the longest: the arguments of a model's `forward`, and the clips' ids."""
+
+    frames: torch.Tensor  # (B, T, 3, S, S) uint8
+    labels: torch.Tensor  # (B, L), -100 after the end of a shorter text
+    prompt_ids: torch.Tensor | None  # (B, M)
+    prompt_mask: torch.Tensor | None  # (B, M), False after the end of a shorter prompt
+    frame_mask: torch.Tensor | None  # (B, T), False after the end of a shorter clip; None: all are full
+    clip_ids: list[str]
+
+    def inputs(self, device="cpu") -> dict:
+        """Keyword arguments for `model(**batch.inputs())`, on `device`."""
+        names = ("frames", "labels", "prompt_ids", "prompt_mask", "frame_mask")
+        return {name: x.to(device, non_blocking=True) for name in names if (x := getattr(self, name)) is not None}
+
+    def __len__(self):
+        return len(self.clip_ids)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Micro-batches of at most `size` clips, without padding that none of their clips needs."""
+        return [self._part(slice(i, i + size)) for i in range(0, len(self), size)]
+
+    def _part(self, rows: slice) -> "Batch":
+        frames, labels, ids, mask, seen = self.frames[rows], self.labels[rows], self.prompt_ids, self.prompt_mask, self.frame_mask
+        labels = labels[:, : int((labels != IGNORE).sum(1).max())]
+        if ids is not None:
+            longest = int(mask[rows].sum(1).max())
+            ids, mask = ids[rows, :longest], mask[rows, :longest]
+        if seen is not None:
+            longest = int(seen[rows].sum(1).max())
+            frames, seen = frames[:, :longest], seen[rows, :longest]
+        return Batch(frames, labels, ids, mask, seen, self.clip_ids[rows])
+
+
+class Collator:
+    """Makes a `Batch` of clips for a task.
+
+    caption: the text is the caption, there is no prompt. question: the prompt is the question, the text the
+    answer. Every text ends with the end-of-text token, which is a label like any other: so the model learns to stop."""
+
+    def __init__(self, tokenizer, task: str):
+        self.tokenizer, self.task = tokenizer, task
+
+    def __call__(self, clips: list[Clip]) -> Batch:
+        """`ConfigError` if a clip lacks the text that the task needs."""
+        texts = [clip.caption if self.task == "caption" else clip.answer for clip in clips]
+        for clip, text in zip(clips, texts):
+            if not text or (self.task == "question" and not clip.question):
+                raise ConfigError(f"clip {clip.clip_id} has no {self.task}: train with another task or prepare the data with one")
+        labels = [ids[: MAX_TEXT_TOKENS - 1] + [self.tokenizer.eos_token_id] for ids in self._ids(texts)]
+        prompt_ids = prompt_mask = frame_mask = None
+        if self.task == "question":
+            prompts = self._ids([clip.question for clip in clips])
+            prompt_ids = _pad(prompts, self.tokenizer.eos_token_id)
+            prompt_mask = _mask([len(p) for p in prompts])
+        lengths = [len(clip.frames) for clip in clips]
+        if min(lengths) < max(lengths):
+            frame_mask = _mask(lengths)
+        frames = [
+            np.concatenate([c.frames, np.zeros((max(lengths) - len(c.frames), *c.frames.shape[1:]), np.uint8)]) for c in clips
+        ]
+        return Batch(
+            torch.from_numpy(np.stack(frames)),
+            _pad(labels, IGNORE),
+            prompt_ids,
+            prompt_mask,
+            frame_mask,
+            [c.clip_id for c in clips],
+        )
+
+    def _ids(self, texts):
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def _mask(lengths: list[int]) -> torch.Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]

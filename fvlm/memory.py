@@ -1,0 +1,164 @@
+"""Memory: how much there is, how much a run takes, and the largest micro-batch that fits."""
+
+import gc
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fvlm.config import RunConfig
+
+HEADROOM = 0.88  # share of the memory that a micro-batch may fill: longer texts will come
+
+
+class OutOfMemory(RuntimeError):
+    """Not even one sample with recomputed activations fits; says what it needs and what would help."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Samples per forward pass, and whether activations are recomputed."""
+
+    size: int
+    checkpointing: bool
+
+    def smaller(self, config: RunConfig, error: Exception | None = None) -> "MicroBatch":
+        """The next thing to try when memory ran out: half the samples, then recomputed activations; else OutOfMemory."""
+        if self.size > 1:
+            return MicroBatch(self.size // 2, self.checkpointing)
+        if not self.checkpointing and config.gradient_checkpointing == "auto":
+            return MicroBatch(1, True)
+        raise OutOfMemory(
+            f"{config.cell}: one clip of {config.frames} frames does not fit in the memory of {config.device} "
+            f"({available_memory(config.device) / 2**30:.1f} GiB free). What helps: fewer frames, a smaller model, "
+            f"freeze_llm or freeze_vision, or a card with more memory."
+        ) from error
+
+
+def find_micro_batch(attempt: Callable[[int, bool], None], config: RunConfig, trainable: list[torch.Tensor]) -> MicroBatch:
+    """The largest micro-batch that fits with headroom; what the configuration fixes is taken as it is.
+
+    `attempt(size, checkpointing)` runs one forward and backward pass. On a GPU sizes are tried downwards from the
+    effective batch; on a CPU, where running out of memory ends the process, one and two samples are measured
+    and the rest follows, since activations grow in proportion."""
+    checkpointing = config.gradient_checkpointing is True
+    if config.micro_batch != "auto":
+        return MicroBatch(min(config.micro_batch, config.effective_batch), checkpointing)
+    moments = sum(2 * p.numel() * p.element_size() for p in trainable)  # AdamW's, not allocated before its first step
+    fits = _fits_gpu if config.device.startswith("cuda") else _fits_cpu(attempt, moments)
+    micro = MicroBatch(config.effective_batch, checkpointing)
+    while not fits(attempt, micro, moments, config):
+        micro = micro.smaller(config)
+    return micro
+
+
+def _fits_gpu(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bool:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(config.device)
+    try:
+        attempt(micro.size, micro.checkpointing)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        gc.collect()
+    others = _gpu_total(config.device) - torch.cuda.mem_get_info(config.device)[0] - torch.cuda.memory_reserved(config.device)
+    return torch.cuda.max_memory_allocated(config.device) + moments + others <= HEADROOM * _gpu_total(config.device)
+
+
+def _fits_cpu(attempt, moments):
+    """A test like `_fits_gpu` that measures one and two samples per kind and predicts the others."""
+    measured = {}
+
+    def fits(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bool:
+        if micro.checkpointing not in measured:
+            free = available_memory("cpu")
+            growth = []
+            for size in (1, 2)[: config.effective_batch]:
+                with _PeakGrowth() as peak:
+                    attempt(size, micro.checkpointing)
+                growth.append(peak.bytes)
+            measured[micro.checkpointing] = (free, growth[0], max(growth[-1] - growth[0], growth[-1] // 4))
+        free, first, more = measured[micro.checkpointing]
+        return first + more * (micro.size - 1) + moments <= HEADROOM * free
+
+    return fits
+
+
+class _PeakGrowth:
+    """How much the process grew at most inside the block, in `bytes`, sampled every few milliseconds."""
+
+    def __enter__(self):
+        self._before, self._peak, self._stop = _resident(), _resident(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while not self._stop.is_set():
+            self._peak = max(self._peak, _resident())
+            time.sleep(0.003)
+
+    def __exit__(self, *exception):
+        self._stop.set()
+        self._thread.join()
+        self.bytes = max(self._peak - self._before, 0)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for CUDA's and for the CPU allocator's way of saying that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def available_memory(device: str) -> int:
+    """Bytes that this process could still take on a device: on a CPU what the machine and its container leave."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if not info.exists():  # macOS
+        import os
+
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = int(re.search(r"MemAvailable:\s+(\d+) kB", info.read_text())[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes held since `reset_peak_memory`: allocated on a GPU, resident on a CPU (the whole process)."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def reset_peak_memory(device: str):
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the peak then counts from the start of the process
+
+
+def _resident() -> int:
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        import os
+
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_memory("cpu")
+
+
+def _gpu_total(device: str) -> int:
+    return torch.cuda.mem_get_info(device)[1]

@@ -1,0 +1,12 @@
+"""The models: `build_model(config)` makes one from a `RunConfig`, `load_model(folder)` reads a saved one."""
+
+from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
+from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
+from fvlm.models.build import MODELS, build_model, load_model, parameter_groups
+from fvlm.models.foveated import FoveatedVLM, StaticVLM
+from fvlm.models.vision import FoveatedEncoder, FrameCache
+
+__all__ = [
+    "MODELS", "BaselineVLM", "BlindVLM", "FoveatedEncoder", "FoveatedVLM", "FrameCache", "MeanPoolVLM", "StaticVLM",
+    "VideoLanguageConfig", "VideoLanguageModel", "VideoTextOutput", "build_model", "load_model", "parameter_groups",
+]  # fmt: skip

@@ -1,0 +1,111 @@
+"""From a `RunConfig` to a model with weights, and from a saved folder back to a model."""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from fvlm.config import ConfigError, RunConfig
+from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
+from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
+from fvlm.models.foveated import FoveatedVLM, StaticVLM
+from fvlm.weights import Source, backbone_config, fetch
+
+MODELS = {"foveated": FoveatedVLM, "baseline": BaselineVLM, "static": StaticVLM, "meanpool": MeanPoolVLM, "blind": BlindVLM}
+
+
+def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageModel:
+    """The model of a run, on the CPU in float32, in evaluation mode, with what the run freezes frozen.
+
+    pretrained=True loads LLM and vision weights (see `fvlm.weights`; `ConfigError` where there are none), except
+    for the tiny LLMs, which start from random weights. pretrained=False starts everything from random weights.
+    `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is allocated."""
+    torch.manual_seed(config.seed)
+    vision = "tiny-vision" if config.vision == "tiny" else config.vision
+    model = MODELS[config.arch](
+        VideoLanguageConfig(
+            llm_config=backbone_config(config.llm),
+            vision_config=_dinov2_config(vision),
+            arch=config.arch,
+            fine_passes=config.fine_passes,
+            image_size=config.image_size,
+        )
+    )
+    sources = [_load_llm(model, config.llm, pretrained)]
+    if model.vision is not None:
+        sources.append(_load_vision(model, config.vision, pretrained))
+    model.config.sources = [str(source) for source in sources]
+    model.match_backbones()
+    freeze(model, config)
+    return model.eval()
+
+
+def freeze(model: VideoLanguageModel, config: RunConfig):
+    """Stop training what the run freezes. The way of the query in and out is always trained."""
+    if config.freeze_vision and model.vision is not None:
+        model.vision.dinov2.requires_grad_(False)
+    if config.freeze_llm:
+        model.llm.requires_grad_(False)
+
+
+def load_model(folder: str | Path) -> VideoLanguageModel:
+    """A model saved by `model.save_pretrained(folder)`; `ConfigError` if there is none."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{folder}: no model here (config.json is missing)")
+    return MODELS[json.loads(path.read_text())["arch"]].from_pretrained(folder)
+
+
+def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
+    """Parameters by group: vision, connector (all that is neither backbone), llm, llm embeddings, total, trainable.
+
+    Groups vision + connector + llm + embedding = total; tied weights count once, as embedding."""
+    embedding = {id(p) for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    groups = dict(vision=0, connector=0, llm=0, embedding=0, total=0, trainable=0)
+    for name, p in model.named_parameters():
+        group = (
+            "embedding" if id(p) in embedding
+            else "llm" if name.startswith("llm.")
+            else "vision" if name.startswith("vision.dinov2.")
+            else "connector"
+        )  # fmt: skip
+        groups[group] += p.numel()
+        groups["total"] += p.numel()
+        groups["trainable"] += p.numel() * p.requires_grad
+    return groups
+
+
+def _dinov2_config(name):
+    config = backbone_config(name)
+    if config.model_type != "dinov2":
+        raise ConfigError(f"vision = {name!r} is a {config.model_type}: the query's walk needs a dinov2")
+    return config
+
+
+def _load_llm(model, name, pretrained) -> Source:
+    if not pretrained or name.startswith("tiny"):
+        return Source(name, "", "random", "")
+    from transformers import AutoModelForCausalLM
+
+    source = fetch(name)
+    model.llm.load_state_dict(AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32).state_dict())
+    return source
+
+
+def _load_vision(model, name, pretrained) -> Source:
+    if not pretrained:
+        return Source(name, "", "random", "")
+    from transformers import Dinov2Model
+
+    try:
+        source = fetch("small" if name == "tiny" else name)
+    except ConfigError as error:
+        if name != "tiny":
+            raise
+        warnings.warn(f"the tiny vision model starts from random weights and will see badly: {error}", stacklevel=2)
+        return Source(name, "", "random (DINOv2-small could not be had)", "")
+    state = Dinov2Model.from_pretrained(source.folder, dtype=torch.float32).state_dict()
+    mine = model.vision.dinov2.state_dict()
+    model.vision.dinov2.load_state_dict({key: state[key] for key in mine})  # tiny: the first layers only
+    return source

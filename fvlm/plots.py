@@ -1,0 +1,61 @@
+"""Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
+LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
+
+
+def training_curve(evaluations: pd.DataFrame | list[dict], training: list[tuple[int, float]] = (), title: str = "") -> go.Figure:
+    """Validation loss in every mode against training samples; `training` adds the loss of single steps."""
+    table = pd.DataFrame(evaluations)
+    figure = go.Figure(
+        layout=LAYOUT | dict(title=title, xaxis_title="training samples", yaxis_title="nats per text token", height=380)
+    )
+    if training:
+        x, y = zip(*training)
+        figure.add_scatter(x=x, y=y, name="training step", mode="lines", line=dict(color=COLOURS["training"], width=1.5))
+    for mode in ("parallel", "autoregressive", "static"):
+        if len(table) and table[f"loss_{mode}"].notna().any():
+            dash = "dot" if mode == "autoregressive" else "solid"
+            figure.add_scatter(
+                x=table["samples_seen"], y=table[f"loss_{mode}"], name=f"validation, {mode}", mode="lines+markers",
+                line=dict(color=COLOURS[mode], width=2.5, dash=dash),
+            )  # fmt: skip
+    return figure
+
+
+def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "") -> go.Figure:
+    """All frames of a clip in a row, each under its mean attention map; the dot is the attention-weighted centre.
+
+    boxes (T, n, 4) are drawn, the target's in white. Colours share one scale over all frames."""
+    maps, fixations = gaze.mean(), gaze.fixations()
+    T, h, w = maps.shape
+    height, width = gaze.frames.shape[2:]
+    figure = make_subplots(
+        rows=2, cols=T, vertical_spacing=0.03, horizontal_spacing=0.008, column_titles=[f"frame {t + 1}" for t in range(T)]
+    )
+    for t in range(T):
+        frame = np.ascontiguousarray(gaze.frames[t].transpose(1, 2, 0))
+        figure.add_image(z=frame, row=1, col=t + 1, hoverinfo="skip")
+        figure.add_heatmap(
+            z=maps[t], x0=width / w / 2 - 0.5, dx=width / w, y0=height / h / 2 - 0.5, dy=height / h,
+            coloraxis="coloraxis", row=2, col=t + 1,
+            hovertemplate="attention %{z:.3f}<extra></extra>",
+        )  # fmt: skip
+        for row in (1, 2):
+            figure.add_scatter(
+                x=[fixations[t, 0] - 0.5], y=[fixations[t, 1] - 0.5], mode="markers", row=row, col=t + 1, showlegend=False,
+                marker=dict(color="#ff2d55", size=7, line=dict(color="white", width=1)), hoverinfo="skip",
+            )  # fmt: skip
+            for i, (x0, y0, x1, y1) in enumerate(() if boxes is None else boxes[t]):
+                line = dict(color="white" if i == target else "rgba(255,255,255,0.45)", width=2 if i == target else 1)
+                figure.add_shape(type="rect", x0=x0 - 0.5, y0=y0 - 0.5, x1=x1 - 0.5, y1=y1 - 0.5, line=line, row=row, col=t + 1)
+    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
+    colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
+    figure.update_layout(LAYOUT, title=title, height=330, coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0))
+    return figure

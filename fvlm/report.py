@@ -1,0 +1,48 @@
+"""Tables that notebooks show: what will run, and what a model says."""
+
+import pandas as pd
+
+from fvlm.config import RunConfig
+from fvlm.data import Clip
+from fvlm.flops import flops_per_sample, visual_tokens_per_clip
+from fvlm.models import build_model, parameter_groups
+from fvlm.results import Run
+
+EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
+
+
+def plan(config: RunConfig) -> pd.DataFrame:
+    """What a configuration will run: parameters by group, tokens, FLOPs, and the time they take at half this
+    machine's own matrix rate, measured here."""
+    import torch
+
+    from fvlm.bench import matmul_rate
+
+    with torch.device("meta"):
+        groups = parameter_groups(build_model(config, pretrained=False))
+    flops = flops_per_sample(config)
+    samples = config.steps * config.effective_batch
+    evaluated = -(-config.steps // config.eval_every) * config.eval_samples
+    total = samples * flops["total"] + 2 * evaluated * flops_per_sample(config, training=False)["total"]
+    minutes = total / (EXPECTED_SHARE * matmul_rate(config)) / 60
+    rows = {
+        "cell": config.cell,
+        "trains on": f"{config.dataset}, {config.task}, {config.frames} frames of {config.image_size} px",
+        **{f"parameters, {name}": f"{count / 1e6:.2f} M" for name, count in groups.items()},
+        "visual tokens a clip": visual_tokens_per_clip(config),
+        **{f"FLOPs a sample, {name}": f"{count / 1e9:.2f} G" for name, count in flops.items() if count},
+        "samples": f"{config.steps} steps x {config.effective_batch} = {samples}",
+        "device": f"{config.device}, {config.precision}",
+        "time expected": f"about {minutes:.0f} min" if minutes >= 1.5 else f"about {60 * minutes:.0f} s",
+        "results": str(config.folder),
+    }
+    return pd.DataFrame({"": rows})
+
+
+def said(run: Run, clips: list[Clip]) -> pd.DataFrame:
+    """What a run's model says of clips, beside what is true. Text is text: nothing in it is taken for HTML."""
+    truth = [clip.caption if run.config.task == "caption" else clip.answer for clip in clips]
+    table = {"clip": [clip.clip_id for clip in clips]}
+    if run.config.task == "question":
+        table["question"] = [clip.question for clip in clips]
+    return pd.DataFrame(table | {"true": truth, "model": run.write(clips)})

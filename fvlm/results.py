@@ -1,0 +1,122 @@
+"""What a run leaves behind, and reading it again.
+
+<out>/<study>/<cell>_seed<k>/
+    config.json            the RunConfig
+    evaluations.parquet    one row per evaluation (columns: README)
+    samples.parquet        the loss of every validation sample at the last evaluation
+    model/                 weights and tokenizer, Hugging Face layout
+    checkpoint/            what training resumes from; gone when it has finished
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
+
+
+@dataclass
+class Run:
+    """One run's folder. `evaluations` and `samples` are DataFrames; `model` and `tokenizer` are loaded when first used."""
+
+    folder: Path
+    _model: object = field(default=None, repr=False)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return RunConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+
+    @property
+    def evaluations(self):
+        """One row per evaluation so far; see the README for the columns."""
+        return self._table("evaluations.parquet")
+
+    @property
+    def samples(self):
+        """The loss of every validation sample at the last evaluation, in nats per text token."""
+        return self._table("samples.parquet")
+
+    @property
+    def finished(self) -> bool:
+        """True once the evaluation after the last step is there, and the trained model."""
+        if not (self.folder / "evaluations.parquet").exists() or not (self.folder / "model" / "config.json").exists():
+            return False
+        return int(self.evaluations["step"].max()) >= self.config.steps
+
+    @property
+    def model(self):
+        """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
+        if self._model is None:
+            from fvlm.models import load_model
+
+            self._model = load_model(self.folder / "model").eval()
+        return self._model
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder / "model")
+
+    def validation_clips(self, count: int) -> list:
+        """The first `count` clips that this run was evaluated on."""
+        from fvlm.data import open_dataset
+
+        dataset = open_dataset(self.config, "validation")
+        return [dataset[i] for i in range(count)]
+
+    def write(self, clips: list, mode: str = "autoregressive", max_new_tokens: int = 64) -> list[str]:
+        """What the model says of each clip: captions, or answers to the clips' questions."""
+        from fvlm.data import Collator
+
+        inputs = Collator(self.tokenizer, self.config.task)(clips).inputs(self.model.device)
+        inputs.pop("labels")
+        texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
+        return [self.tokenizer.decode(ids).strip() for ids in texts]
+
+    def _table(self, name):
+        import pandas as pd
+
+        path = self.folder / name
+        if not path.exists():
+            raise ConfigError(f"{path}: not there yet; the run has not come to its first evaluation")
+        return pd.read_parquet(path)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run in `folder`, finished or not. ConfigError if there is none."""
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: no run here (config.json is missing)")
+    return Run(folder)
+
+
+def write_json(path: Path, content):
+    """Write a file so that nobody ever reads half of it."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1))
+    scratch.replace(path)
+
+
+def write_table(path: Path, rows: list[dict]):
+    """Rows as Parquet; nobody ever reads half of it."""
+    import pandas as pd
+
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    pd.DataFrame(rows).to_parquet(scratch, index=False)
+    scratch.replace(path)
+
+
+def commit() -> str:
+    """The commit of this repository, "+" appended if files differ from it; "unknown" outside a checkout."""
+    import subprocess
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", REPOSITORY, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD")[:12] + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

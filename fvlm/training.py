@@ -1,0 +1,389 @@
+"""Training one cell: `train(config)`.
+
+A step is a function of (weights, optimizer state, seed, step number) alone, so a run that is killed and started
+again ends with the same weights, bit for bit, as one that was not.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fvlm.config import ConfigError, RunConfig
+from fvlm.data import Batch, Collator, open_dataset, training_batches, validation_batches
+from fvlm.flops import flops_per_sample, visual_tokens_per_clip
+from fvlm.memory import MicroBatch, find_micro_batch, is_out_of_memory, peak_memory, reset_peak_memory
+from fvlm.models import build_model, parameter_groups
+from fvlm.results import Run, commit, load_run, write_json, write_table
+from fvlm.weights import load_tokenizer
+
+BETAS = (0.9, 0.95)  # of AdamW; 0.999 would remember the first steps' large gradients for the whole of so short a run
+DECAY_SHARE = 0.3  # of the steps, at the end of the wsd schedule
+CONNECTOR_PREFIXES = ("llm.", "vision.dinov2.")  # parameters outside these are the connector
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says why and what is kept."""
+
+
+@dataclass
+class Progress:
+    """What a progress display is told after every step."""
+
+    step: int
+    steps: int
+    loss: float  # nats per text token, this step's training samples
+    samples_per_second: float
+    seconds_left: float
+    evaluations: list[dict]
+
+
+def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = None) -> Run:
+    """Train one cell and leave its results in `config.folder`.
+
+    Finished already with the same configuration: nothing is done again. Interrupted: resumes from the last
+    evaluation. Another configuration's results in the folder: ConfigError, unless `config.overwrite`.
+    Raises TrainingError if the loss is no longer finite or memory does not suffice; what was reached is kept."""
+    from filelock import FileLock, Timeout
+
+    config.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(config.folder / ".lock", timeout=0):
+            return _train(config, on_progress)
+    except Timeout:
+        raise ConfigError(f"{config.folder}: another process is training this run") from None
+
+
+def _train(config, on_progress) -> Run:
+    _claim(config)
+    run = load_run(config.folder)
+    if run.finished:
+        return run
+    model = build_model(config)
+    state = TrainingState.start_or_resume(config, model)
+    model.to(config.device)
+    if config.compile:
+        compile_backbones(model)
+    optimizer = make_optimizer(model, config, state)
+    tokenizer = load_tokenizer(config.llm)
+    collator = Collator(tokenizer, config.task)
+    batches = training_batches(config, collator, state.step)
+    micro = state.micro_batch
+    reset_peak_memory(config.device)
+    started = time.perf_counter() - state.seconds
+    evaluating = 0.0
+
+    while state.step < config.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * schedule(state.step, config)
+        batch = next(batches)
+        if micro is None:
+            micro = choose_micro_batch(model, batch, config)
+            reset_peak_memory(config.device)
+        loss, micro = training_step(model, optimizer, batch, config, state.step, micro)
+        state.step += 1
+        state.count(batch, config)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {state.step} is {loss} (learning rate {config.learning_rate:g} x "
+                f"{schedule(state.step - 1, config):.3g}, micro-batch {micro.size}). Evaluations and the last good checkpoint, "
+                f"step {state.checkpoint_step}, are kept in {config.folder}. "
+                "A lower learning_rate, a longer warmup or fp32 may help."
+            )
+        state.seconds = time.perf_counter() - started
+        if state.step % config.eval_every == 0 or state.step == config.steps:
+            start = time.perf_counter()
+            losses, samples = evaluate(model, collator, config, micro)
+            evaluating += time.perf_counter() - start
+            state.seconds = time.perf_counter() - started
+            state.evaluations.append(evaluation_row(config, model, state, losses, optimizer, micro))
+            state.micro_batch = micro
+            save_checkpoint(config, model, optimizer, state)
+            write_table(config.folder / "evaluations.parquet", state.evaluations)
+            write_table(config.folder / "samples.parquet", samples)
+        if on_progress:
+            on_progress(progress(config, state, loss, time.perf_counter() - started - evaluating))
+
+    model.eval()
+    save_model(config, model, tokenizer)
+    shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
+    return Run(config.folder, _model=model)
+
+
+def _claim(config: RunConfig):
+    """Make the folder this configuration's: refuse another's results, forget what overwrite allows to forget."""
+    if not config.allow_epochs:
+        dataset = open_dataset(config, "train")
+        needed = config.steps * config.effective_batch
+        if hasattr(dataset, "__len__") and needed > len(dataset):
+            raise ConfigError(
+                f"{config.steps} steps x {config.effective_batch} = {needed} samples are more than one epoch of "
+                f"{len(dataset)} clips: fewer steps, more data, or allow_epochs"
+            )
+    path = config.folder / "config.json"
+    if path.exists():
+        saved = json.loads(path.read_text())
+        mine = config.decisive()
+        changed = [f"{name} was {saved.get(name)}, is {value}" for name, value in mine.items() if saved.get(name) != value]
+        if not changed:
+            return
+        if not config.overwrite:
+            raise ConfigError(
+                f"{config.folder} holds a run with another configuration ({'; '.join(changed)}): "
+                "give overwrite (--set overwrite=true, -p overwrite True) to replace it, or another study name"
+            )
+        for item in config.folder.iterdir():
+            if item.name != ".lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+    write_json(path, config.to_dict())
+
+
+# ── One step ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def training_step(model, optimizer, batch: Batch, config: RunConfig, step: int, micro: MicroBatch) -> tuple[float, MicroBatch]:
+    """One optimizer step on an effective batch. Returns the mean loss and the micro-batch that fitted.
+
+    When memory runs out the step is done again with half the micro-batch, in the end with recomputed
+    activations: the effective batch never changes."""
+    model.train()
+    while True:
+        try:
+            torch.manual_seed((config.seed << 32) + step)  # the same dropout, should a model have it, after a resume
+            model.set_gradient_checkpointing(micro.checkpointing)
+            loss = accumulate_gradient(model, batch, config, micro.size)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            optimizer.zero_grad(set_to_none=True)
+            micro = micro.smaller(config, error)
+    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
+    if math.isfinite(loss):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss, micro
+
+
+def accumulate_gradient(model, batch: Batch, config: RunConfig, size: int) -> float:
+    """Add the gradient of the batch's mean loss per text token, `size` clips at a time; returns that loss.
+
+    Every token weighs the same whichever micro-batch it falls into, so the sum is the large batch's gradient."""
+    tokens = int((batch.labels != -100).sum())
+    total = torch.zeros((), device=config.device)
+    for part in batch.split(size):
+        with autocast(config):
+            out = model(**part.inputs(config.device))
+            loss = out.token_losses.sum() / tokens
+        loss.backward()
+        total += loss.detach()
+    return total.item()
+
+
+def autocast(config: RunConfig):
+    if config.precision == "bf16":
+        return torch.autocast(config.device.split(":")[0], dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def make_optimizer(model, config: RunConfig, state: "TrainingState") -> torch.optim.AdamW:
+    """AdamW with decay on matrices only and a rate of its own for the connector; its moments as `state` has them."""
+    groups = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            connector = not name.startswith(CONNECTOR_PREFIXES)
+            groups.setdefault((connector, p.dim() >= 2), []).append((name, p))
+    optimizer = torch.optim.AdamW(
+        [
+            dict(params=[p for _, p in named], weight_decay=config.weight_decay * matrix,
+                 base_lr=config.connector_learning_rate if connector else config.learning_rate)
+            for (connector, matrix), named in groups.items()
+        ],
+        lr=config.learning_rate, betas=BETAS, fused=True,
+    )  # fmt: skip
+    for named in groups.values():
+        for name, p in named:
+            if f"exp_avg.{name}" in state.moments:
+                step, *moments = (state.moments[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq"))
+                optimizer.state[p] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (m.to(config.device) for m in (step, *moments))))
+    state.moments = {}
+    return optimizer
+
+
+def schedule(step: int, config: RunConfig) -> float:
+    """Share of the learning rate at a step (counted from 0): linear warm-up, then constant, wsd or cosine."""
+    if step < config.warmup:
+        return (step + 1) / (config.warmup + 1)
+    left = config.steps - step
+    if config.schedule == "wsd":
+        return min(1.0, left / max(DECAY_SHARE * config.steps, 1))
+    if config.schedule == "cosine":
+        done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
+
+def compile_backbones(model):
+    model.llm.get_decoder().compile()
+    if model.vision is not None:
+        model.vision.encode_layer = torch.compile(model.vision.encode_layer)
+
+
+def choose_micro_batch(model, batch: Batch, config: RunConfig) -> MicroBatch:
+    """The configured micro-batch, or the largest that fits, found by trying it on a real batch."""
+
+    def attempt(size: int, checkpointing: bool):
+        model.train()
+        model.set_gradient_checkpointing(checkpointing)
+        try:
+            accumulate_gradient(model, batch.split(size)[0], config, size)
+        finally:
+            model.zero_grad(set_to_none=True)
+
+    return find_micro_batch(attempt, config, trainable=[p for p in model.parameters() if p.requires_grad])
+
+
+# ── Evaluation ───────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.no_grad()
+def evaluate(model, collator: Collator, config: RunConfig, micro: MicroBatch) -> tuple[dict[str, float], list[dict]]:
+    """Losses over the validation samples in every mode, in nats per text token: the means, and one row per sample.
+
+    Each clip goes through the vision model once. Models without queries have one loss: parallel and
+    autoregressive are the same number, static is NaN."""
+    model.eval()
+    modes = ("parallel", "autoregressive", "static") if model.has_queries else ("parallel",)
+    rows = []
+    for batch in validation_batches(config, collator, batch_size=min(16, 2 * micro.size)):
+        inputs = batch.inputs(config.device)
+        with autocast(config):
+            frames = model.encode(inputs.pop("frames"))
+            outs = {mode: model(frames, **inputs, mode=mode) for mode in modes}
+        tokens = outs["parallel"].text_mask.sum(1).tolist()
+        sums = {mode: out.token_losses.double().sum(1).tolist() for mode, out in outs.items()}
+        for i, clip_id in enumerate(batch.clip_ids):
+            per_token = {mode: sums[mode][i] / tokens[i] for mode in modes}
+            per_token.setdefault("autoregressive", per_token["parallel"])
+            rows.append(
+                dict(cell=config.cell, seed=config.seed, clip_id=clip_id, text_tokens=tokens[i],
+                     loss_parallel=per_token["parallel"], loss_autoregressive=per_token["autoregressive"],
+                     loss_static=per_token.get("static", math.nan))
+            )  # fmt: skip
+    tokens = sum(row["text_tokens"] for row in rows)
+    names = ("loss_parallel", "loss_autoregressive", "loss_static")
+    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in names}, rows
+
+
+def evaluation_row(config, model, state: "TrainingState", losses, optimizer, micro) -> dict:
+    groups = parameter_groups(model)
+    return dict(
+        cell=config.cell, seed=config.seed, step=state.step, samples_seen=state.samples, **losses,
+        flops=state.flops, visual_tokens=visual_tokens_per_clip(config), seconds=state.seconds,
+        samples_per_second=state.samples / state.seconds, peak_memory_bytes=peak_memory(config.device),
+        learning_rate=config.learning_rate * schedule(state.step - 1, config),
+        params_total=groups["total"], params_trainable=groups["trainable"], params_embedding=groups["embedding"],
+        device=device_name(config.device), precision=config.precision, micro_batch=micro.size,
+        dataset_fingerprint=open_dataset(config, "validation").fingerprint, weights="; ".join(model.config.sources),
+        commit=commit(),
+    )  # fmt: skip
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def progress(config, state, loss, training_seconds) -> Progress:
+    rate = state.samples / max(state.seconds, 1e-9)
+    left = (config.steps - state.step) * config.effective_batch / max(rate, 1e-9)
+    return Progress(state.step, config.steps, loss, rate, left, state.evaluations)
+
+
+# ── Checkpoints ──────────────────────────────────────────────────────────────────────────────────
+
+
+class TrainingState:
+    """How far a run has come: everything but weights and data, which follow from it."""
+
+    def __init__(self):
+        self.step = self.checkpoint_step = self.samples = 0
+        self.flops = self.seconds = 0.0
+        self.evaluations: list[dict] = []
+        self.micro_batch: MicroBatch | None = None
+        self.moments: dict[str, torch.Tensor] = {}
+
+    def count(self, batch: Batch, config: RunConfig):
+        self.samples += len(batch)
+        text = float((batch.labels != -100).sum()) / len(batch)
+        prompt = float(batch.prompt_mask.sum()) / len(batch) if batch.prompt_mask is not None else 0
+        self.flops += len(batch) * flops_per_sample(config, text, prompt)["total"]
+
+    @classmethod
+    def start_or_resume(cls, config: RunConfig, model) -> "TrainingState":
+        """The state of the last complete checkpoint, whose weights go into `model`; a new one if there is none."""
+        from safetensors.torch import load_file
+
+        state = cls()
+        folder = _last_checkpoint(config.folder)
+        if folder is None:
+            return state
+        saved = json.loads((folder / "state.json").read_text())
+        if saved["sources"] != model.config.sources:
+            raise ConfigError(f"{folder} was started from {saved['sources']}, but now there is {model.config.sources}")
+        state.step = state.checkpoint_step = saved["step"]
+        state.samples, state.flops, state.seconds = saved["samples"], saved["flops"], saved["seconds"]
+        state.evaluations = saved["evaluations"]
+        state.micro_batch = MicroBatch(**saved["micro_batch"])
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in load_file(folder / "weights.safetensors").items():
+                parameters[name].copy_(tensor)
+        state.moments = load_file(folder / "optimizer.safetensors")
+        return state
+
+
+def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState):
+    """Write a checkpoint beside the last one, and only then remove that: a kill at any moment leaves one."""
+    from safetensors.torch import save_file
+
+    root = config.folder / "checkpoint"
+    root.mkdir(exist_ok=True)
+    for leftover in root.glob(".*"):
+        shutil.rmtree(leftover)
+    building = root / f".step-{state.step:06d}"
+    building.mkdir()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    save_file({name: p.detach().cpu().contiguous() for name, p in trained.items()}, building / "weights.safetensors")
+    moments = {f"{key}.{name}": value.cpu() for name, p in trained.items() for key, value in optimizer.state.get(p, {}).items()}
+    save_file(moments, building / "optimizer.safetensors")
+    state.checkpoint_step = state.step
+    write_json(
+        building / "state.json",
+        dict(step=state.step, samples=state.samples, flops=state.flops, seconds=state.seconds, sources=model.config.sources,
+             micro_batch=vars(state.micro_batch), evaluations=state.evaluations),
+    )  # fmt: skip
+    building.rename(root / f"step-{state.step:06d}")
+    for older in sorted(root.glob("step-*"))[:-1]:
+        shutil.rmtree(older)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    return max((folder / "checkpoint").glob("step-*"), default=None)
+
+
+def save_model(config: RunConfig, model, tokenizer):
+    """Write `model/`, weights and tokenizer, all or nothing."""
+    building, final = config.folder / ".model", config.folder / "model"
+    shutil.rmtree(building, ignore_errors=True)
+    model.save_pretrained(building)
+    tokenizer.save_pretrained(building)
+    shutil.rmtree(final, ignore_errors=True)
+    building.rename(final)

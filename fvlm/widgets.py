@@ -1,0 +1,43 @@
+"""What moves in a notebook. Needs IPython; nothing here outlives the kernel in a stored notebook."""
+
+import time
+
+from fvlm.config import RunConfig
+from fvlm.plots import training_curve
+
+
+class LiveCurve:
+    """A Plotly training curve that redraws itself while `train` runs: `train(config, on_progress=LiveCurve(config))`.
+
+    It is drawn by updating one output in place, so what is stored in the notebook is the final, static figure."""
+
+    def __init__(self, config: RunConfig, every: float = 2.0):
+        self.config, self.every = config, every
+        self._training, self._handle, self._drawn = [], None, 0.0
+
+    def __call__(self, progress):
+        self._training.append((progress.step * self.config.effective_batch, progress.loss))
+        last = progress.step == progress.steps
+        if last or time.monotonic() - self._drawn > self.every:
+            self._draw(progress, last)
+
+    def _draw(self, progress, last):
+        from IPython.display import display
+
+        left = "done" if last else f"{_clock(progress.seconds_left)} left"
+        title = (
+            f"{self.config.cell}: step {progress.step} of {progress.steps}, loss {progress.loss:.3f}, "
+            f"{progress.samples_per_second:.1f} samples/s, {left}"
+        )
+        figure = training_curve(progress.evaluations, self._training, title)
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._drawn = time.monotonic()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
