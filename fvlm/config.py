@@ -30,7 +30,7 @@ PAIRS["1.7b", "base"] = "B-L"
 # nothing, what trying found to see soonest on a two-core CPU.
 _BUDGET_PRETRAINED = dict(steps=280, effective_batch=16, eval_every=14, learning_rate=3e-5, warmup=50,
                           schedule="constant", weight_decay=0.01, freeze_vision=False)  # fmt: skip
-_BUDGET_TINY = dict(steps=200, effective_batch=16, eval_every=40, learning_rate=2e-3, warmup=20,
+_BUDGET_TINY = dict(steps=500, effective_batch=4, eval_every=125, learning_rate=5e-4, warmup=40,
                     schedule="wsd", weight_decay=0.01, freeze_vision=True)  # fmt: skip
 
 
@@ -58,14 +58,14 @@ class RunConfig:
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option("shapes", "shapes, or the folder of a prepared dataset")
     task: str = _option("caption", "caption or question")
-    steps: int = _option("auto", "optimizer steps; auto: 280, fewer for a tiny LLM")
-    effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16")
-    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), more for a tiny LLM")
+    steps: int = _option("auto", "optimizer steps; auto: 280, 500 for a tiny LLM")
+    effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM")
+    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM")
     eval_samples: int = _option("auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)")
     allow_epochs: bool = _option(False, "allow more than one pass over the training clips")
-    learning_rate: float = _option("auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, more for a tiny LLM")
+    learning_rate: float = _option("auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM")
     connector_learning_rate: float = _option("auto", "AdamW rate of all that is neither; auto: the same as learning_rate")
-    warmup: int = _option("auto", "steps of linear warm-up; auto: 50, fewer for a tiny LLM")
+    warmup: int = _option("auto", "steps of linear warm-up; auto: 50, 40 for a tiny LLM")
     schedule: str = _option("auto", "constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM")
     weight_decay: float = _option("auto", "AdamW weight decay of matrices; auto: 0.01")
     clip: float = _option(1.0, "gradient norm above which gradients are scaled down")

@@ -59,3 +59,31 @@ def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: s
     colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
     figure.update_layout(LAYOUT, title=title, height=330, coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0))
     return figure
+
+
+def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2):
+    """A clip as one `PIL.Image`: frames above, the same frames lit by their mean attention below, no kernel needed.
+
+    Light is attention relative to the brightest patch of the clip; a patch's square shows where the weights are, with
+    no smoothing. boxes (T, n, 4) in pixels are outlined above."""
+    from PIL import Image, ImageDraw
+
+    maps = gaze.mean()
+    T, height, width = len(maps), *gaze.frames.shape[2:]
+    light = np.repeat(np.repeat(maps / maps.max(), height // maps.shape[1], axis=1), width // maps.shape[2], axis=2)  # (T, H, W)
+    frames = gaze.frames.transpose(0, 2, 3, 1).astype(float)
+    tint = np.array([255, 214, 80])
+    lit = frames * (0.18 + 0.5 * light[..., None]) + tint * 0.45 * light[..., None]
+    gap = 4
+    picture = Image.new("RGB", (T * (width * scale + gap) - gap, 2 * height * scale + gap), "white")
+    for t in range(T):
+        for row, pixels in enumerate((frames[t], lit[t])):
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize(
+                (width * scale, height * scale), Image.Resampling.NEAREST
+            )
+            if row == 0 and boxes is not None:
+                draw = ImageDraw.Draw(image)
+                for x0, y0, x1, y1 in boxes[t] * scale:
+                    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
+            picture.paste(image, (t * (width * scale + gap), row * (height * scale + gap)))
+    return picture

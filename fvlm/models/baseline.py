@@ -26,10 +26,13 @@ class BaselineVLM(VideoLanguageModel):
         )
 
     def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        blocks = space_to_depth(cache.patches, cache.grid, TOKENS_PER_SIDE)  # (B, T, 16, factor² D)
+        blocks = space_to_depth(self.standardise(cache.patches), cache.grid, TOKENS_PER_SIDE)  # (B, T, 16, factor² D)
         if blocks.size(-1) != self.connector[0].in_features:
             raise ValueError(f"a baseline for {self.config.image_size}-pixel frames got a patch grid of {cache.grid}")
         return self.scale(self.connector(blocks)), None
+
+    def features(self, cache):
+        return cache.patches
 
 
 class MeanPoolVLM(VideoLanguageModel):
@@ -42,8 +45,10 @@ class MeanPoolVLM(VideoLanguageModel):
         self.project = nn.Linear(config.vision_config.hidden_size, config.llm_config.hidden_size)
 
     def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        mean = cache.patches.mean(dim=2, keepdim=True)  # (B, T, 1, D)
-        return self.scale(self.project(mean)), None
+        return self.scale(self.project(self.standardise(self.features(cache)))), None
+
+    def features(self, cache):
+        return cache.patches.mean(dim=2, keepdim=True)  # (B, T, 1, D)
 
 
 class BlindVLM(VideoLanguageModel):

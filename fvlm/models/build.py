@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
@@ -12,6 +13,7 @@ from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.weights import Source, backbone_config, fetch
 
+transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
 MODELS = {"foveated": FoveatedVLM, "baseline": BaselineVLM, "static": StaticVLM, "meanpool": MeanPoolVLM, "blind": BlindVLM}
 
 

@@ -1,0 +1,96 @@
+import dataclasses
+
+import pytest
+
+from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig, parameters_cell
+
+
+@pytest.mark.parametrize("pair", sorted(set(PAIRS.values())))
+@pytest.mark.parametrize("arch", ARCHS.values())
+def test_cell_names_go_both_ways(pair, arch):
+    cell = f"{pair}_64f_{arch}"
+    config = RunConfig.from_cell(cell)
+    assert config.cell == cell
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_pair_names_are_distinct():
+    assert len(set(PAIRS.values())) == len(PAIRS)
+
+
+def test_study_cells_mean_what_the_study_meant():
+    expected = {"S-S": ("135m", "small"), "M-S": ("360m", "small"), "S-B": ("135m", "base"), "B-L": ("1.7b", "base")}
+    for pair, names in expected.items():
+        config = RunConfig.from_cell(f"{pair}_8f_fov")
+        assert (config.llm, config.vision) == names
+        assert config.steps * config.effective_batch == 4480
+        assert config.steps // config.eval_every == 20
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(llm="136m"), ["136m", "135m", "360m", "1.7b", "tiny"]),
+        (dict(lmm="135m"), ["lmm", "did you mean llm", "learning_rate"]),
+        (dict(arch="fovated"), ["fovated", "foveated", "baseline", "static", "meanpool", "blind"]),
+        (dict(task="captions"), ["captions", "caption", "question"]),
+        (dict(schedule="linear"), ["linear", "constant", "wsd", "cosine"]),
+        (dict(dataset="shape"), ["shape", "shapes", "prepared"]),
+        (dict(steps=0), ["steps", "at least 1"]),
+        (dict(steps="many"), ["steps", "many", "whole number"]),
+        (dict(steps=2.5), ["steps", "2.5", "whole number"]),
+        (dict(learning_rate=-1), ["learning_rate", "positive"]),
+        (dict(learning_rate=float("nan")), ["learning_rate"]),
+        (dict(freeze_llm="maybe"), ["freeze_llm", "maybe", "True or False"]),
+        (dict(device="gpu"), ["gpu", "cuda"]),
+        (dict(study="a/b"), ["a/b"]),
+    ],
+)
+def test_mistakes_are_errors_that_name_what_is_valid(settings, words):
+    with pytest.raises(ConfigError) as error:
+        RunConfig.from_dict(settings)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["S-S", "S-S_8_fov", "S-X_8f_fov", "S-S_8f_foo", "s-s_8f_fov", ""])
+def test_unknown_cells_are_errors_that_show_the_grammar(cell):
+    with pytest.raises(ConfigError, match=r"S-S_8f_fov.*B-L.*bas"):
+        RunConfig.from_cell(cell)
+
+
+def test_a_setting_may_not_contradict_the_cell():
+    with pytest.raises(ConfigError, match="contradicts"):
+        RunConfig.from_cell("S-S_8f_fov", frames=16)
+
+
+def test_strings_as_papermill_passes_them_become_values():
+    config = RunConfig(steps="20", learning_rate="1e-4", freeze_llm="true", clip="2")
+    assert (config.steps, config.learning_rate, config.freeze_llm, config.clip) == (20, 1e-4, True, 2.0)
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().steps = 3
+
+
+def test_results_go_to_the_repository_whatever_the_working_directory(tmp_path, monkeypatch):
+    before = RunConfig().folder
+    monkeypatch.chdir(tmp_path)
+    assert RunConfig().folder == before and before.is_absolute()
+
+
+def test_every_parameter_is_described_once_and_shown_with_its_default():
+    cell = parameters_cell()
+    for field in dataclasses.fields(RunConfig):
+        assert f"\n{field.name}: {field.type.__name__} = {field.default!r}  # {field.metadata['help']}" in cell
+
+
+def test_notebook_parameters_with_a_typo_fail_and_right_ones_pass():
+    own = "# Parameters\nllm: str = 'tiny'\nsteps: int = 3"
+    injected = "# Parameters\nsteps = 5\n"
+    namespace = dict(In=["", own, injected], llm="tiny", steps=5)
+    assert RunConfig.from_notebook(namespace).steps == 5
+    namespace = dict(In=["", own, "# Parameters\nstep = 5\n"], llm="tiny", steps=3, step=5)
+    with pytest.raises(ConfigError, match="'step'.*steps"):
+        RunConfig.from_notebook(namespace)

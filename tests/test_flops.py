@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fvlm import RunConfig, build_model
+from fvlm.config import ARCHS
+from fvlm.flops import flops_per_sample
+
+
+def counted(config, text, prompt, training=True) -> int:
+    """FLOPs of one real pass, by PyTorch's own counter (unfused attention, so that its backward is counted as it is)."""
+    model = build_model(config, pretrained=False).train()
+    side = config.image_size
+    frames, labels = torch.randn(1, config.frames, 3, side, side), torch.randint(1, 400, (1, text))
+    prompt_ids = torch.randint(1, 400, (1, prompt)) if prompt else None
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        if training:
+            model(frames, labels=labels, prompt_ids=prompt_ids).loss.backward()
+        else:
+            model.requires_grad_(False)(frames, labels=labels, prompt_ids=prompt_ids)
+    return counter.get_total_flops()
+
+
+CASES = [(arch, dict(freeze_vision=frozen), 0) for arch in ARCHS for frozen in (True, False)] + [
+    ("foveated", dict(freeze_vision=False, freeze_llm=True), 5),
+    ("foveated", dict(fine_passes=2), 5),
+    ("baseline", dict(freeze_llm=True), 5),
+]
+
+
+@pytest.mark.parametrize("arch, settings, prompt", CASES)
+def test_flops_of_a_tiny_cell_equal_the_counter_s(arch, settings, prompt):
+    config = RunConfig(llm="tiny1", vision="tiny", arch=arch, frames=3, **settings)
+    for training in (True, False):
+        ours = flops_per_sample(config, 20, prompt, training)
+        assert ours["total"] == pytest.approx(counted(config, 20, prompt, training), rel=0.01)
+        assert ours["total"] == pytest.approx(sum(v for k, v in ours.items() if k != "total"))
+
+
+@pytest.mark.parametrize("arch", ["foveated", "baseline"])
+def test_flops_of_the_real_sizes_equal_the_counter_s(arch):
+    config = RunConfig(llm="135m", vision="small", arch=arch, frames=2)
+    assert flops_per_sample(config, 32)["total"] == pytest.approx(counted(config, 32, 0), rel=0.01)

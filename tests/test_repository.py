@@ -1,0 +1,78 @@
+"""The files around the code: what they name exists, and they agree with each other."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import yaml
+from conftest import REPOSITORY
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+README = (REPOSITORY / "README.md").read_text()
+
+
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_environment_yml_is_a_valid_conda_file_that_defers_to_pyproject():
+    from rattler import MatchSpec
+
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    assert set(environment) == {"name", "channels", "dependencies"}
+    *specs, pip = environment["dependencies"]
+    assert pip == {"pip": ["-e .[dev]"]}
+    versions = {spec.name.normalized: spec for spec in (MatchSpec(s, strict=True) for s in specs)}
+    assert "pip" in versions
+    assert "3.11" in str(versions["python"].version) and PROJECT["requires-python"].startswith(">=3.11")
+
+
+def test_torch_is_pinned_exactly_and_what_nothing_pulls_in_is_named():
+    assert "torch==2.13.0" in PROJECT["dependencies"]
+    names = {re.match(r"[\w.-]+", d)[0] for d in PROJECT["dependencies"]}
+    packages = "jupyterlab jupytext papermill torch transformers datasets ipywidgets plotly pandas nbval pillow anywidget"
+    assert names >= set(packages.split())
+
+
+def test_everything_the_readme_names_exists():
+    links = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
+    paths = re.findall(r"`((?:notebooks|fvlm|params|outputs|tests)/[\w./-]*[\w/])`", README)
+    assert links and paths
+    missing = [p for p in links + paths if not (REPOSITORY / p).exists() and not p.startswith("outputs/runs")]
+    assert missing == []
+    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M)
+    assert {t for t in re.findall(r"\bmake (\w+)", README)} <= set(targets)
+    notebooks = {p.name for p in (REPOSITORY / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r"\b(\w+\.ipynb)\b", README)) >= notebooks, "the table lists every notebook"
+
+
+def test_the_readme_describes_every_result_column():
+    import inspect
+
+    from fvlm import training
+
+    source = inspect.getsource(training.evaluation_row)
+    columns = set(re.findall(r"\b(\w+)=", source.partition("return dict(")[2])) | {
+        "loss_parallel",
+        "loss_autoregressive",
+        "loss_static",
+    }
+    assert {c for c in columns if f"`{c}`" not in README} == set()
+
+
+def test_nothing_tracked_is_large_or_left_over():
+    for name in tracked():
+        path = REPOSITORY / name
+        assert not path.exists() or path.stat().st_size <= 5_000_000, name
+    assert not [n for n in tracked() if n.startswith((".venv", "notebooks/out/S"))]
+
+
+def test_lint_and_format():
+    for command in (["check", "."], ["format", "--check", "."]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_ci_runs_the_readme_s_test_command():
+    assert "make test" in (REPOSITORY / ".ci/run").read_text() and "`make test`" in README
