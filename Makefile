@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test notebooks lint bench clean
+.PHONY: train test notebooks figure lint bench clean
 
 train: $(READY)
 	@$(BIN)/python -m fvlm train --cell T-T_8f_fov
@@ -14,10 +14,13 @@ train: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest
 
-# After editing notebooks/*.py: bring the .ipynb along and run them, so that outputs and code agree.
+# The README's figure, from the run that `make train` leaves.
+figure: train
+	@$(BIN)/python -m fvlm.figures
+
+# After editing notebooks/*.py or RunConfig: write the parameters cell, pair, and execute.
 notebooks: $(READY)
-	$(BIN)/jupytext --to ipynb --update notebooks/*.py
-	cd notebooks && for n in *.ipynb; do ../$(BIN)/python -m fvlm.notebooks $$n || exit 1; done
+	@$(BIN)/python -m fvlm.notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -52,10 +52,10 @@ def clips():
     return frames, labels
 
 
-def python(*arguments, check=True, **options) -> subprocess.CompletedProcess:
-    """Run this environment's Python in the repository."""
-    options = dict(cwd=REPOSITORY, capture_output=True, text=True, timeout=600) | options
-    done = subprocess.run([sys.executable, *map(str, arguments)], **options, env=os.environ | options.pop("env", {}))
+def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
+    """Run this environment's Python in the repository, with `env` added to the environment."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=os.environ | (env or {}))
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done

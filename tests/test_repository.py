@@ -76,3 +76,16 @@ def test_lint_and_format():
 
 def test_ci_runs_the_readme_s_test_command():
     assert "make test" in (REPOSITORY / ".ci/run").read_text() and "`make test`" in README
+
+
+def test_the_readme_s_numbers_are_the_committed_results():
+    """The tiny model sees: under the blind control with the same budget and clips, by three seeds without overlap."""
+    import pandas as pd
+
+    runs = {p.parent.name: pd.read_parquet(p) for p in (REPOSITORY / "outputs/sees").glob("*/evaluations.parquet")}
+    final = {arch: [runs[f"T-T_8f_{arch}_seed{s}"]["loss_parallel"].iloc[-1] for s in range(3)] for arch in ("fov", "bli")}
+    for arch, losses in final.items():
+        assert f"| `T-T_8f_{arch}` | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |" in README
+    assert max(final["fov"]) < min(final["bli"])
+    budgets = {(r["step"].iloc[-1], r["samples_seen"].iloc[-1], r["dataset_fingerprint"].iloc[-1]) for r in runs.values()}
+    assert len(runs) == 6 and len(budgets) == 1
