@@ -207,8 +207,13 @@ class RunConfig:
 
 def parameters_cell() -> str:
     """Source of the parameters cell of `train.ipynb`: every field as `name: type = default  # help`."""
-    lines = [f"{f.name}: {_type_name(f)} = {f.default!r}  # {f.metadata['help']}" for f in dataclasses.fields(RunConfig)]
+    lines = [f"{f.name}: {_type_name(f)} = {literal(f.default)}  # {f.metadata['help']}" for f in dataclasses.fields(RunConfig)]
     return "\n".join(["# Parameters", *lines])
+
+
+def literal(value) -> str:
+    """A default as it stands in the parameters cell."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _type_name(f) -> str:

@@ -49,7 +49,7 @@ def find_micro_batch(attempt: Callable[[int, bool], None], config: RunConfig, tr
     if config.micro_batch != "auto":
         return MicroBatch(min(config.micro_batch, config.effective_batch), checkpointing)
     moments = sum(2 * p.numel() * p.element_size() for p in trainable)  # AdamW's, not allocated before its first step
-    fits = _fits_gpu if config.device.startswith("cuda") else _fits_cpu(attempt, moments)
+    fits = _fits_gpu if config.device.startswith("cuda") else _CPUFit()
     micro = MicroBatch(config.effective_batch, checkpointing)
     while not fits(attempt, micro, moments, config):
         micro = micro.smaller(config)
@@ -69,23 +69,24 @@ def _fits_gpu(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bo
     return torch.cuda.max_memory_allocated(config.device) + moments + others <= HEADROOM * _gpu_total(config.device)
 
 
-def _fits_cpu(attempt, moments):
-    """A test like `_fits_gpu` that measures one and two samples per kind and predicts the others."""
-    measured = {}
+class _CPUFit:
+    """A test like `_fits_gpu` that measures one and two samples of each kind and predicts the others."""
 
-    def fits(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bool:
-        if micro.checkpointing not in measured:
+    def __init__(self):
+        self._measured = {}
+
+    def __call__(self, attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bool:
+        if micro.checkpointing not in self._measured:
             free = available_memory("cpu")
             growth = []
             for size in (1, 2)[: config.effective_batch]:
                 with _PeakGrowth() as peak:
                     attempt(size, micro.checkpointing)
                 growth.append(peak.bytes)
-            measured[micro.checkpointing] = (free, growth[0], max(growth[-1] - growth[0], growth[-1] // 4))
-        free, first, more = measured[micro.checkpointing]
+            more = max(growth[-1] - growth[0], growth[-1] // 4)  # at least this much per sample, should the first be a fluke
+            self._measured[micro.checkpointing] = free, growth[0], more
+        free, first, more = self._measured[micro.checkpointing]
         return first + more * (micro.size - 1) + moments <= HEADROOM * free
-
-    return fits
 
 
 class _PeakGrowth:

@@ -77,7 +77,6 @@ def _train(config, on_progress) -> Run:
     micro = state.micro_batch
     reset_peak_memory(config.device)
     started = time.perf_counter() - state.seconds
-    evaluating = 0.0
 
     while state.step < config.steps:
         for group in optimizer.param_groups:
@@ -100,17 +99,15 @@ def _train(config, on_progress) -> Run:
             )
         state.seconds = time.perf_counter() - started
         if state.step % config.eval_every == 0 or state.step == config.steps:
-            start = time.perf_counter()
             losses, samples = evaluate(model, collator, config, micro)
-            evaluating += time.perf_counter() - start
             state.seconds = time.perf_counter() - started
             state.evaluations.append(evaluation_row(config, model, state, losses, optimizer, micro))
             state.micro_batch = micro
-            save_checkpoint(config, model, optimizer, state)
             write_table(config.folder / "evaluations.parquet", state.evaluations)
             write_table(config.folder / "samples.parquet", samples)
+            save_checkpoint(config, model, optimizer, state)  # last: what it stands for is then all there
         if on_progress:
-            on_progress(progress(config, state, loss, time.perf_counter() - started - evaluating))
+            on_progress(progress(config, state, loss))
 
     model.eval()
     save_model(config, model, tokenizer)
@@ -152,6 +149,7 @@ def _claim(config: RunConfig):
 def training_step(model, optimizer, batch: Batch, config: RunConfig, step: int, micro: MicroBatch) -> tuple[float, MicroBatch]:
     """One optimizer step on an effective batch. Returns the mean loss and the micro-batch that fitted.
 
+    If the loss or its gradient is not finite no step is taken and the loss is NaN.
     When memory runs out the step is done again with half the micro-batch, in the end with recomputed
     activations: the effective batch never changes."""
     model.train()
@@ -166,11 +164,12 @@ def training_step(model, optimizer, batch: Batch, config: RunConfig, step: int, 
                 raise
             optimizer.zero_grad(set_to_none=True)
             micro = micro.smaller(config, error)
-    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
-    if math.isfinite(loss):
+    norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
+    finite = math.isfinite(loss) and bool(norm.isfinite())
+    if finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss, micro
+    return loss if finite else math.nan, micro
 
 
 def accumulate_gradient(model, batch: Batch, config: RunConfig, size: int) -> float:
@@ -310,7 +309,7 @@ def device_name(device: str) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def progress(config, state, loss, training_seconds) -> Progress:
+def progress(config, state, loss) -> Progress:
     rate = state.samples / max(state.seconds, 1e-9)
     left = (config.steps - state.step) * config.effective_batch / max(rate, 1e-9)
     return Progress(state.step, config.steps, loss, rate, left, state.evaluations)

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig, parameters_cell
+from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig, literal, parameters_cell
 
 
 @pytest.mark.parametrize("pair", sorted(set(PAIRS.values())))
@@ -83,7 +83,7 @@ def test_results_go_to_the_repository_whatever_the_working_directory(tmp_path, m
 def test_every_parameter_is_described_once_and_shown_with_its_default():
     cell = parameters_cell()
     for field in dataclasses.fields(RunConfig):
-        assert f"\n{field.name}: {field.type.__name__} = {field.default!r}  # {field.metadata['help']}" in cell
+        assert f"\n{field.name}: {field.type.__name__} = {literal(field.default)}  # {field.metadata['help']}" in cell
 
 
 def test_notebook_parameters_with_a_typo_fail_and_right_ones_pass():

@@ -1,0 +1,135 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train one cell
+#
+# *How much quality does a video language model keep when it spends one visual token per frame, and decides with
+# each token where to look next?* One run of this notebook is one cell of the grid that answers it.
+#
+# As stored, it trains the smallest cell on the built-in world, minutes on a CPU. Every other cell is a parameter away:
+# `papermill train.ipynb out/S-S_8f_fov.ipynb -p llm 135m`.
+
+# %% tags=["parameters"]
+# Parameters
+llm: str = "auto"  # tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny
+vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
+frames: int = 8  # frames per clip
+arch: str = "foveated"  # foveated, baseline, static, meanpool or blind
+fine_passes: int = 1  # fine passes after the coarse one
+seed: int = 0  # decides weights, data order, everything
+dataset: str = "shapes"  # shapes, or the folder of a prepared dataset
+task: str = "caption"  # caption or question
+steps: int = "auto"  # optimizer steps; auto: 280, 500 for a tiny LLM
+effective_batch: int = "auto"  # samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM
+eval_every: int = "auto"  # steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM
+eval_samples: int = "auto"  # validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)
+allow_epochs: bool = False  # allow more than one pass over the training clips
+learning_rate: float = "auto"  # AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM
+connector_learning_rate: float = "auto"  # AdamW rate of all that is neither; auto: the same as learning_rate
+warmup: int = "auto"  # steps of linear warm-up; auto: 50, 40 for a tiny LLM
+schedule: str = "auto"  # constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM
+weight_decay: float = "auto"  # AdamW weight decay of matrices; auto: 0.01
+clip: float = 1.0  # gradient norm above which gradients are scaled down
+micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
+gradient_checkpointing: bool = (
+    "auto"  # recompute activations instead of keeping them; auto: only if one sample does not fit otherwise
+)
+precision: str = "auto"  # fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32
+compile: bool = False  # torch.compile the two backbones
+device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if there is one
+freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
+freeze_llm: bool = False  # do not train the LLM
+out: str = "auto"  # where results go; auto: outputs/ of this repository, whatever the working directory
+study: str = "runs"  # folder inside out that keeps runs which belong together
+overwrite: bool = False  # replace results that another configuration left in the same folder
+
+# %%
+from fvlm import RunConfig
+
+config = RunConfig.from_notebook(globals())
+config
+
+# %% [markdown]
+# ## What will run
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.report import plan
+
+plan(config)
+
+# %% [markdown]
+# ## Training
+#
+# The curve redraws itself as training goes on. Expect three phases from the tiny cell: it learns the grammar, stays
+# for a while at what can be said without looking, then begins to see. If this cell was trained before with the same
+# parameters, its results are read instead; an interrupted run goes on from its last evaluation.
+
+# %% tags=["nbval-ignore-output"]
+from fvlm import train
+from fvlm.widgets import LiveCurve
+
+run = train(config, on_progress=LiveCurve(config))
+
+# %% [markdown]
+# ## Results
+#
+# Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
+# query from the coarse pass. *autoregressive* is how it is used: frame by frame. *static* looks everywhere with the
+# one learned query.
+
+# %% tags=["nbval-ignore-output"]
+columns = [
+    "step",
+    "samples_seen",
+    "loss_parallel",
+    "loss_autoregressive",
+    "loss_static",
+    "flops",
+    "seconds",
+    "samples_per_second",
+]
+run.evaluations[columns].round(3)
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.plots import training_curve
+
+training_curve(run.evaluations, title=f"{config.cell}, seed {config.seed}")
+
+# %% [markdown]
+# What it says of four validation clips, beside what is there:
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.report import said
+
+clips = run.validation_clips(4)
+said(run, clips).style.set_properties(**{"white-space": "pre-wrap", "text-align": "left"})
+
+# %% [markdown]
+# ## Where it looks
+#
+# Brightness is the attention that the query paid to each patch, the mean over all layers and heads; the dot is its
+# centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.attention import gaze
+from fvlm.plots import gaze_strip
+
+if run.model.vision is not None and hasattr(run.model, "static_query"):
+    look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)
+    gaze_strip(look, clips[0].boxes, clips[0].target, title=look.caption[:120]).show()
+
+# %% [markdown]
+# ## Next
+#
+# - `model.ipynb` walks through the model that was just trained, from pixels to loss.
+# - To train this very cell again or on another machine:
+
+# %% tags=["nbval-ignore-output"]
+print(f"python -m fvlm train --cell {config.cell} --set seed={config.seed}")
+print(f"results: {run.folder}")
