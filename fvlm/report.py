@@ -1,8 +1,10 @@
 """Tables that notebooks show: what will run, and what a model says."""
 
+from pathlib import Path
+
 import pandas as pd
 
-from fvlm.config import RunConfig
+from fvlm.config import REPOSITORY, RunConfig
 from fvlm.data import Clip
 from fvlm.flops import flops_per_sample, visual_tokens_per_clip
 from fvlm.models import build_model, parameter_groups
@@ -34,9 +36,14 @@ def plan(config: RunConfig) -> pd.DataFrame:
         "samples": f"{config.steps} steps x {config.effective_batch} = {samples}",
         "device": f"{config.device}, {config.precision}",
         "time expected": f"about {minutes:.0f} min" if minutes >= 1.5 else f"about {60 * minutes:.0f} s",
-        "results": str(config.folder),
+        "results": where(config.folder),
     }
     return pd.DataFrame({"": rows})
+
+
+def where(folder: Path) -> str:
+    """A folder as seen from the repository, if it is inside."""
+    return str(folder.relative_to(REPOSITORY)) if folder.is_relative_to(REPOSITORY) else str(folder)
 
 
 def said(run: Run, clips: list[Clip]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """What a run leaves behind, and reading it again.
 
 <out>/<study>/<cell>_seed<k>/
-    config.json            the RunConfig
+    config.json            the RunConfig, but for where it lies
     evaluations.parquet    one row per evaluation (columns: README)
     samples.parquet        the loss of every validation sample at the last evaluation
     model/                 weights and tokenizer, Hugging Face layout
@@ -26,7 +26,8 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        return RunConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+        saved = json.loads((self.folder / "config.json").read_text())
+        return RunConfig.from_dict(saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name))
 
     @property
     def evaluations(self):
@@ -90,7 +91,7 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: no run here (config.json is missing)")
-    return Run(folder)
+    return Run(folder.absolute())
 
 
 def write_json(path: Path, content):

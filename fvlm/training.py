@@ -140,7 +140,7 @@ def _claim(config: RunConfig):
         for item in config.folder.iterdir():
             if item.name != ".lock":
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-    write_json(path, config.to_dict())
+    write_json(path, {name: value for name, value in config.to_dict().items() if name not in ("out", "study", "overwrite")})
 
 
 # ── One step ─────────────────────────────────────────────────────────────────────────────────────

@@ -53,7 +53,7 @@ overwrite: bool = False  # replace results that another configuration left in th
 from fvlm import RunConfig
 
 config = RunConfig.from_notebook(globals())
-config
+config.cell
 
 # %% [markdown]
 # ## What will run
@@ -131,5 +131,7 @@ if run.model.vision is not None and hasattr(run.model, "static_query"):
 # - To train this very cell again or on another machine:
 
 # %% tags=["nbval-ignore-output"]
+from fvlm.report import where
+
 print(f"python -m fvlm train --cell {config.cell} --set seed={config.seed}")
-print(f"results: {run.folder}")
+print(f"results: {where(run.folder)}")
