@@ -71,7 +71,7 @@ class RunConfig:
     clip: float = _option(1.0, "gradient norm above which gradients are scaled down")
     micro_batch: int = _option("auto", "samples per forward pass; auto: the largest that fits, found by trying")
     gradient_checkpointing: bool = _option(
-        "auto", "recompute activations instead of keeping them; auto: only if one sample does not fit otherwise"
+        "auto", "recompute activations, do not keep them; auto: only if one sample does not fit otherwise"
     )
     precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
     compile: bool = _option(False, "torch.compile the two backbones")
