@@ -75,14 +75,14 @@ class ProgressBar:
     def __init__(self, config: RunConfig):
         from tqdm import tqdm
 
-        self._bar = tqdm(total=config.steps, unit="step", disable=None if sys.stderr.isatty() else False, mininterval=1)
+        self._bar = tqdm(total=config.steps, unit="step", mininterval=0.5 if sys.stderr.isatty() else 10)
 
     def __call__(self, progress):
-        self._bar.update(progress.step - self._bar.n)
         postfix = {"loss": f"{progress.loss:.3f}", "samples/s": f"{progress.samples_per_second:.1f}"}
         if progress.evaluations:
             postfix["val"] = f"{progress.evaluations[-1]['loss_parallel']:.3f}"
-        self._bar.set_postfix(postfix)
+        self._bar.set_postfix(postfix, refresh=False)
+        self._bar.update(progress.step - self._bar.n)
 
     def close(self):
         self._bar.close()
