@@ -59,7 +59,8 @@ if __name__ == "__main__":
     names = sys.argv[1:] or sorted(p.name for p in FOLDER.glob("*.py"))
     for name in names:
         source = FOLDER / Path(name).with_suffix(".py").name
-        write_parameters(source)
+        if source.name == "train.py":  # the one whose parameters are RunConfig's
+            write_parameters(source)
         pair(source)
         execute(source.with_suffix(".ipynb"))
         print(f"executed {source.with_suffix('.ipynb').name}")
