@@ -1,6 +1,8 @@
 import dataclasses
 
 import pytest
+import yaml
+from conftest import REPOSITORY
 
 from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig, literal, parameters_cell
 
@@ -94,3 +96,11 @@ def test_notebook_parameters_with_a_typo_fail_and_right_ones_pass():
     namespace = dict(In=["", own, "# Parameters\nstep = 5\n"], llm="tiny", steps=3, step=5)
     with pytest.raises(ConfigError, match="'step'.*steps"):
         RunConfig.from_notebook(namespace)
+
+
+def test_params_has_one_file_per_cell_of_the_study_and_each_says_its_cell():
+    files = {p.stem: yaml.safe_load(p.read_text()) for p in (REPOSITORY / "params").glob("?-?_*.yaml")}
+    study = {f"{pair}_{frames}f_{arch}" for pair in ("S-S", "M-S", "S-B", "B-L") for frames in (8, 64) for arch in ("fov", "bas")}
+    assert set(files) == study
+    for cell, values in files.items():
+        assert RunConfig.from_dict(values).cell == cell
