@@ -166,11 +166,13 @@ class RunConfig:
 
         `namespace` is the notebook's `globals()`. Its parameter cells are the executed ones that start with
         "# Parameters", as papermill's injected cell does; a name assigned there that is no parameter is an
-        error, because papermill itself would ignore the typo and train the default."""
+        error, because papermill itself would ignore the typo and train the default. A front end that keeps no
+        history (nbval) injects nothing either, so the annotated names of the notebook's own cell are all there is."""
         cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
-        if not cells:
+        names = [name for source in cells for name in _assigned_names(source)] or list(namespace.get("__annotations__", ()))
+        if not names:
             raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
-        return cls.from_dict({name: namespace[name] for source in cells for name in _assigned_names(source)})
+        return cls.from_dict({name: namespace[name] for name in names})
 
     @property
     def cell(self) -> str:

@@ -97,6 +97,7 @@ class _PeakGrowth:
     """How much the process grew at most inside the block, in `bytes`, sampled every few milliseconds."""
 
     def __enter__(self):
+        gc.collect()  # what is let go of inside the block would hide what it takes
         self._before, self._peak, self._stop = _resident(), _resident(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

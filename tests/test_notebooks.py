@@ -112,7 +112,7 @@ def test_training_without_a_notebook_imports_neither_jupyter_nor_plotly(tmp_path
 def test_the_core_imports_only_torch_transformers_and_numpy():
     code = (
         "import sys\n"
-        "for name in 'pandas pyarrow datasets PIL av scipy plotly IPython onnx gguf papermill yaml'.split():\n"
+        "for name in 'pandas pyarrow datasets PIL av scipy plotly IPython onnx gguf papermill'.split():\n"
         "    sys.modules[name] = None\n"
         "import fvlm.config, fvlm.models, fvlm.training, fvlm.attention, fvlm.data\n"
     )
