@@ -224,7 +224,7 @@ def _type_name(f) -> str:
 
 def _typed(f, value):
     """`value` as the field's type; "auto" where the default is "auto"; strings are read as papermill passes them."""
-    if value == "auto" and (f.default == "auto" or f.name == "precision"):
+    if value == "auto" and f.default == "auto":
         return value
     try:
         if f.type is bool:

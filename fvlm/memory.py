@@ -13,9 +13,7 @@ import torch
 from fvlm.config import RunConfig
 
 HEADROOM = 0.88  # share of the memory that a micro-batch may fill: longer texts will come
-
-
-CPU_LARGEST = 4  # more gains nothing on a CPU: S-S took 2.5 s a clip in fours, over 5 s in sixteens
+CPU_LARGEST = 4  # more gains nothing on a CPU: S-S took 3.0 s a clip in fours and eights, 4.0 s in sixteens
 
 
 class OutOfMemory(RuntimeError):

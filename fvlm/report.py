@@ -47,8 +47,8 @@ def where(folder: Path) -> str:
 
 
 def said(run: Run, clips: list[Clip]) -> pd.DataFrame:
-    """What a run's model says of clips, beside what is true. Text is text: nothing in it is taken for HTML."""
-    truth = [clip.caption if run.config.task == "caption" else clip.answer for clip in clips]
+    """What a run's model says of clips, beside what is true."""
+    truth = [clip.text(run.config.task) for clip in clips]
     table = {"clip": [clip.clip_id for clip in clips]}
     if run.config.task == "question":
         table["question"] = [clip.question for clip in clips]

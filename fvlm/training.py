@@ -176,7 +176,7 @@ def accumulate_gradient(model, batch: Batch, config: RunConfig, size: int) -> fl
     """Add the gradient of the batch's mean loss per text token, `size` clips at a time; returns that loss.
 
     Every token weighs the same whichever micro-batch it falls into, so the sum is the large batch's gradient."""
-    tokens = int((batch.labels != -100).sum())
+    tokens = batch.text_tokens
     total = torch.zeros((), device=config.device)
     for part in batch.split(size):
         with autocast(config):
@@ -188,7 +188,7 @@ def accumulate_gradient(model, batch: Batch, config: RunConfig, size: int) -> fl
 
 
 def calibrate(model, batch: Batch, config: RunConfig, clips: int = 16):
-    """Let the model measure its features' mean and spread on the first training clips, in small parts of a batch."""
+    """Let the model measure its features' mean and spread on the first training clips."""
     model.eval()
     with autocast(config):
         model.calibrate(batch.frames[:clips].to(config.device))
@@ -330,7 +330,7 @@ class TrainingState:
 
     def count(self, batch: Batch, config: RunConfig):
         self.samples += len(batch)
-        text = float((batch.labels != -100).sum()) / len(batch)
+        text = batch.text_tokens / len(batch)
         prompt = float(batch.prompt_mask.sum()) / len(batch) if batch.prompt_mask is not None else 0
         self.flops += len(batch) * flops_per_sample(config, text, prompt)["total"]
 

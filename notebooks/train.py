@@ -96,7 +96,7 @@ training_curve(run.evaluations, title=f"{config.cell}, seed {config.seed}")
 from fvlm.report import said
 
 clips = run.validation_clips(4)
-said(run, clips).style.set_properties(**{"white-space": "pre-wrap", "text-align": "left"})
+said(run, clips).style.format(escape="html").set_properties(**{"white-space": "pre-wrap", "text-align": "left"})
 
 # %% [markdown]
 # ## Where it looks
@@ -108,7 +108,7 @@ said(run, clips).style.set_properties(**{"white-space": "pre-wrap", "text-align"
 from fvlm.attention import gaze
 from fvlm.plots import gaze_strip
 
-if run.model.vision is not None and hasattr(run.model, "static_query"):
+if hasattr(run.model, "static_query"):
     look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)
     gaze_strip(look, clips[0].boxes, clips[0].target, title=look.caption[:120]).show()
 

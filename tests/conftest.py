@@ -59,3 +59,8 @@ def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def tracked() -> list[str]:
+    """Every file under version control."""
+    return subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()

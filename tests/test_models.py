@@ -4,6 +4,7 @@ from conftest import steering, tiny
 
 from fvlm import RunConfig, build_model, load_model
 from fvlm.config import ARCHS
+from fvlm.data import ShapesWorld
 from fvlm.models import parameter_groups
 from fvlm.models.baseline import space_to_depth
 
@@ -241,3 +242,20 @@ def test_shapes_that_do_not_fit_are_errors(model, clips):
         model(frames[..., :100])
     with pytest.raises(ValueError, match="3 queries for 4 frames"):
         model(frames, queries=torch.randn(2, 3, 384))
+
+
+@torch.no_grad()
+def test_what_a_query_brings_back_depends_on_the_scale_it_enters_at(pretrained_small):
+    """The figures in the docstrings of `Standardise` and `QueryIn`."""
+    model = build_model(RunConfig(llm="tiny1", frames=4, device="cpu")).eval()
+    cache = model.encode(torch.stack([torch.from_numpy(ShapesWorld(frames=4).clip(i).frames) for i in range(24)]))
+    queries = torch.randn(3, 384, generator=torch.Generator().manual_seed(0))
+
+    def differs(query):  # share of the foveal states' energy that is not the same for all clips
+        states = model.vision.look(query.expand(24, 4, -1), cache).flatten(0, 1)
+        return ((states - states.mean(0)).square().sum() / states.square().sum()).item()
+
+    assert differs(model.static_query) == pytest.approx(0.003, abs=0.001)
+    assert all(0.2 < differs(query) < 0.3 for query in queries)
+    model.vision.query_in.norm.fill_(384**0.5)
+    assert all(differs(query) < 0.01 for query in queries)

@@ -1,13 +1,14 @@
 """Notebooks as files: paired, executed, thin and small. nbval runs them as stored, in the same `pytest` call."""
 
 import ast
+import shutil
 import subprocess
 import sys
 
 import jupytext
 import nbformat
 import pytest
-from conftest import REPOSITORY, python
+from conftest import REPOSITORY, python, tracked
 
 from fvlm.config import parameters_cell
 
@@ -56,11 +57,11 @@ def test_the_parameters_cell_is_runconfig_s():
 # ── papermill, as typed ──────────────────────────────────────────────────────────────────────────
 
 
-def papermill(*arguments):
+def papermill(*arguments, folder=REPOSITORY / "notebooks"):
     command = [str(REPOSITORY / ".venv/bin/papermill")]
     if not (REPOSITORY / ".venv/bin/papermill").exists():
         command = [sys.executable, "-m", "papermill"]
-    return subprocess.run([*command, *arguments], cwd=REPOSITORY / "notebooks", capture_output=True, text=True, timeout=1500)
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=1500)
 
 
 def test_papermill_s_help_shows_every_field():
@@ -88,16 +89,19 @@ def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
         fetch("135m"), fetch("small")
     except ConfigError as error:
         pytest.skip(str(error))
+    notebooks = tmp_path / "notebooks"  # a copy: a user's own executed notebook of that name stays
+    (notebooks / "out").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "notebooks/train.ipynb", notebooks)
+    assert "notebooks/out/.gitkeep" in tracked(), "papermill does not create the folder"
     typed = "train.ipynb out/S-S_8f_fov.ipynb -p llm 135m -p steps 4 -p eval_every 2 -p eval_samples 8"
-    done = papermill(*typed.split(), "-p", "out", str(tmp_path))
+    done = papermill(*typed.split(), "-p", "out", str(tmp_path), folder=notebooks)
     assert done.returncode == 0, done.stderr[-3000:]
     run = load_run(tmp_path / "runs" / "S-S_8f_fov_seed0")
     assert run.finished and run.evaluations["step"].tolist() == [2, 4] and len(run.samples) == 8
     assert run.evaluations["params_total"].iloc[0] / 1e6 == pytest.approx(157.3, rel=1e-3)
     assert (run.evaluations["loss_parallel"] < 11).all()
-    executed = nbformat.read(REPOSITORY / "notebooks/out/S-S_8f_fov.ipynb", as_version=4)
+    executed = nbformat.read(notebooks / "out/S-S_8f_fov.ipynb", as_version=4)
     assert "application/vnd.plotly.v1+json" in str(executed.cells)
-    (REPOSITORY / "notebooks/out/S-S_8f_fov.ipynb").unlink()
 
 
 def test_training_without_a_notebook_imports_neither_jupyter_nor_plotly(tmp_path):

@@ -6,14 +6,10 @@ import sys
 import tomllib
 
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tracked
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 README = (REPOSITORY / "README.md").read_text()
-
-
-def tracked() -> list[str]:
-    return subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_environment_yml_is_a_valid_conda_file_that_defers_to_pyproject():

@@ -10,7 +10,7 @@ import torch
 
 from fvlm.config import ConfigError
 
-IGNORE = -100
+IGNORE = -100  # label of a position without text
 MAX_TEXT_TOKENS = 128
 
 
@@ -31,6 +31,10 @@ class Clip:
     target: int = -1
     question_kind: str = ""
 
+    def text(self, task: str) -> str | None:
+        """What a model is to write of this clip: the caption, or the answer to its question."""
+        return self.caption if task == "caption" else self.answer
+
 
 @dataclass
 class Batch:
@@ -50,6 +54,11 @@ class Batch:
 
     def __len__(self):
         return len(self.clip_ids)
+
+    @property
+    def text_tokens(self) -> int:
+        """Text tokens of all clips together, end-of-text included."""
+        return int((self.labels != IGNORE).sum())
 
     def split(self, size: int) -> list["Batch"]:
         """Micro-batches of at most `size` clips, without padding that none of their clips needs."""
@@ -78,7 +87,7 @@ class Collator:
 
     def __call__(self, clips: list[Clip]) -> Batch:
         """`ConfigError` if a clip lacks the text that the task needs."""
-        texts = [clip.caption if self.task == "caption" else clip.answer for clip in clips]
+        texts = [clip.text(self.task) for clip in clips]
         for clip, text in zip(clips, texts):
             if not text or (self.task == "question" and not clip.question):
                 raise ConfigError(f"clip {clip.clip_id} has no {self.task}: train with another task or prepare the data with one")

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 
-IGNORE = -100  # label of a position without text
+from fvlm.data.clips import IGNORE
+
 MODES = ("parallel", "autoregressive", "static")
 
 
@@ -43,9 +44,9 @@ def _as_config(config):
 class Standardise(nn.Module):
     """Features (..., D) to zero mean and unit variance, by constants measured once, before the first training step.
 
-    Most of what a vision model gives is the same for all clips: of a foveal state's energy 99.7 % (DINOv2-small,
-    4 layers). An LLM takes long to find the rest; with this it sees after a tenth of the samples. The constants are
-    part of the model: nothing about a batch, another clip or a later frame enters."""
+    Most of what a vision model gives is the same for all clips: of the foveal states' energy 99.7 % (CLS query,
+    DINOv2-small, 4 layers; tests/test_models.py). An LLM takes long to find the rest. The constants are part of the
+    model: nothing about a batch, another clip or a later frame enters."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -144,7 +145,8 @@ class VideoLanguageModel(PreTrainedModel):
     def calibrate(self, frames: torch.Tensor):
         """Measure what `standardise` needs on training clips (B, T, 3, S, S). Training does it before its first step."""
         if self.vision is not None:
-            self.standardise.fit(self.features(self.encode(frames)))
+            parts = frames.split(4)  # so that many long clips do not need more memory than a training step
+            self.standardise.fit(torch.cat([self.features(self.encode(part)) for part in parts]))
 
     def features(self, cache) -> torch.Tensor:
         """What the connector reads (..., D), before it is standardised; for models with queries, under the static one."""
