@@ -9,6 +9,7 @@ from fvlm.config import ConfigError, RunConfig
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fvlm", description="Foveated video language models.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_prepare(commands)
     _add_train(commands)
     _add_bench(commands)
     options = parser.parse_args(arguments)
@@ -33,6 +34,96 @@ def _settings(pairs: list[str]) -> dict:
         if "=" not in pair:
             raise ConfigError(f"--set {pair}: expected name=value, such as --set steps=20")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+# ── prepare ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_prepare(commands):
+    example = (
+        "python -m fvlm prepare videos/ --out data/mine_8f --frames 8 --caption caption --workers 2\n"
+        "  python -m fvlm prepare --verify data/mine_8f"
+    )
+    parser = _command(commands, "prepare", _prepare, "Turn captioned videos into a dataset for training, or check one.", example)
+    parser.add_argument(
+        "source", nargs="?", metavar="SOURCE",
+        help="a folder with metadata.csv or .jsonl, a table (.csv, .parquet) of paths or URLs, .tar files, a Hugging Face "
+        "dataset id or folder, or shapes; folder: table: hub: tar: images: before it says which",
+    )  # fmt: skip
+    parser.add_argument("--out", metavar="FOLDER", help="where the dataset goes")
+    parser.add_argument("--verify", metavar="FOLDER", help="hash and decode a prepared dataset again; names what is wrong")
+    parser.add_argument("--frames", type=int, default=8, help="frames per clip (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)")
+    parser.add_argument("--clips", type=int, help="stop at so many good clips (default: all; the study had 5000)")
+    parser.add_argument("--shard", type=int, default=100, help="clips per shard (default: %(default)s)")
+    parser.add_argument("--caption", help="caption column (default: caption, name or text)")
+    parser.add_argument("--video", help="column of the video or its path (default: file_name, video, path, url, contentUrl, …)")
+    parser.add_argument("--split", default="train", help="of a Hugging Face dataset (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: %(default)s)")
+    parser.add_argument("--max-skipped", type=float, default=0.5, help="share of clips that may be unusable (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that was prepared otherwise")
+
+
+def _prepare(options) -> int:
+    from fvlm.data.prepare import PrepareError, Settings, prepare, verify
+
+    if options.verify:
+        wrong = verify(options.verify)
+        print("\n".join(wrong) or f"{options.verify}: every shard and every frame is as it was written")
+        return 1 if wrong else 0
+    if not options.source or not options.out:
+        raise ConfigError("prepare needs SOURCE and --out FOLDER (or --verify FOLDER); see python -m fvlm prepare --help")
+    names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split")
+    settings = Settings(**{name: getattr(options, name) for name in names})
+    with PrepareBar() as bar:
+        try:
+            manifest = prepare(settings, options.out, options.workers, options.max_skipped, options.overwrite, progress=bar)
+        except (PrepareError, KeyboardInterrupt) as error:
+            bar.close()
+            print(f"error: {error}" if str(error) else "stopped; the same command goes on", file=sys.stderr)
+            return 1
+    print_manifest(manifest, options.out)
+    return 0
+
+
+def print_manifest(manifest: dict, folder):
+    """What a prepared dataset holds, what was skipped and what to do next."""
+    splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
+    print(f"{manifest['clips']} clips of {manifest['frames']} frames at {manifest['size']} px ({splits}) in {folder}")
+    if manifest["clips_with_repeated_last_frame"]:
+        print(f"{manifest['clips_with_repeated_last_frame']} clips had fewer frames: their last one is repeated")
+    for reason, count in manifest["skipped"].items():
+        examples = [skip for skip in manifest["skipped_clips"] if skip["reason"] == reason]
+        print(f"skipped, {reason}: {count}, such as {examples[0]['where']}: {examples[0]['detail'] or reason}")
+    if manifest["skipped"]:
+        print(f"All of them are listed in {folder}/manifest.json")
+    print(f"Next: python -m fvlm train --cell S-S_{manifest['frames']}f_fov --set dataset={folder}")
+
+
+class PrepareBar:
+    """A text progress bar: clips, clips per second, time left, what was skipped."""
+
+    def __init__(self):
+        self._bar = None
+
+    def __call__(self, clips, of, skipped):
+        from tqdm import tqdm
+
+        if self._bar is None:  # what was there before is no part of this run's rate
+            self._bar = tqdm(total=of, initial=max(clips - 1, 0), unit="clip", mininterval=0.5 if sys.stderr.isatty() else 10)
+        if skipped:
+            self._bar.set_postfix(skipped=sum(skipped.values()), refresh=False)
+        self._bar.update(clips - self._bar.n)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
 
 
 # ── train ────────────────────────────────────────────────────────────────────────────────────────
@@ -101,14 +192,21 @@ def _add_bench(commands):
     parser = _command(
         commands, "bench", _bench, "Measure this machine.", "python -m fvlm bench train --cell S-S_8f_fov --samples 4"
     )
-    parser.add_argument("what", choices=["train"], help="train: a training step against the machine's own matrix product")
+    parser.add_argument(
+        "what", choices=["train", "data"],
+        help="train: a training step against the machine's own matrix product; data: drawing, preparing, reading, waiting",
+    )  # fmt: skip
     parser.add_argument("--cell", default="S-S_8f_fov", help="(default: %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
 
 
 def _bench(options) -> int:
-    from fvlm.bench import bench_train
+    from fvlm.bench import bench_data, bench_train
 
-    bench_train(RunConfig.from_cell(options.cell), options.samples, options.repeats)
+    config = RunConfig.from_cell(options.cell)
+    if options.what == "data":
+        bench_data(config, options.samples, options.repeats)
+    else:
+        bench_train(config, options.samples, options.repeats)
     return 0

@@ -56,7 +56,9 @@ class RunConfig:
     arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
     fine_passes: int = _option(1, "fine passes after the coarse one")
     seed: int = _option(0, "decides weights, data order, everything")
-    dataset: str = _option("shapes", "shapes, or the folder of a prepared dataset")
+    dataset: str = _option(
+        "shapes", "shapes, shapes:small=60 and the like, the folder of a prepared dataset, or folder:0.7,folder:0.3"
+    )
     task: str = _option("caption", "caption or question")
     steps: int = _option("auto", "optimizer steps; auto: 280, 500 for a tiny LLM")
     effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM")
@@ -113,7 +115,7 @@ class RunConfig:
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)
         _one_of("vision", self.vision, VISIONS, or_path=True)
-        _one_of("dataset", self.dataset, ("shapes",), or_path=True, hub=False)
+        self._validate_dataset()
         _one_of("arch", self.arch, ARCHS)
         _one_of("task", self.task, TASKS)
         _one_of("schedule", self.schedule, SCHEDULES)
@@ -132,6 +134,19 @@ class RunConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
         if not re.fullmatch(r"[\w.-]+", self.study):
             raise ConfigError(f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out")
+
+    def _validate_dataset(self):
+        """`shapes`, `shapes:setting=value,…`, a folder, or folders with weights."""
+        name, _, settings = self.dataset.partition(":")
+        if name == "shapes":
+            from fvlm.data.shapes import ShapesWorld
+
+            ShapesWorld.parse(settings)
+            return
+        from fvlm.data.prepared import parse_mixture
+
+        for folder, _ in parse_mixture(self.dataset):
+            _one_of("dataset", folder, ("shapes",), or_path=True, hub=False)
 
     @classmethod
     def from_cell(cls, cell: str, **settings) -> "RunConfig":
@@ -162,17 +177,11 @@ class RunConfig:
 
     @classmethod
     def from_notebook(cls, namespace: dict) -> "RunConfig":
-        """The configuration that a notebook's parameter cells spell out.
+        """The configuration that a notebook's parameter cells spell out; `namespace` is the notebook's `globals()`.
 
-        `namespace` is the notebook's `globals()`. Its parameter cells are the executed ones that start with
-        "# Parameters", as papermill's injected cell does; a name assigned there that is no parameter is an
-        error, because papermill itself would ignore the typo and train the default. A front end that keeps no
-        history (nbval) injects nothing either, so the annotated names of the notebook's own cell are all there is."""
-        cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
-        names = [name for source in cells for name in _assigned_names(source)] or list(namespace.get("__annotations__", ()))
-        if not names:
-            raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
-        return cls.from_dict({name: namespace[name] for name in names})
+        A name assigned there that is no parameter is an error, because papermill itself would ignore the typo and
+        train the default."""
+        return cls.from_dict(notebook_parameters(namespace))
 
     @property
     def cell(self) -> str:
@@ -205,6 +214,19 @@ class RunConfig:
         Left out: where results go, and what only decides speed and memory."""
         neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile"}
         return {name: value for name, value in self.to_dict().items() if name not in neutral}
+
+
+def notebook_parameters(namespace: dict) -> dict:
+    """Names and values of a notebook's parameters; `namespace` is its `globals()`.
+
+    Its parameter cells are the executed ones that start with "# Parameters", as papermill's injected cell does. A front
+    end that keeps no history (nbval) injects nothing either, so the annotated names of the notebook's own cell are all
+    there is. ConfigError if no such cell has run."""
+    cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
+    names = [name for source in cells for name in _assigned_names(source)] or list(namespace.get("__annotations__", ()))
+    if not names:
+        raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
+    return {name: namespace[name] for name in names}
 
 
 def parameters_cell() -> str:

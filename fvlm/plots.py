@@ -1,5 +1,8 @@
 """Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`."""
 
+import html
+import textwrap
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -87,3 +90,76 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2):
                     draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
             picture.paste(image, (t * (width * scale + gap), row * (height * scale + gap)))
     return picture
+
+
+def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
+    """Clips side by side with a slider and a play button; it plays without a kernel.
+
+    Above each clip its text; the boxes of its objects, where known, are drawn on the frames, the target's thicker."""
+    rows = -(-len(clips) // columns)
+    columns = min(columns, len(clips))
+    titles = [_wrapped(f"{c.caption} {c.question} {c.answer}" if c.question else c.caption) for c in clips]
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.22 / rows)
+    T = max(len(clip.frames) for clip in clips)
+    moments = [
+        [go.Image(source=_picture(clip, min(t, len(clip.frames) - 1), boxes), hoverinfo="skip") for clip in clips] for t in range(T)
+    ]
+    for i, image in enumerate(moments[0]):
+        figure.add_trace(image, row=i // columns + 1, col=i % columns + 1)
+    figure.frames = [go.Frame(data=images, name=str(t + 1), traces=list(range(len(clips)))) for t, images in enumerate(moments)]
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, constrain="domain")
+    figure.update_annotations(font_size=10)
+    figure.update_layout(LAYOUT, height=80 + 320 * rows, margin=dict(l=10, r=10, t=90, b=10), **_player(T))
+    return figure
+
+
+def _player(frames: int) -> dict:
+    """Layout of a play button and a frame slider."""
+    now = dict(mode="immediate", transition=dict(duration=0))
+    play = dict(label="play", method="animate", args=[None, now | dict(frame=dict(duration=300, redraw=True), fromcurrent=True)])
+    stop = dict(label="stop", method="animate", args=[[None], now | dict(frame=dict(duration=0, redraw=True))])
+    steps = [
+        dict(label=str(t + 1), method="animate", args=[[str(t + 1)], now | dict(frame=dict(duration=0, redraw=True))])
+        for t in range(frames)
+    ]
+    return dict(
+        updatemenus=[
+            dict(type="buttons", direction="left", buttons=[play, stop], x=0, y=0, xanchor="left", yanchor="top", pad=dict(t=35))
+        ],
+        sliders=[dict(steps=steps, x=0.2, len=0.8, y=0, currentvalue=dict(prefix="frame "), pad=dict(t=20))],
+    )
+
+
+def _picture(clip, t: int, boxes: bool) -> str:
+    """One frame of a clip as a data URI, its boxes drawn on."""
+    import base64
+    import io
+
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(clip.frames[t].transpose(1, 2, 0))
+    if boxes and clip.boxes is not None:
+        draw = ImageDraw.Draw(image)
+        for i, (x0, y0, x1, y1) in enumerate(clip.boxes[t]):
+            if x1 > x0 and y1 > y0:
+                draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2 if i == clip.target else 1)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _wrapped(text: str, width: int = 38, lines: int = 6) -> str:
+    """Text as Plotly shows it: escaped, in short lines, cut where there is no room for more."""
+    parts = textwrap.wrap(text, width) or [""]
+    if len(parts) > lines:
+        parts = parts[: lines - 1] + [parts[lines - 1][: width - 2] + " …"]
+    return "<br>".join(html.escape(part) for part in parts)
+
+
+def question_guesses(table: pd.DataFrame) -> go.Figure:
+    """How far language alone leads, per kind of question, beside chance: the table of `fvlm.data.card.language_only`."""
+    figure = go.Figure(layout=LAYOUT | dict(barmode="group", height=320, yaxis_title="right answers", yaxis_range=[0, 1]))
+    for name, colour in (("chance", "#c9d6ea"), ("most_common", "#8d99ae"), ("guesser", "#1f5fbf")):
+        figure.add_bar(x=table["question"], y=table[name], name=name.replace("_", " "), marker_color=colour)
+    return figure

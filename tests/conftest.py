@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,39 @@ def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
 def tracked() -> list[str]:
     """Every file under version control."""
     return subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def write_video(
+    path: Path, count: int = 24, rate: int = 12, size=(64, 48), codec: str = "mpeg4", pts=None, gop: int = 6, seed: int = 0
+):
+    """A video file whose frame i is as bright as `brightness(i)`; `pts` are time stamps in thousandths of a second.
+
+    A corner has a colour of the `seed`'s own."""
+    import av
+    import numpy as np
+
+    corner = np.random.default_rng(seed).integers(0, 255, 3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", gop
+        stream.bit_rate = 4_000_000
+        if pts is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(count):
+            picture = np.full((size[1], size[0], 3), brightness(i), np.uint8)
+            picture[: size[1] // 3, : size[0] // 3] = corner
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if pts is not None:
+                frame.pts, frame.time_base = pts[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def brightness(i: int) -> int:
+    return 10 + 7 * (i % 32)
+
+
+def frame_numbers(frames) -> list[int]:
+    """Which frames of `write_video` (below 32) these are: (T, S, S, 3)."""
+    return [round((float(sorted(frame.reshape(-1).tolist())[frame.size // 2]) - 10) / 7) for frame in frames]

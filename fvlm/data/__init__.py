@@ -2,6 +2,17 @@
 
 from fvlm.data.clips import Batch, Clip, Collator
 from fvlm.data.loading import open_dataset, training_batches, validation_batches
+from fvlm.data.prepared import PreparedDataset
 from fvlm.data.shapes import ShapesDataset, ShapesWorld
 
-__all__ = ["Batch", "Clip", "Collator", "ShapesDataset", "ShapesWorld", "open_dataset", "training_batches", "validation_batches"]
+__all__ = [
+    "Batch",
+    "Clip",
+    "Collator",
+    "PreparedDataset",
+    "ShapesDataset",
+    "ShapesWorld",
+    "open_dataset",
+    "training_batches",
+    "validation_batches",
+]

@@ -100,20 +100,25 @@ class Collator:
         lengths = [len(clip.frames) for clip in clips]
         if min(lengths) < max(lengths):
             frame_mask = _mask(lengths)
-        frames = [
-            np.concatenate([c.frames, np.zeros((max(lengths) - len(c.frames), *c.frames.shape[1:]), np.uint8)]) for c in clips
-        ]
         return Batch(
-            torch.from_numpy(np.stack(frames)),
+            _stack([torch.from_numpy(clip.frames) for clip in clips], max(lengths)),
             _pad(labels, IGNORE),
             prompt_ids,
             prompt_mask,
             frame_mask,
-            [c.clip_id for c in clips],
+            [clip.clip_id for clip in clips],
         )
 
     def _ids(self, texts):
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def _stack(clips: list[torch.Tensor], length: int) -> torch.Tensor:
+    """Clips (t, 3, S, S) to (B, length, 3, S, S), black after the end of a shorter one."""
+    longest = [
+        clip if len(clip) == length else torch.cat([clip, clip.new_zeros(length - len(clip), *clip.shape[1:])]) for clip in clips
+    ]
+    return torch.stack(longest)
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:

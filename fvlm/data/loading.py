@@ -7,37 +7,51 @@ from torch.utils.data import DataLoader
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
+from fvlm.data.prepared import open_prepared
 from fvlm.data.shapes import ShapesDataset, ShapesWorld
 
 
 def open_dataset(config: RunConfig, split: str):
-    """The clips of a split, "train" or "validation", as a map-style dataset of `Clip`.
+    """The clips of a split, "train" or "validation", by their position in the run's order.
 
-    It has a `fingerprint`; one without a length never runs out. ConfigError for a dataset that is not there."""
-    if config.dataset == "shapes":
-        return ShapesDataset(ShapesWorld(frames=config.frames, size=config.image_size), split, config.seed)
-    raise ConfigError(f"dataset = {config.dataset!r}: no prepared dataset there; built in is shapes")
+    It has a `fingerprint`; one without a length never runs out. Training clips come in the order of the run's seed,
+    validation clips in the same order for every run. ConfigError for a dataset that is not there or does not fit."""
+    name, _, settings = config.dataset.partition(":")
+    if name == "shapes":
+        world = ShapesWorld.parse(settings, frames=config.frames, size=config.image_size)
+        return ShapesDataset(world, split, config.seed)
+    return open_prepared(config.dataset, split, config.frames, config.image_size, config.seed if split == "train" else 0)
 
 
-def training_batches(config: RunConfig, collator: Collator, start_step: int = 0) -> Iterator[Batch]:
-    """One batch of `effective_batch` clips per step from `start_step` on: a function of seed and step alone."""
+def training_batches(config: RunConfig, collator: Collator, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """One batch per step from `start_step` on: `effective_batch` clips, a function of seed and step alone.
+
+    With several processes (`world`) each gets its part of the same clips, of equal size."""
     dataset = open_dataset(config, "train")
     size = config.effective_batch
-    steps = [range(step * size, (step + 1) * size) for step in range(start_step, config.steps)]
+    if size % world:
+        raise ConfigError(f"effective_batch = {size} can't be shared equally by {world} processes")
+    first = rank * size // world
+    steps = [range(step * size + first, step * size + first + size // world) for step in range(start_step, config.steps)]
     return iter(_loader(dataset, steps, collator, config))
 
 
 def validation_batches(config: RunConfig, collator: Collator, batch_size: int) -> Iterator[Batch]:
-    """The first `eval_samples` clips of the validation split, the same at every evaluation of every run."""
+    """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every evaluation."""
     dataset = open_dataset(config, "validation")
-    items = range(config.eval_samples)
+    items = range(min(config.eval_samples, len(dataset)) if hasattr(dataset, "__len__") else config.eval_samples)
     return iter(_loader(dataset, [items[i : i + batch_size] for i in range(0, len(items), batch_size)], collator, config))
 
 
 def _loader(dataset, batches: list[range], collator, config) -> DataLoader:
     gpu = config.device.startswith("cuda")
     workers = min(8, os.cpu_count() or 1) if gpu else 1  # on a CPU the training itself wants the cores
+    return loader(dataset, batches, collator, workers=min(workers, len(batches)), pin_memory=gpu)
+
+
+def loader(dataset, batches: list, collator, workers: int, pin_memory: bool = False) -> DataLoader:
+    """Batches of the clips at given positions, in their order, read ahead by `workers` processes (0: by this one)."""
     return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collator, num_workers=min(workers, len(batches)),
-        pin_memory=gpu, prefetch_factor=2 if batches else None,
+        dataset, batch_sampler=batches, collate_fn=collator, num_workers=workers,
+        pin_memory=pin_memory, prefetch_factor=2 if workers else None,
     )  # fmt: skip

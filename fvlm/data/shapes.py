@@ -8,10 +8,11 @@ T frames, S side in pixels, n objects.
 """
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
+from fvlm.config import ConfigError
 from fvlm.data.clips import Clip
 
 COLOURS = {
@@ -24,13 +25,17 @@ COLOURS = {
     "white": (250, 250, 250),
     "black": (15, 15, 15),
 }
+GREY = (105, 105, 105)  # distractors and pillars: no colour that a text names
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star", "ring")
 SOLID = ("circle", "square", "triangle", "diamond")  # with room for a mark
 SIZES = {"small": 125, "medium": 230, "large": 340}  # thousandths of the frame's side
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 MARKS = "0123456789ACEFHJKLNPRTUXYZ"  # without letters that look like digits at this size
-QUESTIONS = ("mark", "colour", "shape", "motion")
-UNIT = 1000  # positions are thousandths of the frame's side
+QUESTIONS = ("mark", "colour", "shape", "motion", "enters", "count")
+ANSWERS = {  # how many answers each kind of question has
+    "mark": len(MARKS), "colour": len(COLOURS), "shape": len(SHAPES), "motion": len(MOTIONS), "enters": len(COLOURS),
+}  # fmt: skip
+UNIT = 1000  # positions and times are thousandths of the frame's side and the clip's length
 
 VALIDATION_SHARE = 10  # every tenth index is validation: the split depends on the index alone
 _SEED_STRIDE = 10 << 40  # room for a trillion training clips per run seed
@@ -38,14 +43,58 @@ _SEED_STRIDE = 10 << 40  # room for a trillion training clips per run seed
 
 @dataclass(frozen=True)
 class ShapesWorld:
-    """How hard the world is. Two worlds with the same settings are the same world."""
+    """How hard the world is. Two worlds with the same settings are the same world.
+
+    As text, `shapes:small=60,distractors=3`, wherever a dataset is named."""
 
     seed: int = 0
     frames: int = 8
     size: int = 112
     objects: tuple[int, int] = (2, 4)  # fewest and most
+    small: int = 33  # per cent of objects that are one patch large at 112 px, two at 224
+    enter: int = 20  # per cent of objects, after the first, that come in during the clip
+    distractors: int = 1  # at most so many grey shapes, marked too, that no text speaks of
+    camera: int = 60  # how far everything pans during a clip, thousandths of the side
+    occlusion: int = 20  # per cent of clips with a pillar that objects pass behind
     texture: int = 24  # contrast of the background, grey levels
-    drift: int = 150  # how far the background moves during a clip, thousandths of the side
+    drift: int = 150  # how far the background moves on its own during a clip, thousandths of the side
+    questions: tuple[str, ...] = QUESTIONS  # kinds that are asked
+
+    def __post_init__(self):
+        fewest, most = self.objects
+        if not 1 <= fewest <= most <= 6:
+            raise ConfigError(f"shapes: objects = {fewest}-{most}: valid are 1-1 to 6-6, the fewest first")
+        for name, limit in dict(small=100, enter=100, occlusion=100, distractors=3, camera=200, texture=100, drift=500).items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {limit}")
+        unknown = [kind for kind in self.questions if kind not in QUESTIONS]
+        if unknown or not self.questions:
+            raise ConfigError(f"shapes: questions = {'+'.join(self.questions)}: valid are {', '.join(QUESTIONS)}, joined by +")
+        if not set(self.questions) - {"enters"}:
+            raise ConfigError("shapes: not every clip has an object that enters; ask something else too (questions=enters+colour)")
+
+    @classmethod
+    def parse(cls, settings: str, **fixed) -> "ShapesWorld":
+        """From text such as "objects=3-5,small=60,questions=shape+colour"; ConfigError lists the valid names."""
+        names = [f.name for f in fields(cls) if f.name not in ("frames", "size")]
+        values = {}
+        for pair in filter(None, settings.split(",")):
+            name, _, value = pair.partition("=")
+            if name not in names:
+                raise ConfigError(
+                    f"shapes: no setting {name!r}; valid are {', '.join(names)} (as in shapes:small=60,distractors=3)"
+                )
+            try:
+                if name == "objects":
+                    fewest, _, most = value.partition("-")
+                    values[name] = int(fewest), int(most or fewest)
+                else:
+                    values[name] = tuple(value.split("+")) if name == "questions" else int(value)
+            except ValueError:
+                raise ConfigError(
+                    f"shapes: {name} = {value!r}: expected a whole number" + (" or a range, 3-5" * (name == "objects"))
+                ) from None
+        return cls(**values, **fixed)
 
     def clip(self, index: int) -> Clip:
         """Clip number `index`, complete with frames."""
@@ -61,48 +110,84 @@ class ShapesWorld:
         """What is in clip number `index`: everything but the pixels."""
         dice = Dice(self.seed, index)
         count = dice.between(*self.objects)
-        looks = [(dice.choice(list(COLOURS)), dice.choice(SOLID))]  # the first object carries the mark
-        others = [(c, s) for c in COLOURS for s in SHAPES if c != looks[0][0] and s != looks[0][1]]
-        looks += dice.sample(others, count - 1, distinct=(0, 1))
+        shapes = dice.sample(SHAPES, count)
+        while not set(shapes) & set(SOLID):  # one object carries the mark
+            shapes = dice.sample(SHAPES, count)
+        colours = dice.sample(COLOURS, count)
         cells = dice.sample([(x, y) for x in (200, 500, 800) for y in (200, 500, 800)], count)
-        things = []
-        for (colour, shape), (x, y) in zip(looks, cells):
-            size, motion = dice.choice(list(SIZES)), dice.choice(list(MOTIONS))
-            dx, dy = MOTIONS[motion]
-            distance = dice.between(300, 450)
-            x, y = x + dice.between(-60, 60), y + dice.between(-60, 60)
-            start = (_inside(x - dx * distance // 2, dx, distance), _inside(y - dy * distance // 2, dy, distance))
-            things.append(Thing(shape, colour, size, motion, start, (start[0] + dx * distance, start[1] + dy * distance)))
-        things[0] = replace(things[0], mark=dice.choice(MARKS))
-        scene = Scene(things, dice)
-        scene.asked = dice.choice(sorted(scene.questions))
+        things = [self._thing(dice, *look, may_enter=i > 0) for i, look in enumerate(zip(shapes, colours, cells))]
+        marked = dice.choice([i for i, thing in enumerate(things) if thing.shape in SOLID])
+        things[marked] = replace(things[marked], mark=dice.choice(MARKS))
+        others = dice.sample([s for s in SOLID if s not in shapes] or ["circle"], min(1, self.distractors))
+        grey = [self._distractor(dice, others[0]) for _ in range(dice.between(0, self.distractors))]
+        scene = Scene(things, marked, dice, grey, pillar=self._pillar(dice, things))
+        scene.asked = dice.choice([kind for kind in self.questions if kind in scene.questions])
         return scene
 
+    def _thing(self, dice: "Dice", shape: str, colour: str, cell: tuple[int, int], may_enter: bool) -> "Thing":
+        """An object that crosses the middle of its cell, or comes in at an edge and ends in it."""
+        size = "small" if dice.per_cent(self.small) else dice.choice(["medium", "large"])
+        enters = dice.between(250, 650) if may_enter and dice.per_cent(self.enter) else 0
+        motion = dice.choice(list(MOTIONS)[:4] if enters else list(MOTIONS))
+        dx, dy = MOTIONS[motion]
+        distance = dice.between(300, 450)
+        x, y = cell[0] + dice.between(-60, 60), cell[1] + dice.between(-60, 60)
+        if enters:
+            end = (_inside(x, 0, 0), _inside(y, 0, 0))
+            start = ({-1: UNIT, 1: 0}.get(dx, end[0]), {-1: UNIT, 1: 0}.get(dy, end[1]))
+            return Thing(shape, colour, size, motion, start, end, enters=enters)
+        start = (_inside(x - dx * distance // 2, dx, distance), _inside(y - dy * distance // 2, dy, distance))
+        return Thing(shape, colour, size, motion, start, (start[0] + dx * distance, start[1] + dy * distance))
+
+    def _pillar(self, dice: "Dice", things: list["Thing"]) -> int | None:
+        """Where a pillar's middle is, if there is one; none that would hide an object all the time."""
+        x, there = dice.between(150, 850), dice.per_cent(self.occlusion)
+        hides = any(t.start[0] == t.end[0] and abs(t.start[0] - x) < 100 for t in things)
+        return x if there and not hides else None
+
+    def _distractor(self, dice: "Dice", shape: str) -> "Thing":
+        start, end = ((dice.between(100, 900), dice.between(100, 900)) for _ in range(2))
+        return Thing(shape, "grey", dice.choice(["small", "medium"]), "still", start, end, mark=dice.choice(MARKS))
+
     def draw(self, scene: "Scene") -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (T, 3, S, S) uint8 and boxes (T, n, 4) int32: left, top, right, bottom, ends excluded, clipped."""
+        """Pixels (T, 3, S, S) uint8 and boxes (T, n, 4) int32 of the objects (not the distractors): left, top, right,
+        bottom, ends excluded, clipped to the frame; all zero while an object has not come in yet. What a pillar hides
+        keeps its box."""
         T, S = self.frames, self.size
-        drift = self.drift * S // UNIT
-        canvas = background(scene.dice, S + drift, self.texture)
-        reverse = scene.dice.between(0, 1)
+        drift, camera = self.drift * S // UNIT, self.camera * S // UNIT
+        canvas = background(scene.dice, S + drift + camera, self.texture)
+        reverse, pan = scene.dice.between(0, 1), scene.dice.choice([(1, 0), (-1, 0), (0, 1), (0, -1)])
         frames = np.empty((T, 3, S, S), np.uint8)
         boxes = np.zeros((T, len(scene.things), 4), np.int32)
-        order = sorted(range(len(scene.things)), key=lambda i: -SIZES[scene.things[i].size])  # small ones on top
-        stamps = [stamp(t.shape, t.colour, SIZES[t.size] * S // UNIT, t.mark) for t in scene.things]
+        things = scene.things + scene.distractors
+        order = sorted(range(len(things)), key=lambda i: -SIZES[things[i].size])  # small ones on top
+        stamps = [stamp(t.shape, t.colour, SIZES[t.size] * S // UNIT, t.mark) for t in things]
+        last = max(T - 1, 1)
         for t in range(T):
-            along = t if reverse else T - 1 - t
-            offset = drift * along // max(T - 1, 1)
-            frames[t] = canvas[:, offset : offset + S, offset // 2 : offset // 2 + S]
+            along = drift * (t if reverse else T - 1 - t) // last
+            shift = [camera * (2 * t - (T - 1)) * way // (2 * last) for way in pan]  # of everything seen, from - to + half
+            top, left = along + camera // 2 - shift[1], along // 2 + camera // 2 - shift[0]
+            frames[t] = canvas[:, top : top + S, left : left + S]
             for i in order:
+                if t < things[i].first(T):
+                    continue
                 colour, alpha = stamps[i]
-                x, y = scene.things[i].position(t, T)
-                left, top = x * S // UNIT - len(alpha) // 2, y * S // UNIT - len(alpha) // 2
-                boxes[t, i] = paste(frames[t], colour, alpha, left, top)
+                x, y = things[i].position(t, T)
+                corner = x * S // UNIT + shift[0] - len(alpha) // 2, y * S // UNIT + shift[1] - len(alpha) // 2
+                box = paste(frames[t], colour, alpha, *corner)
+                if i < len(scene.things):
+                    boxes[t, i] = box
+            if scene.pillar is not None:
+                left = max(scene.pillar * S // UNIT + shift[0] - S // 16, 0)
+                frames[t, :, :, left : left + S // 8] = np.array(GREY, np.uint8)[:, None, None] // 2
         return frames, boxes
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: how it looks, what it does, and where it starts and ends (x, y of its centre)."""
+    """One object: how it looks, what it does, and where it starts and ends (x, y of its centre).
+
+    enters: when it comes in, thousandths of the clip; 0: it is there from the start."""
 
     shape: str
     colour: str
@@ -111,9 +196,17 @@ class Thing:
     start: tuple[int, int]
     end: tuple[int, int]
     mark: str = ""
+    enters: int = 0
+
+    def first(self, frames: int) -> int:
+        """The first frame that it is in."""
+        return min(-(-self.enters * frames // UNIT), frames - 1)
 
     def position(self, t: int, frames: int) -> tuple[int, int]:
-        x, y = ((a * (frames - 1 - t) + b * t) // max(frames - 1, 1) for a, b in zip(self.start, self.end))
+        """Its centre in frame t, which must not be before it enters."""
+        first = self.first(frames)
+        done, all = t - first, max(frames - 1 - first, 1)
+        x, y = ((a * (all - done) + b * done) // all for a, b in zip(self.start, self.end))
         return x, y
 
     @property
@@ -121,8 +214,10 @@ class Thing:
         return f"{self.size} {self.colour} {self.shape}"
 
     def sentence(self) -> str:
-        moves = "stays still" if self.motion == "still" else f"moves {self.motion}"
-        return f"a {self.name}{f' marked {self.mark}' if self.mark else ''} {moves}"
+        marked = f" marked {self.mark}" if self.mark else ""
+        if self.enters:
+            return f"Then a {self.name}{marked} enters and moves {self.motion}."
+        return f"A {self.name}{marked} {'stays still' if self.motion == 'still' else f'moves {self.motion}'}."
 
 
 @dataclass
@@ -130,13 +225,16 @@ class Scene:
     """The objects of a clip, and the dice that go on to decide the rest."""
 
     things: list[Thing]
+    marked: int
     dice: "Dice"
+    distractors: list[Thing] = field(default_factory=list)
+    pillar: int | None = None  # x of its middle
     asked: str = ""
-    questions: dict[str, tuple[str, str, int]] = field(init=False)  # kind: (question, answer, target object)
+    questions: dict[str, tuple[str, str, int]] = field(init=False)  # kind: (question, answer, target object or -1)
 
     def __post_init__(self):
-        marked = self.things[0]
-        self.questions = {"mark": (f"What is written on the {marked.name}?", marked.mark, 0)}
+        thing = self.things[self.marked]
+        self.questions = {"mark": (f"What is written on the {thing.name}?", thing.mark, self.marked)}
         for kind in ("colour", "shape", "motion"):
             i = self.dice.between(0, len(self.things) - 1)
             t = self.things[i]
@@ -145,11 +243,15 @@ class Scene:
                 "shape": (f"Which shape is {t.colour}?", t.shape, i),
                 "motion": (f"Where does the {t.colour} {t.shape} go?", "nowhere" if t.motion == "still" else t.motion, i),
             }[kind]
+        self.questions["count"] = ("How many coloured objects are there?", str(len(self.things)), -1)
+        if latest := max(t.enters for t in self.things):
+            i = [t.enters for t in self.things].index(latest)
+            self.questions["enters"] = ("What colour is the object that enters last?", self.things[i].colour, i)
 
     def caption(self) -> str:
-        """One sentence per object, in the alphabetical order of their colours, so that a clip has one caption."""
-        ordered = sorted(self.things, key=lambda t: t.colour)
-        return " ".join(f"{t.sentence().capitalize()}.".replace(f"marked {t.mark.lower()} ", f"marked {t.mark} ") for t in ordered)
+        """One sentence per object: those there from the start by the alphabet of their colours, then the others as they
+        come in. So a clip has one caption."""
+        return " ".join(t.sentence() for t in sorted(self.things, key=lambda t: (t.enters, t.colour)))
 
 
 class ShapesDataset:
@@ -171,8 +273,9 @@ class ShapesDataset:
 
     @property
     def fingerprint(self) -> str:
-        w = self.world
-        return f"shapes-v1 seed={w.seed} objects={w.objects[0]}-{w.objects[1]} texture={w.texture} drift={w.drift} size={w.size}"
+        settings = ((f.name, getattr(self.world, f.name)) for f in fields(self.world) if f.name != "frames")
+        shown = (f"{name}={'-'.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in settings)
+        return f"shapes-v2 {' '.join(shown)}"
 
 
 class Dice:
@@ -185,17 +288,17 @@ class Dice:
         """A whole number from low to high, both included."""
         return low + (int(self._bits.random_raw()) * (high - low + 1) >> 64)
 
+    def per_cent(self, share: int) -> bool:
+        """True in `share` of a hundred cases."""
+        return self.between(1, 100) <= share
+
     def choice(self, options):
         return options[self.between(0, len(options) - 1)]
 
-    def sample(self, options: list, count: int, distinct: tuple[int, ...] = ()) -> list:
-        """`count` different options; with `distinct`, also different in each of these parts."""
-        options, taken = list(options), []
-        while len(taken) < count:
-            pick = options.pop(self.between(0, len(options) - 1))
-            taken.append(pick)
-            options = [o for o in options if not any(o[part] == pick[part] for part in distinct)]
-        return taken
+    def sample(self, options, count: int) -> list:
+        """`count` different options, in random order."""
+        options = list(options)
+        return [options.pop(self.between(0, len(options) - 1)) for _ in range(count)]
 
     def bytes(self, *shape: int) -> np.ndarray:
         count = int(np.prod(shape))
@@ -219,14 +322,15 @@ def background(dice: Dice, size: int, contrast: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def stamp(shape: str, colour: str, size: int, mark: str) -> tuple[np.ndarray, np.ndarray]:
     """Colour (3, size, size) and opacity (size, size) of one object, both 0-255."""
+    rgb = COLOURS.get(colour, GREY)
     paint = np.empty((3, size, size), np.uint16)
-    paint[:] = np.array(COLOURS[colour])[:, None, None]
+    paint[:] = np.array(rgb)[:, None, None]
     if mark:
         height = max(size * 55 // 100, 7)
         width = height * 5 // 7
         glyph = GLYPHS[mark][np.arange(height) * 7 // height][:, np.arange(width) * 5 // width]
         top, left = (size - height) // 2 + (size // 8 if shape == "triangle" else 0), (size - width) // 2
-        paint[:, top : top + height, left : left + width][:, glyph] = 255 if sum(COLOURS[colour]) < 400 else 0
+        paint[:, top : top + height, left : left + width][:, glyph] = 255 if sum(rgb) < 400 else 0
     return paint, opacity(shape, size)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
 from transformers import initialization as init
 
+PATCH = 14  # pixels, of every DINOv2
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as DINOv2 was trained
 PIXEL_STD = (0.229, 0.224, 0.225)
 

@@ -1,0 +1,507 @@
+"""Preparing a dataset: any source in, a folder of Parquet shards and `manifest.json` out.
+
+Records are decoded by several processes, but written by one, in the source's order; so the bytes are the same however
+many there are. Everything that is finished goes to disk at once (`.progress/`), so a killed preparation goes on where
+it was.
+
+<folder>/data/train-00000.parquet, …, validation-00000.parquet, …
+<folder>/manifest.json
+"""
+
+import base64
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from fvlm.config import REPOSITORY, ConfigError, notebook_parameters
+from fvlm.data.clips import Clip
+from fvlm.data.download import Downloader
+from fvlm.data.sources import Drawn, Record, open_source
+from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+
+FORMAT = 1
+SPLITS = ("train", "validation")
+VALIDATION_PERMILLE = 90  # 5,000 clips leave about 4,550 for training, safely more than a cell's 4,480
+ROW_GROUP = 8  # clips
+
+
+class PrepareError(RuntimeError):
+    """A preparation that can't be used; the message says why. What was done is kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a prepared dataset's bytes."""
+
+    source: str
+    frames: int = 8
+    size: int = 224
+    clips: int | None = None  # how many good clips; None: all
+    shard: int = 100  # clips per shard
+    caption: str | None = None  # column, where it has not a usual name
+    video: str | None = None
+    split: str = "train"  # of a Hugging Face dataset
+    quality: int = 90  # of the JPEGs
+
+    def __post_init__(self):
+        for name in ("frames", "size", "shard", "quality"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.clips is not None and self.clips < 1:
+            raise ConfigError(f"clips = {self.clips}: must be at least 1")
+        if self.clips is None and self.source.partition(":")[0] == "shapes":
+            raise ConfigError("shapes never ends: say how many clips (--clips 5000)")
+        if self.size % 14:
+            raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
+
+
+@dataclass
+class Outcome:
+    """What became of a record: a row for a shard, or the reason why there is none."""
+
+    where: str
+    clip_id: str
+    row: dict | None = None
+    digest: str = ""  # of the frames
+    different_frames: int = 0
+    reason: str = ""
+    detail: str = ""
+
+
+def prepare(
+    settings: Settings, folder: str | Path, workers: int = 2, max_skipped: float = 0.5, overwrite: bool = False,
+    progress: Callable[[int, int | None, Counter], None] | None = None, records: Iterable[Record] | None = None,
+) -> dict:  # fmt: skip
+    """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is.
+
+    Killed or stopped: called again it goes on. `progress(clips, of, skipped)` is called after every record.
+    ConfigError if the folder holds a dataset of other settings (unless `overwrite`); PrepareError if more than
+    `max_skipped` of the records had to be skipped, or there is no clip at all."""
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _prepare(settings, folder, workers, max_skipped, overwrite, progress, records)
+    except Timeout:
+        raise ConfigError(f"{folder}: another process is preparing it") from None
+
+
+def _prepare(settings, folder, workers, max_skipped, overwrite, progress, records) -> dict:
+    from fvlm.results import write_json
+
+    if (folder / "manifest.json").exists():
+        manifest = read_manifest(folder)
+        if manifest["settings"] == asdict(settings) and not overwrite:
+            return manifest
+    shards = Shards.open(folder, settings, overwrite)
+    records = open_source(settings.source, settings.caption, settings.video, settings.split) if records is None else records
+    records = itertools.islice(records, shards.done, None)
+    wanted = float("inf") if settings.clips is None else settings.clips
+    if shards.clips < wanted:
+        with _ordered(records, settings, workers) as outcomes:
+            for outcome in outcomes:
+                shards.add(outcome)
+                if progress:
+                    progress(shards.clips, settings.clips, shards.skipped)
+                if shards.clips >= wanted:
+                    break
+    shards.flush()
+    skipped = sum(shards.skipped.values())
+    summary = ", ".join(f"{count} {reason}" for reason, count in shards.skipped.most_common())
+    if not shards.clips:
+        raise PrepareError(f"{settings.source}: no clip could be used ({summary or 'the source is empty'})")
+    if skipped > max_skipped * (skipped + shards.clips):
+        first = shards.skips[0]
+        raise PrepareError(
+            f"{skipped} of {skipped + shards.clips} clips were skipped ({summary}); the first: {first['where']}: "
+            f"{first['reason']}, {first['detail']}. More than {max_skipped:.0%} are refused; "
+            "--max-skipped allows it, without doing anything again"
+        )
+    manifest = shards.manifest()
+    write_json(folder / "manifest.json", manifest)
+    shutil.rmtree(folder / ".progress")
+    return manifest
+
+
+# ── One record ───────────────────────────────────────────────────────────────────────────────────
+
+
+def process(record: Record, settings: Settings) -> Outcome:
+    """Decode a record and encode its frames. Runs in a worker process; depends on nothing but its arguments."""
+    outcome = Outcome(record.where, record.clip_id)
+    try:
+        if record.bad:
+            raise record.bad
+        row = _drawn(record.media, settings) if isinstance(record.media, Drawn) else _read(record, settings)
+        frames, outcome.different_frames = row.pop("pictures")
+        row["frames"] = [encode_jpeg(picture, settings.quality) for picture in frames]
+        outcome.digest = hashlib.sha256(b"".join(row["frames"])).hexdigest()[:16]
+        outcome.row = row
+    except BadClip as bad:
+        outcome.reason, outcome.detail = bad.reason, bad.detail
+    return outcome
+
+
+def _read(record: Record, settings: Settings) -> dict:
+    if not record.caption and not record.answer:
+        raise BadClip("no caption")
+    row = dict(
+        caption=record.caption, clip_id=record.clip_id, source=settings.source, question=record.question, answer=record.answer
+    )
+    return row | dict(boxes=None, target=-1, question_kind="", pictures=record.media.read(settings.frames, settings.size))
+
+
+def _drawn(drawn: Drawn, settings: Settings) -> dict:
+    from dataclasses import replace
+
+    clip = replace(drawn.world, frames=settings.frames, size=settings.size).clip(drawn.index)
+    return dict(
+        caption=clip.caption, clip_id=clip.clip_id, source=settings.source, question=clip.question, answer=clip.answer,
+        boxes=clip.boxes.tolist(), target=clip.target, question_kind=clip.question_kind,
+        pictures=(clip.frames.transpose(0, 2, 3, 1), settings.frames),
+    )  # fmt: skip
+
+
+def split_of(clip_id: str) -> str:
+    """The split of a clip, by its id alone: adding data never moves a clip. `shapes` has a rule of its own, by index."""
+    if clip_id.startswith("shapes-"):
+        from fvlm.data.shapes import VALIDATION_SHARE
+
+        return "validation" if int(clip_id.rpartition("-")[2]) % VALIDATION_SHARE == 0 else "train"
+    return "validation" if int(hashlib.sha256(clip_id.encode()).hexdigest(), 16) % 1000 < VALIDATION_PERMILLE else "train"
+
+
+# ── Many records, in order ───────────────────────────────────────────────────────────────────────
+
+
+class _ordered:
+    """A context in which records become outcomes, in their order, downloaded and decoded ahead by others."""
+
+    def __init__(self, records: Iterable[Record], settings: Settings, workers: int):
+        self.records, self.settings, self.workers = iter(records), settings, max(workers, 1)
+        self.downloader, self.pool = Downloader(), None
+
+    def __enter__(self) -> Iterator[Outcome]:
+        return self._outcomes()
+
+    def __exit__(self, *exception):
+        self.downloader.close()
+        if self.pool:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        downloads, window = deque(), deque()
+        while True:
+            while len(downloads) < 64 and (record := next(self.records, None)) is not None:
+                downloads.append(self.downloader.submit(record))
+            while downloads and len(window) < 4 * self.workers and (downloads[0].done() or not window):
+                record = downloads.popleft().result()
+                window.append((record, self._submit(record)))
+            if not window:
+                return
+            record, future = window.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:  # one of those in the window took its process down: find out which
+                self.pool = None
+                yield self._alone(record)
+                window = deque((record, self._submit(record)) for record, _ in window)
+
+    def _submit(self, record: Record):
+        if self.pool is None:
+            self.pool = _pool(self.workers)
+        try:
+            return self.pool.submit(process, record, self.settings)
+        except BrokenProcessPool:
+            self.pool = _pool(self.workers)
+            return self.pool.submit(process, record, self.settings)
+
+    def _alone(self, record: Record) -> Outcome:
+        with _pool(1) as pool:
+            try:
+                return pool.submit(process, record, self.settings).result()
+            except BrokenProcessPool:
+                return Outcome(record.where, record.clip_id, reason="unreadable", detail="its decoder crashed")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fvlm.data.prepare"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent():
+    """A worker whose parent is killed would wait forever for work."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+# ── Shards ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Shards:
+    """The folder's shards as they grow, and the journal that makes a killed preparation go on.
+
+    `.progress/journal.jsonl`: the settings, then a line per finished shard and per skipped record.
+    `.progress/<split>.jsonl`: the rows of the shard that is not full yet. A line without an end was being written."""
+
+    folder: Path
+    settings: Settings
+    shards: list[dict] = field(default_factory=list)
+    skips: list[dict] = field(default_factory=list)
+    skipped: Counter = field(default_factory=Counter)
+    open_rows: dict[str, list[dict]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    digests: dict[str, str] = field(default_factory=dict)  # of the frames: the clip that has them
+    ids: dict[str, str] = field(default_factory=dict)  # of the clips: where they stand
+    repeated: int = 0  # clips of fewer frames than wanted
+
+    @classmethod
+    def open(cls, folder: Path, settings: Settings, overwrite: bool) -> "Shards":
+        """The shards of a preparation that was begun, or a new one. ConfigError if it was another's."""
+        self = cls(folder, settings)
+        journal = self._path("journal")
+        lines = _read_lines(journal) if journal.exists() else []
+        begun = lines[0]["settings"] if len(lines) > 1 or any(self._path(split).exists() for split in SPLITS) else None
+        if (folder / "manifest.json").exists():
+            begun = read_manifest(folder)["settings"]
+        if lines and begun == asdict(settings):
+            return self._replayed(lines[1:])
+        if begun is not None and not overwrite:
+            changed = {k: (v, asdict(settings)[k]) for k, v in begun.items() if asdict(settings).get(k) != v}
+            told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+            raise ConfigError(f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite")
+        (folder / "manifest.json").unlink(missing_ok=True)
+        for part in (".progress", "data"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (folder / part).mkdir()
+        self._write("journal", dict(settings=asdict(settings)))
+        return self
+
+    def _replayed(self, lines: list[dict]) -> "Shards":
+        for line in lines:
+            if "shard" in line:
+                self._count(line["clips"], line["repeated"])
+                self.shards.append(line["shard"])
+            else:
+                self.skips.append(line)
+                self.skipped[line["reason"]] += 1
+        for split in SPLITS:
+            written = sum(shard["split"] == split for shard in self.shards)
+            for line in _read_lines(self._path(split)) if self._path(split).exists() else ():
+                if line["shard"] >= written:  # else the shard was finished, and only the clean-up was not
+                    line["row"]["frames"] = [base64.b64decode(frame) for frame in line["row"]["frames"]]
+                    self.open_rows[split].append(line)
+                    self._count([line["clip"]], line["repeated"])
+            if len(self.open_rows[split]) == self.settings.shard:  # full, and killed before it was written
+                self._finish(split)
+        return self
+
+    def _count(self, clips: list[list[str]], repeated: int):
+        for clip_id, digest, where in clips:
+            self.ids[clip_id], self.digests[digest] = where, clip_id
+        self.repeated += repeated
+
+    @property
+    def clips(self) -> int:
+        return len(self.ids)
+
+    @property
+    def done(self) -> int:
+        """Records dealt with."""
+        return self.clips + len(self.skips)
+
+    def add(self, outcome: Outcome):
+        """Take the next record's outcome. When this returns it is on disk."""
+        if outcome.row is not None and outcome.clip_id in self.ids:
+            outcome.row, outcome.reason, outcome.detail = None, "duplicate", f"its id is that of {self.ids[outcome.clip_id]}"
+        if outcome.row is not None and outcome.digest in self.digests:
+            outcome.row, outcome.reason, outcome.detail = (
+                None,
+                "duplicate",
+                f"its frames are those of {self.digests[outcome.digest]}",
+            )
+        if outcome.row is None:
+            skip = dict(where=outcome.where, clip_id=outcome.clip_id, reason=outcome.reason, detail=outcome.detail)
+            self._write("journal", skip)
+            self.skips.append(skip)
+            self.skipped[outcome.reason] += 1
+            return
+        split = split_of(outcome.clip_id)
+        clip = [outcome.clip_id, outcome.digest, outcome.where]
+        repeated = int(outcome.different_frames < self.settings.frames)
+        number = sum(shard["split"] == split for shard in self.shards)
+        self._write(split, dict(shard=number, clip=clip, repeated=repeated, row=outcome.row | dict(
+            frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]])))  # fmt: skip
+        self.open_rows[split].append(dict(clip=clip, repeated=repeated, row=outcome.row))
+        self._count([clip], repeated)
+        if len(self.open_rows[split]) == self.settings.shard:
+            self._finish(split)
+
+    def flush(self):
+        """Write the last shards, full or not."""
+        for split in SPLITS:
+            if self.open_rows[split]:
+                self._finish(split)
+
+    def _finish(self, split: str):
+        lines, self.open_rows[split] = self.open_rows[split], []
+        name = f"data/{split}-{sum(shard['split'] == split for shard in self.shards):05d}.parquet"
+        scratch = self.folder / f"{name}.part"
+        write_shard([line["row"] for line in lines], scratch)
+        scratch.replace(self.folder / name)
+        shard = dict(file=name, split=split, clips=len(lines), sha256=sha256(self.folder / name))
+        repeated = sum(line["repeated"] for line in lines)
+        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines], repeated=repeated))
+        self.shards.append(shard)
+        self._path(split).unlink(missing_ok=True)
+
+    def manifest(self) -> dict:
+        by_split = {split: sum(s["clips"] for s in self.shards if s["split"] == split) for split in SPLITS}
+        digest = hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()[:16]
+        return dict(
+            format=FORMAT, source=self.settings.source, frames=self.settings.frames, size=self.settings.size, clips=self.clips,
+            splits=by_split, clips_with_repeated_last_frame=self.repeated, fingerprint=digest, settings=asdict(self.settings),
+            skipped=dict(sorted(self.skipped.items())), shards=self.shards, skipped_clips=self.skips,
+        )  # fmt: skip
+
+    def _path(self, name: str) -> Path:
+        return self.folder / ".progress" / f"{name}.jsonl"
+
+    def _write(self, name: str, line: dict):
+        with open(self._path(name), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _read_lines(path: Path) -> list[dict]:
+    """The complete lines of a file; what a kill left of one more is cut off, so that the next line starts afresh."""
+    data = path.read_bytes()
+    complete = data[: data.rfind(b"\n") + 1]
+    if len(complete) < len(data):
+        os.truncate(path, len(complete))
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def write_shard(rows: list[dict], path: Path):
+    """Rows to one Parquet file of small row groups, so that a clip is read without its neighbours."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, List, Value
+
+    text = Value("string")
+    features = Features(
+        frames=List(Value("binary")), caption=text, clip_id=text, source=text, question=text, answer=text,
+        boxes=List(List(List(Value("int32")))), target=Value("int32"), question_kind=text,
+    )  # fmt: skip
+    table = pa.Table.from_pylist([{name: row[name] for name in features} for row in rows], schema=features.arrow_schema)
+    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none")  # JPEGs do not get smaller
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """A prepared dataset's manifest. ConfigError if there is none that can be read."""
+    path = Path(folder) / "manifest.json"
+    if not path.exists():
+        begun = (Path(folder) / ".progress").exists()
+        raise ConfigError(
+            f"{folder}: " + ("its preparation is not finished" if begun else "no prepared dataset (manifest.json is missing)")
+        )
+    try:
+        manifest = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise ConfigError(f"{path}: format {manifest.get('format')}; this version reads {FORMAT}")
+    return manifest
+
+
+def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Hash every shard and decode every frame again. Returns what is wrong, a line each; nothing wrong, no lines."""
+    import pyarrow.parquet as pq
+
+    folder, manifest, wrong = Path(folder), read_manifest(folder), []
+    shape = (manifest["frames"], 3, manifest["size"], manifest["size"])
+    for number, shard in enumerate(manifest["shards"]):
+        path = folder / shard["file"]
+        if progress:
+            progress(number, len(manifest["shards"]))
+        if not path.exists():
+            wrong.append(f"{shard['file']}: missing, with {shard['clips']} clips")
+            continue
+        if sha256(path) != shard["sha256"]:
+            wrong.append(f"{shard['file']}: its SHA-256 is not the manifest's")
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (OSError, ValueError) as error:
+            wrong.append(f"{shard['file']}: not readable ({str(error).splitlines()[0]})")
+            continue
+        if len(rows) != shard["clips"]:
+            wrong.append(f"{shard['file']}: {len(rows)} clips, the manifest says {shard['clips']}")
+        wrong += [
+            f"{shard['file']}, clip {row['clip_id']}: {fault}" for row in rows if (fault := _fault(row, shape, shard["split"]))
+        ]
+    strays = {f"data/{p.name}" for p in (folder / "data").glob("*")} - {s["file"] for s in manifest["shards"]}
+    return wrong + [f"{name}: not in the manifest" for name in sorted(strays)]
+
+
+def _fault(row: dict, shape: tuple, split: str) -> str:
+    try:
+        found = decode_jpegs(row["frames"]).shape
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"a frame does not decode ({error})"
+    if found != shape:
+        return f"frames of shape {found}, expected {shape}"
+    if split_of(row["clip_id"]) != split:
+        return f"belongs to {split_of(row['clip_id'])}"
+    return "" if row["caption"] or row["answer"] else "neither caption nor answer"
+
+
+# ── For the notebook ─────────────────────────────────────────────────────────────────────────────
+
+
+def settings_from_notebook(namespace: dict) -> tuple[Settings, Path]:
+    """The settings that `data_prep.ipynb`'s parameters cell spells out, and the folder; `namespace` is its `globals()`."""
+    values = notebook_parameters(namespace)
+    names = [f.name for f in fields(Settings)]
+    unknown = [name for name in values if name not in (*names, "folder", "workers")]
+    if unknown:
+        raise ConfigError(f"unknown parameter {unknown[0]!r}: valid are folder, workers, {', '.join(names)}")
+    settings = Settings(**{name: value for name, value in values.items() if name in names})
+    if values.get("folder", "auto") != "auto":
+        return settings, Path(values["folder"])
+    slug = re.sub(r"[^\w.-]+", "-", Path(settings.source).name).strip("-.")
+    return settings, REPOSITORY / "outputs" / "data" / f"{slug}_{settings.frames}f"
+
+
+def preview(settings: Settings, count: int) -> list[Clip]:
+    """The first `count` good clips of a source, as preparing will store them, without storing anything."""
+    found = []
+    records = open_source(settings.source, settings.caption, settings.video, settings.split)
+    with _ordered(records, settings, workers=1) as outcomes:
+        for outcome in outcomes:
+            if outcome.row is not None:
+                row = outcome.row
+                boxes = None if row["boxes"] is None else np.array(row["boxes"], np.int32)
+                found.append(Clip(**row | dict(frames=decode_jpegs(row["frames"]), boxes=boxes)))
+            if len(found) == count:
+                break
+    return found

@@ -1,0 +1,172 @@
+"""Reading prepared datasets: one clip by its number, or all in a shuffled order that any position of it gives again."""
+
+from collections import OrderedDict
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from fvlm.config import ConfigError
+from fvlm.data.clips import Clip
+from fvlm.data.prepare import read_manifest
+from fvlm.data.video import decode_jpegs
+
+BUFFER = 1000  # clips among which the shuffled order mixes neighbours, after shuffling the shards
+OPEN_GROUPS = 160  # row groups kept decoded from Parquet: more than a buffer's clips need
+
+
+class PreparedDataset:
+    """A split of a prepared dataset, map-style: item i is its i-th clip, in stored order.
+
+    Nothing is loaded but the row groups of the clips that are asked for. `size`: side in pixels to decode to."""
+
+    def __init__(self, folder: str | Path, split: str, size: int | None = None):
+        self.folder, self.split, self.size = Path(folder), split, size
+        self.manifest = read_manifest(folder)
+        self.shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
+        self.ends = np.cumsum([shard["clips"] for shard in self.shards])
+        self._groups = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, item: int) -> Clip:
+        row = self.row(item)
+        return Clip(
+            frames=decode_jpegs(row["frames"], self.size), caption=row["caption"] or "", clip_id=row["clip_id"],
+            source=row["source"] or "", question=row["question"], answer=row["answer"], boxes=self._boxes(row["boxes"]),
+            target=row["target"], question_kind=row["question_kind"] or "",
+        )  # fmt: skip
+
+    def row(self, item: int) -> dict:
+        """What is stored of a clip; its frames as JPEG bytes."""
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        shard = int(np.searchsorted(self.ends, item, side="right"))
+        first = int(self.ends[shard]) - self.shards[shard]["clips"]
+        path = str(self.folder / self.shards[shard]["file"])
+        group_ends = _row_groups(path)
+        group = int(np.searchsorted(group_ends, item - first, side="right"))
+        rows = self._group(path, group)
+        return rows[item - first - (int(group_ends[group - 1]) if group else 0)]
+
+    def _group(self, path: str, group: int) -> list[dict]:
+        key = path, group
+        if key not in self._groups:
+            self._groups[key] = _parquet(path).read_row_group(group).to_pylist()
+            if len(self._groups) > OPEN_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+    def _boxes(self, boxes) -> np.ndarray | None:
+        if boxes is None:
+            return None
+        return np.array(boxes, np.int32) * (self.size or self.manifest["size"]) // self.manifest["size"]
+
+    def order(self, seed: int, epoch: int = 0) -> np.ndarray:
+        """All item numbers, shards shuffled and then clips within a buffer; so that reading stays local, as in a stream."""
+        rng = np.random.default_rng([seed, epoch])
+        starts = self.ends - [shard["clips"] for shard in self.shards]
+        parts = [np.arange(starts[i], self.ends[i]) for i in rng.permutation(len(self.shards))]
+        items = np.concatenate(parts) if parts else np.arange(0)
+        return items[np.argsort(np.arange(len(items)) + rng.integers(0, BUFFER, len(items)), kind="stable")]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"prepared-{self.manifest['fingerprint']}"
+
+    def __getstate__(self):  # worker processes open files of their own
+        return self.__dict__ | dict(_groups=OrderedDict())
+
+
+@lru_cache(maxsize=64)
+def _parquet(path: str):
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, memory_map=True)
+
+
+@lru_cache(maxsize=100_000)
+def _row_groups(path: str) -> np.ndarray:
+    metadata = _parquet(path).metadata
+    return np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+
+
+class Shuffled:
+    """Datasets as one, in a shuffled order: item p is the clip at position p, of epoch p // len.
+
+    The order follows from the seed alone, so going on from a position needs nothing but the position. Several
+    datasets are mixed with weights until the first is used up (`datasets.interleave_datasets`)."""
+
+    def __init__(self, parts: list[PreparedDataset], weights: list[float], seed: int):
+        self.parts, self.weights, self.seed = parts, weights, seed
+        self._starts = np.cumsum([0] + [len(part) for part in parts])
+        self._orders = {}
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Positions of an epoch to clips, numbered through all parts."""
+        if epoch not in self._orders:
+            orders = [part.order(self.seed, epoch) + start for part, start in zip(self.parts, self._starts)]
+            self._orders = {epoch: orders[0] if len(orders) == 1 else _interleave(orders, self.weights, self.seed + epoch)}
+        return self._orders[epoch]
+
+    @cached_property
+    def _length(self) -> int:
+        return len(self._order(0))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, position: int) -> Clip:
+        epoch, position = 0, int(position)
+        while position >= len(self._order(epoch)):  # mixtures end where one part does, so epochs may differ in length
+            position -= len(self._order(epoch))
+            epoch += 1
+        item = self._order(epoch)[position]
+        part = int(np.searchsorted(self._starts, item, side="right")) - 1
+        return self.parts[part][int(item - self._starts[part])]
+
+    @property
+    def fingerprint(self) -> str:
+        if len(self.parts) == 1:
+            return self.parts[0].fingerprint
+        return " + ".join(f"{weight:g} {part.fingerprint}" for part, weight in zip(self.parts, self.weights))
+
+
+def _interleave(orders: list[np.ndarray], weights: list[float], seed: int) -> np.ndarray:
+    import datasets
+
+    parts = [datasets.Dataset.from_dict({"item": order}) for order in orders]
+    mixed = datasets.interleave_datasets(parts, probabilities=[w / sum(weights) for w in weights], seed=seed)
+    return np.array(mixed["item"])
+
+
+def open_prepared(spec: str, split: str, frames: int, size: int, seed: int) -> Shuffled:
+    """`folder`, or a mixture `folder:weight,folder:weight`; ConfigError if it does not fit the run."""
+    parts, weights = [], []
+    for folder, weight in parse_mixture(spec):
+        part = PreparedDataset(folder, split, size)
+        if part.manifest["frames"] != frames:
+            raise ConfigError(f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}")
+        if not len(part):
+            raise ConfigError(f"{folder} has no {split} clips")
+        parts.append(part)
+        weights.append(weight)
+    return Shuffled(parts, weights, seed)
+
+
+def parse_mixture(spec: str) -> list[tuple[str, float]]:
+    """`a:0.7,b:0.3` to folders and weights; a folder alone weighs 1. ConfigError on a weight that is none."""
+    found = []
+    for part in spec.split(","):
+        folder, colon, weight = part.strip().rpartition(":")
+        if not colon or Path(part).is_dir():
+            folder, weight = part.strip(), "1"
+        try:
+            found.append((folder, float(weight)))
+        except ValueError:
+            raise ConfigError(f"dataset = {spec!r}: the weight {weight!r} of {folder} is no number") from None
+        if not 0 < found[-1][1] < float("inf"):
+            raise ConfigError(f"dataset = {spec!r}: weights must be positive")
+    return found
