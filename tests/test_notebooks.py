@@ -20,7 +20,9 @@ def code_cells(path):
 
 
 def test_there_are_notebooks_each_with_its_other_half():
-    assert {p.stem for p in NOTEBOOKS} == {p.stem for p in (REPOSITORY / "notebooks").glob("*.py")} >= {"train", "model"}
+    assert (
+        {p.stem for p in NOTEBOOKS} == {p.stem for p in (REPOSITORY / "notebooks").glob("*.py")} >= {"train", "model", "data_prep"}
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
