@@ -30,7 +30,7 @@ PAIRS["1.7b", "base"] = "B-L"
 # nothing, what trying found to see soonest on a two-core CPU.
 _BUDGET_PRETRAINED = dict(steps=280, effective_batch=16, eval_every=14, learning_rate=3e-5, warmup=50,
                           schedule="constant", weight_decay=0.01, freeze_vision=False)  # fmt: skip
-_BUDGET_TINY = dict(steps=500, effective_batch=4, eval_every=125, learning_rate=5e-4, warmup=40,
+_BUDGET_TINY = dict(steps=560, effective_batch=4, eval_every=140, learning_rate=5e-4, warmup=40,
                     schedule="wsd", weight_decay=0.01, freeze_vision=True)  # fmt: skip
 
 
@@ -60,9 +60,9 @@ class RunConfig:
         "shapes", "shapes, shapes:small=60 and the like, the folder of a prepared dataset, or folder:0.7,folder:0.3"
     )
     task: str = _option("caption", "caption or question")
-    steps: int = _option("auto", "optimizer steps; auto: 280, 500 for a tiny LLM")
+    steps: int = _option("auto", "optimizer steps; auto: 280, 560 for a tiny LLM")
     effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM")
-    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM")
+    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), 140 for a tiny LLM")
     eval_samples: int = _option("auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)")
     allow_epochs: bool = _option(False, "allow more than one pass over the training clips")
     learning_rate: float = _option("auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM")

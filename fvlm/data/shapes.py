@@ -53,9 +53,9 @@ class ShapesWorld:
     objects: tuple[int, int] = (2, 4)  # fewest and most
     small: int = 33  # per cent of objects that are one patch large at 112 px, two at 224
     enter: int = 20  # per cent of objects, after the first, that come in during the clip
-    distractors: int = 1  # at most so many grey shapes, marked too, that no text speaks of
-    camera: int = 60  # how far everything pans during a clip, thousandths of the side
-    occlusion: int = 20  # per cent of clips with a pillar that objects pass behind
+    distractors: int = 0  # at most so many grey shapes, marked too, that no text speaks of
+    camera: int = 30  # how far everything pans during a clip, thousandths of the side
+    occlusion: int = 10  # per cent of clips with a pillar that objects pass behind
     texture: int = 24  # contrast of the background, grey levels
     drift: int = 150  # how far the background moves on its own during a clip, thousandths of the side
     questions: tuple[str, ...] = QUESTIONS  # kinds that are asked
