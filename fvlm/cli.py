@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
 
@@ -11,6 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_prepare(commands)
     _add_train(commands)
+    _add_gaze(commands)
     _add_bench(commands)
     options = parser.parse_args(arguments)
     try:
@@ -183,6 +185,45 @@ class ProgressBar:
 
     def __exit__(self, *exception):
         self.close()
+
+
+# ── gaze ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_gaze(commands):
+    example = "python -m fvlm gaze --run outputs/runs/T-T_8f_fov_seed0 --run outputs/runs/T-T_8f_sta_seed0"
+    parser = _command(
+        commands, "gaze", _gaze, "Does the gaze find what is asked about? Scores against the boxes of shapes.", example
+    )
+    parser.add_argument(
+        "--run", dest="folders", action="append", required=True, metavar="FOLDER", help="a finished run's folder; repeatable"
+    )
+    parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
+    parser.add_argument("--mode", default="autoregressive", choices=["autoregressive", "parallel", "static"])
+    parser.add_argument("--summary", default="mean", choices=["mean", "last", "selective", "value"], help="of layers and heads")
+    parser.add_argument("--out", metavar="FILE", help="Parquet file of all rows (default: gaze.parquet in the first run's folder)")
+
+
+def _gaze(options) -> int:
+    from tqdm import tqdm
+
+    from fvlm.gaze_truth import SCORES, gaze_truth, summarise
+    from fvlm.results import load_run, write_table
+
+    rows = []
+    for folder in options.folders:
+        with tqdm(total=options.clips, unit="clip", desc=Path(folder).name, mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
+            rows += gaze_truth(load_run(folder), options.clips, options.mode, options.summary, lambda _, bar=bar: bar.update())
+    out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
+    write_table(out, rows)
+    table = summarise(rows)
+    for name, meaning in SCORES.items():
+        print(f"{name}: {meaning}")
+        table[name] = [f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" for _, row in table.iterrows()]
+    print(f"\nMeans and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and heads\n")
+    print(table[["run", "asked", "clips", *SCORES]].to_string(index=False))
+    print(f"\nRows: {out}")
+    return 0
 
 
 # ── bench ────────────────────────────────────────────────────────────────────────────────────────

@@ -23,11 +23,11 @@ frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline, static, meanpool or blind
 fine_passes: int = 1  # fine passes after the coarse one
 seed: int = 0  # decides weights, data order, everything
-dataset: str = "shapes"  # shapes, or the folder of a prepared dataset
+dataset: str = "shapes"  # shapes, shapes:small=60 and the like, the folder of a prepared dataset, or folder:0.7,folder:0.3
 task: str = "caption"  # caption or question
-steps: int = "auto"  # optimizer steps; auto: 280, 500 for a tiny LLM
+steps: int = "auto"  # optimizer steps; auto: 280, 560 for a tiny LLM
 effective_batch: int = "auto"  # samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM
-eval_every: int = "auto"  # steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM
+eval_every: int = "auto"  # steps between evaluations; auto: 14 (20 evaluations), 140 for a tiny LLM
 eval_samples: int = "auto"  # validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)
 allow_epochs: bool = False  # allow more than one pass over the training clips
 learning_rate: float = "auto"  # AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM

@@ -4,9 +4,10 @@ import torch
 from conftest import steering, tiny
 
 from fvlm import build_model
-from fvlm.attention import gaze
-from fvlm.data import open_dataset
+from fvlm.attention import causal_gaze, gaze, masked_losses, patches_of_boxes, shifted_losses
+from fvlm.data import Collator, open_dataset
 from fvlm.plots import gaze_picture, gaze_strip
+from fvlm.weights import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,112 @@ def test_a_patch_is_drawn_where_it_is(looked):
     difference = lit - (look.frames[0].transpose(1, 2, 0) * 0.18).astype(int)
     rows, columns = np.argwhere(difference.sum(-1) > 3).T
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 41, 70, 83)
+
+
+# ── Summaries ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_summaries_are_what_they_say(looked):
+    look = looked[2]["autoregressive"]
+    assert np.allclose(look.map("mean"), look.maps.mean((1, 2))) and np.allclose(look.map("last"), look.maps[:, 3].mean(1))
+    assert np.array_equal(look.map(layer=2, head=5), look.maps[:, 2, 5]) and np.allclose(look.map(layer=1), look.maps[:, 1].mean(1))
+    layer, head = look.most_selective()
+    entropies = {(i, j): look.entropy(layer=i, head=j).mean() for i in range(4) for j in range(6)}
+    assert np.array_equal(look.map("selective"), look.maps[:, layer, head])
+    assert entropies[layer, head] <= np.median(list(entropies.values()))
+    assert np.allclose(look.map("value").sum((1, 2)), 1)
+    with pytest.raises(ValueError, match="valid are mean, last, selective, value"):
+        look.map("best")
+
+
+def test_what_a_patch_carries_is_what_it_adds_to_the_state(looked):
+    """All attention on one patch in one head, the others switched off: the state grows by a vector of that length."""
+    model, clip, looks = looked
+    cache = model.encode(torch.from_numpy(clip.frames)[None])
+    layer, values = model.vision.dinov2.encoder.layer[1], cache.values[1]
+    attended = torch.zeros(4, 6, 64)
+    attended[:, 3] = values[0, :, 3, 1 + 17]  # of every frame: head 3, patch 17
+    grown = layer.layer_scale1.lambda1 * torch.nn.functional.linear(attended.flatten(1), layer.attention.o_proj.weight)
+    lengths = looks["static"].carried[:, 1, 3].reshape(4, -1)[:, 17]
+    assert np.allclose(grown.norm(dim=-1).detach().numpy(), lengths, atol=1e-5)
+
+
+def test_entropy_is_in_nats(looked):
+    look = looked[2]["static"]
+    uniform, single = np.full_like(look.maps, 1 / 64), np.zeros_like(look.maps)
+    single[..., 3, 4] = 1
+    with_maps = lambda maps: type(look)(maps, look.cls_mass, look.queries, look.frames, "static")
+    assert np.allclose(with_maps(uniform).entropy(), np.log(64)) and np.allclose(with_maps(single).entropy(), 0)
+    assert np.allclose(with_maps(single).peaks(), [4.5 * 14, 3.5 * 14])
+
+
+# ── Causal gaze ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hidden_patches_get_no_attention_and_the_others_share_it(looked):
+    model, clip, _ = looked
+    cache = model.encode(torch.from_numpy(clip.frames)[None])
+    hidden = torch.zeros(1, 4, 64, dtype=torch.bool)
+    hidden[:, 1, 10:30] = True
+    queries = torch.randn(1, 4, 384)
+    _, seen = model.vision.look(queries, cache, return_attention=True)
+    _, masked = model.vision.look(queries, cache.hide(hidden), return_attention=True)
+    assert (masked[0, 1, :, :, 11:31] == 0).all() and torch.allclose(masked.sum(-1), torch.ones(1), atol=1e-5)
+    assert torch.allclose(masked[0, [0, 2, 3]], seen[0, [0, 2, 3]], atol=1e-6), "other frames as before"
+    rest = torch.cat([seen[0, 1, 0, :, :11], seen[0, 1, 0, :, 31:]], -1)
+    assert torch.allclose(
+        torch.cat([masked[0, 1, 0, :, :11], masked[0, 1, 0, :, 31:]], -1), rest / rest.sum(-1, keepdim=True), atol=1e-5
+    )
+
+
+def test_a_shifted_map_brings_back_what_lies_beside_it(looked):
+    """One layer, all attention on one patch: shifted by (1, 2) the query gets the value one down and two to the right."""
+    model, clip, _ = looked
+    cache = model.encode(torch.from_numpy(clip.frames)[None])
+    moved = cache.shift(1, 2)
+    for before, after in zip(cache.values, moved.values):
+        grid, new = (v[0, :, :, 1:].unflatten(2, (8, 8)) for v in (before, after))
+        assert torch.equal(new[:, :, 3, 4], grid[:, :, 4, 6]) and torch.equal(new[:, :, 7, 7], grid[:, :, 0, 1])
+        assert torch.equal(before[..., 0, :], after[..., 0, :]), "CLS stays"
+    assert all(torch.equal(a, b) for a, b in zip(cache.keys, moved.keys)), "what is attended to stays"
+
+
+def test_masked_losses_are_those_of_the_model_run_by_itself(looked):
+    model, clip, _ = looked
+    tokenizer = load_tokenizer("tiny")
+    hidden = np.zeros((3, 4, 8, 8), bool)
+    hidden[1, :, :4], hidden[2, 0, 2, 3] = True, True
+    losses = masked_losses(model, clip, hidden, tokenizer, "question", mode="parallel")
+    inputs = Collator(tokenizer, "question")([clip]).inputs()
+    with torch.no_grad():
+        plain = model(**inputs, mode="parallel")
+        assert losses[0] == pytest.approx(plain.loss.item(), abs=1e-5)
+        for variant in (1, 2):
+            cache = model.encode(inputs["frames"]).hide(torch.from_numpy(hidden[variant]).flatten(1)[None])
+            alone = model(cache, **{k: v for k, v in inputs.items() if k != "frames"}, queries=plain.queries)
+            assert losses[variant] == pytest.approx(alone.loss.item(), abs=1e-5)
+    assert losses[1] != losses[0]
+    shifted = shifted_losses(model, clip, [(0, 0), (0, 8), (4, 4)], tokenizer, "question", mode="parallel")
+    assert shifted[:2] == pytest.approx(losses[0], abs=1e-5) and shifted[2] != pytest.approx(losses[0], abs=1e-7)
+
+
+def test_causal_gaze_finds_the_patch_that_decides(looked, monkeypatch):
+    """A stand-in loss that depends on one patch's visibility: hiding the attended patches costs, random ones hardly."""
+    import fvlm.attention as attention
+
+    model, clip, looks = looked
+    peak = looks["autoregressive"].map().reshape(4, -1).argmax(1)
+    monkeypatch.setattr(
+        attention, "masked_losses", lambda m, c, hidden, *a: hidden.reshape(len(hidden), 4, -1)[:, range(4), peak].sum(1) / 4.0
+    )
+    rows = causal_gaze(model, clip, load_tokenizer("tiny"), "caption", counts=(1, 4), draws=20)
+    change = lambda what, n: np.mean([r["change"] for r in rows if r["what"] == what and r["patches"] == n])
+    assert change("most attended", 1) == 1 and change("most attended", 4) == 1
+    assert change("random", 1) < 0.1 and change("random", 4) < 0.2
+    assert {"target", "elsewhere"} <= {r["what"] for r in rows} or clip.target < 0
+
+
+def test_patches_of_a_box_are_those_it_touches():
+    boxes = np.array([[0, 0, 14, 14], [13, 14, 15, 42], [0, 0, 0, 0], [98, 98, 112, 112]])
+    masks = patches_of_boxes(boxes, 112, (8, 8))
+    assert [np.argwhere(m).tolist() for m in masks] == [[[0, 0]], [[1, 0], [1, 1], [2, 0], [2, 1]], [], [[7, 7]]]

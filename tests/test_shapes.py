@@ -69,7 +69,7 @@ def test_what_comes_in_later_is_told_later_in_order():
 @pytest.mark.parametrize("kind", QUESTIONS)
 def test_questions_have_one_answer_and_point_at_its_object(kind):
     asked = [(i, c) for i, c in enumerate(CLIPS) if c.question_kind == kind]
-    assert len(asked) > 8
+    assert len(asked) > 4
     for index, clip in asked:
         things = ShapesWorld().scene(index).things
         if kind == "count":

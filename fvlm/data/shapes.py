@@ -32,6 +32,7 @@ SIZES = {"small": 125, "medium": 230, "large": 340}  # thousandths of the frame'
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 MARKS = "0123456789ACEFHJKLNPRTUXYZ"  # without letters that look like digits at this size
 QUESTIONS = ("mark", "colour", "shape", "motion", "enters", "count")
+ASKED_OF_ANY = ("colour", "shape", "motion")  # kinds that can be asked about every object
 ANSWERS = {  # how many answers each kind of question has
     "mark": len(MARKS), "colour": len(COLOURS), "shape": len(SHAPES), "motion": len(MOTIONS), "enters": len(COLOURS),
 }  # fmt: skip
@@ -235,18 +236,21 @@ class Scene:
     def __post_init__(self):
         thing = self.things[self.marked]
         self.questions = {"mark": (f"What is written on the {thing.name}?", thing.mark, self.marked)}
-        for kind in ("colour", "shape", "motion"):
-            i = self.dice.between(0, len(self.things) - 1)
-            t = self.things[i]
-            self.questions[kind] = {
-                "colour": (f"What colour is the {t.shape}?", t.colour, i),
-                "shape": (f"Which shape is {t.colour}?", t.shape, i),
-                "motion": (f"Where does the {t.colour} {t.shape} go?", "nowhere" if t.motion == "still" else t.motion, i),
-            }[kind]
+        for kind in ASKED_OF_ANY:
+            self.questions[kind] = self.ask(kind, self.dice.between(0, len(self.things) - 1))
         self.questions["count"] = ("How many coloured objects are there?", str(len(self.things)), -1)
         if latest := max(t.enters for t in self.things):
             i = [t.enters for t in self.things].index(latest)
             self.questions["enters"] = ("What colour is the object that enters last?", self.things[i].colour, i)
+
+    def ask(self, kind: str, i: int) -> tuple[str, str, int]:
+        """Question, answer and target of a kind in ASKED_OF_ANY, about object i."""
+        t = self.things[i]
+        return {
+            "colour": (f"What colour is the {t.shape}?", t.colour, i),
+            "shape": (f"Which shape is {t.colour}?", t.shape, i),
+            "motion": (f"Where does the {t.colour} {t.shape} go?", "nowhere" if t.motion == "still" else t.motion, i),
+        }[kind]
 
     def caption(self) -> str:
         """One sentence per object: those there from the start by the alphabet of their colours, then the others as they

@@ -4,7 +4,7 @@ B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H he
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,10 +29,31 @@ class FrameCache:
     values: list[torch.Tensor]
     grid: tuple[int, int]
     finish: Callable[[], torch.Tensor]  # the way to last_hidden_state
+    hidden: torch.Tensor | None = None  # (B, T, N), True for tokens that queries can't see; None: they see all
 
     def __getitem__(self, frames: slice) -> "FrameCache":
-        cut = lambda x: x[:, frames]
-        return FrameCache([*map(cut, self.keys)], [*map(cut, self.values)], self.grid, lambda: cut(self.last_hidden_state))
+        return self._with(lambda x: x[:, frames])
+
+    def repeat(self, times: int) -> "FrameCache":
+        """The cache of one clip as that of `times` equal ones (B = 1 to B = times); nothing is copied."""
+        return self._with(lambda x: x.expand(times, *x.shape[1:]))
+
+    def hide(self, patches: torch.Tensor) -> "FrameCache":
+        """The same frames, but queries can't see these patches (B, T, P; True is hidden). The patches still saw each other."""
+        return replace(self, hidden=F.pad(patches.bool(), (1, 0)))
+
+    def shift(self, down: int, across: int) -> "FrameCache":
+        """The same frames, but attention falls `down` and `across` patches away from where a query sends it, around the edges."""
+
+        def rolled(values):  # (B, T, H, N, d)
+            patches = values[..., 1:, :].unflatten(-2, self.grid).roll((-down, -across), (-3, -2)).flatten(-3, -2)
+            return torch.cat([values[..., :1, :], patches], dim=-2)
+
+        return replace(self, values=[*map(rolled, self.values)])
+
+    def _with(self, cut: Callable[[torch.Tensor], torch.Tensor]) -> "FrameCache":
+        hidden = None if self.hidden is None else cut(self.hidden)
+        return FrameCache([*map(cut, self.keys)], [*map(cut, self.values)], self.grid, lambda: cut(self.last_hidden_state), hidden)
 
     def __len__(self) -> int:
         return self.keys[0].size(1)
@@ -180,7 +201,10 @@ class FoveatedEncoder(PreTrainedModel):
         x = self.query_in(queries)  # (B, T, D)
         for layer, keys, values in zip(self.dinov2.encoder.layer, cache.keys, cache.values, strict=True):
             q = layer.attention.q_proj(layer.norm1(x)).unflatten(-1, (keys.size(2), 1, -1))  # (B, T, H, 1, d)
-            attention = (q * layer.attention.scaling @ keys.transpose(-1, -2)).softmax(-1)  # (B, T, H, 1, N)
+            scores = q * layer.attention.scaling @ keys.transpose(-1, -2)  # (B, T, H, 1, N)
+            if cache.hidden is not None:
+                scores = scores.masked_fill(cache.hidden[:, :, None, None], float("-inf"))
+            attention = scores.softmax(-1)  # (B, T, H, 1, N)
             attended = (attention @ values).flatten(-3)  # (B, T, D)
             x = self.finish_layer(layer, x, attended)
             if return_attention:
