@@ -265,12 +265,20 @@ class Crash(Video):
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def test_a_decoder_that_crashes_costs_one_clip(videos, tmp_path):
+class Stumble(Video):
+    """A video whose decoder raises what nobody foresaw."""
+
+    def read(self, frames, size):
+        raise IndexError("at 17")
+
+
+def test_a_decoder_that_crashes_or_stumbles_costs_one_clip(videos, tmp_path):
     records = [Record(f"c{i}", "x", Video(str(videos / f"clip{i:02d}.mp4")), f"row {i}") for i in range(12)]
-    records[3].media = Crash("")
+    records[3].media, records[7].media = Crash(""), Stumble("")
     manifest = prepare(Settings("test", frames=4, size=56), tmp_path, records=records)
-    assert manifest["clips"] == 11 and manifest["skipped_clips"] == [
-        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed")
+    assert manifest["clips"] == 10 and manifest["skipped_clips"] == [
+        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed"),
+        dict(where="row 7", clip_id="c7", reason="unreadable", detail="IndexError: at 17"),
     ]
 
 
@@ -280,6 +288,7 @@ def test_the_split_depends_on_the_clip_id_alone():
     assert 380 < validation < 520, "about 450 of 5,000: the rest is enough for 280 steps x 16"
     assert [split_of(i) for i in ids[:100]] == [split_of(i) for i in reversed(ids[:100])][::-1]
     assert split_of("shapes-0-20") == split_of("shapes-7-30") == "validation" and split_of("shapes-0-21") == "train"
+    assert split_of("shapes-of-water") in ("train", "validation"), "somebody's own id"
 
 
 # ── Downloads ────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ import numpy as np
 from fvlm.config import REPOSITORY, ConfigError, notebook_parameters
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
+from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import Drawn, Record, open_source
 from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
 
@@ -160,10 +161,16 @@ def process(record: Record, settings: Settings) -> Outcome:
 def _read(record: Record, settings: Settings) -> dict:
     if not record.caption and not record.answer:
         raise BadClip("no caption")
-    row = dict(
-        caption=record.caption, clip_id=record.clip_id, source=settings.source, question=record.question, answer=record.answer
-    )
-    return row | dict(boxes=None, target=-1, question_kind="", pictures=record.media.read(settings.frames, settings.size))
+    try:
+        pictures = record.media.read(settings.frames, settings.size)
+    except BadClip:
+        raise
+    except Exception as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip, not the others
+        raise BadClip("unreadable", f"{type(error).__name__}: {error}") from error
+    return dict(
+        caption=record.caption, clip_id=record.clip_id, source=settings.source, question=record.question, answer=record.answer,
+        boxes=None, target=-1, question_kind="", pictures=pictures,
+    )  # fmt: skip
 
 
 def _drawn(drawn: Drawn, settings: Settings) -> dict:
@@ -179,10 +186,8 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
 
 def split_of(clip_id: str) -> str:
     """The split of a clip, by its id alone: adding data never moves a clip. `shapes` has a rule of its own, by index."""
-    if clip_id.startswith("shapes-"):
-        from fvlm.data.shapes import VALIDATION_SHARE
-
-        return "validation" if int(clip_id.rpartition("-")[2]) % VALIDATION_SHARE == 0 else "train"
+    if drawn := re.fullmatch(r"shapes-\d+-(\d+)", clip_id):
+        return "validation" if int(drawn[1]) % VALIDATION_SHARE == 0 else "train"
     return "validation" if int(hashlib.sha256(clip_id.encode()).hexdigest(), 16) % 1000 < VALIDATION_PERMILLE else "train"
 
 
