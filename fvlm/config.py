@@ -57,7 +57,7 @@ class RunConfig:
     fine_passes: int = _option(1, "fine passes after the coarse one")
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
-        "shapes", "shapes, shapes:small=60 and the like, the folder of a prepared dataset, or folder:0.7,folder:0.3"
+        "shapes", "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3"
     )
     task: str = _option("caption", "caption or question")
     steps: int = _option("auto", "optimizer steps; auto: 280, 560 for a tiny LLM")

@@ -17,7 +17,7 @@
 
 # %% tags=["parameters"]
 # Parameters
-source: str = "shapes"  # folder, table, .tar files, Hugging Face dataset id, or shapes (shapes:small=60,distractors=3)
+source: str = "shapes"  # folder, table, .tar files, Hugging Face dataset id, or shapes (settings after a colon)
 folder: str = "auto"  # where the prepared dataset goes; auto: outputs/data/<source>_<frames>f of this repository
 frames: int = 8  # frames per clip
 size: int = 112  # side of a frame in pixels; 224 for the pretrained cells

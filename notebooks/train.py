@@ -23,7 +23,7 @@ frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline, static, meanpool or blind
 fine_passes: int = 1  # fine passes after the coarse one
 seed: int = 0  # decides weights, data order, everything
-dataset: str = "shapes"  # shapes, shapes:small=60 and the like, the folder of a prepared dataset, or folder:0.7,folder:0.3
+dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
 task: str = "caption"  # caption or question
 steps: int = "auto"  # optimizer steps; auto: 280, 560 for a tiny LLM
 effective_batch: int = "auto"  # samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM
