@@ -99,7 +99,7 @@ def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     rows = -(-len(clips) // columns)
     columns = min(columns, len(clips))
     titles = [_wrapped(f"{c.caption} {c.question} {c.answer}" if c.question else c.caption) for c in clips]
-    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.22 / rows)
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.35 / rows)
     T = max(len(clip.frames) for clip in clips)
     moments = [
         [go.Image(source=_picture(clip, min(t, len(clip.frames) - 1), boxes), hoverinfo="skip") for clip in clips] for t in range(T)
