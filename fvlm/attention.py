@@ -48,7 +48,7 @@ class Gaze:
             return self.maps[:, layer, head]
         if summary == "value":
             weighted = (self.maps * self.carried).sum(axis=(1, 2))
-            return weighted / weighted.sum(axis=(1, 2), keepdims=True)
+            return _as_shares(weighted)
         raise ValueError(f"summary {summary!r}: valid are {', '.join(SUMMARIES)}")
 
     def mean(self) -> np.ndarray:
@@ -63,13 +63,13 @@ class Gaze:
 
     def entropy(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
         """Entropy in nats (T,) of a map's distribution over patches: log(h w) when it is uniform, 0 on a single patch."""
-        return _entropy(_as_shares(self.map(summary, layer, head)))
+        shares = _as_shares(self.map(summary, layer, head))
+        return _entropy(shares.reshape(len(shares), -1))
 
     def fixations(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
         """The attention-weighted centre of a map in pixels (T, 2): x, y."""
-        weights = self.map(summary, layer, head)
+        weights = _as_shares(self.map(summary, layer, head))
         h, w = weights.shape[1:]
-        weights = weights / weights.sum(axis=(1, 2), keepdims=True)
         height, width = self.frames.shape[2:]
         x = (weights.sum(axis=1) * (np.arange(w) + 0.5)).sum(axis=1) * width / w
         y = (weights.sum(axis=2) * (np.arange(h) + 0.5)).sum(axis=1) * height / h
@@ -84,8 +84,8 @@ class Gaze:
 
 
 def _as_shares(maps: np.ndarray) -> np.ndarray:
-    flat = maps.reshape(len(maps), -1).astype(float)
-    return flat / flat.sum(axis=1, keepdims=True)
+    """Maps (T, h, w) that sum to 1 in every frame."""
+    return maps / maps.sum(axis=(1, 2), keepdims=True)
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:

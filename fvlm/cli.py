@@ -38,6 +38,27 @@ def _settings(pairs: list[str]) -> dict:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+class _Bar:
+    """A text progress bar that ends with its `with` block; drawn rarely where nobody watches."""
+
+    _bar = None
+
+    def _open(self, **options):
+        from tqdm import tqdm
+
+        self._bar = tqdm(mininterval=0.5 if sys.stderr.isatty() else 10, **options)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
 # ── prepare ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -102,30 +123,15 @@ def print_manifest(manifest: dict, folder):
     print(f"Next: python -m fvlm train --cell S-S_{manifest['frames']}f_fov --set dataset={folder}")
 
 
-class PrepareBar:
+class PrepareBar(_Bar):
     """A text progress bar: clips, clips per second, time left, what was skipped."""
 
-    def __init__(self):
-        self._bar = None
-
     def __call__(self, clips, of, skipped):
-        from tqdm import tqdm
-
         if self._bar is None:  # what was there before is no part of this run's rate
-            self._bar = tqdm(total=of, initial=max(clips - 1, 0), unit="clip", mininterval=0.5 if sys.stderr.isatty() else 10)
+            self._open(total=of, initial=max(clips - 1, 0), unit="clip")
         if skipped:
             self._bar.set_postfix(skipped=sum(skipped.values()), refresh=False)
         self._bar.update(clips - self._bar.n)
-
-    def close(self):
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
 
 
 # ── train ────────────────────────────────────────────────────────────────────────────────────────
@@ -162,13 +168,11 @@ def _train(options) -> int:
     return 0
 
 
-class ProgressBar:
+class ProgressBar(_Bar):
     """A text progress bar: loss, samples per second, time left."""
 
     def __init__(self, config: RunConfig):
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=config.steps, unit="step", mininterval=0.5 if sys.stderr.isatty() else 10)
+        self._open(total=config.steps, unit="step")
 
     def __call__(self, progress):
         postfix = {"loss": f"{progress.loss:.3f}", "samples/s": f"{progress.samples_per_second:.1f}"}
@@ -176,15 +180,6 @@ class ProgressBar:
             postfix["val"] = f"{progress.evaluations[-1]['loss_parallel']:.3f}"
         self._bar.set_postfix(postfix, refresh=False)
         self._bar.update(progress.step - self._bar.n)
-
-    def close(self):
-        self._bar.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
 
 
 # ── gaze ─────────────────────────────────────────────────────────────────────────────────────────

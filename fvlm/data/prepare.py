@@ -32,6 +32,7 @@ from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import Drawn, Record, open_source
 from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+from fvlm.weights import sha256
 
 FORMAT = 1
 SPLITS = ("train", "validation")
@@ -415,11 +416,6 @@ def write_shard(rows: list[dict], path: Path):
     )  # fmt: skip
     table = pa.Table.from_pylist([{name: row[name] for name in features} for row in rows], schema=features.arrow_schema)
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none")  # JPEGs do not get smaller
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_manifest(folder: str | Path) -> dict:
