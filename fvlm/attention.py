@@ -3,12 +3,13 @@
 T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from fvlm.data.clips import Clip, Collator
+from fvlm.data.clips import Clip, text_ids
 from fvlm.models import FoveatedVLM, StaticVLM
 from fvlm.models.vision import FrameCache
 
@@ -92,32 +93,98 @@ def _entropy(shares: np.ndarray) -> np.ndarray:
     return -(shares * np.log(np.maximum(shares, 1e-30))).sum(axis=-1)
 
 
-@torch.no_grad()
 def gaze(model: StaticVLM, clip: Clip, mode: str = "autoregressive", tokenizer=None, task: str = "caption") -> Gaze:
     """Where `model` looks in each frame of `clip`.
 
     mode: static, parallel (queries from the coarse pass) or autoregressive (as at inference). With a tokenizer the
     clip's question is asked first, if that is the task, and `caption` is what the model says.
     TypeError for a model without queries."""
-    _needs_queries(model)
-    prompt = _prompt(model, clip, tokenizer, task) if tokenizer is not None else {}
-    cache = model.encode(torch.from_numpy(clip.frames)[None].to(model.device))
-    queries = model(cache, **prompt, mode=mode).queries  # (1, T, Q)
-    _, attention = model.vision.look(queries, cache, return_attention=True)  # (1, T, layers, H, N)
-    attention = attention[0].float().cpu().numpy()
-    caption = ""
-    if tokenizer is not None:
-        caption = tokenizer.decode(model.generate(cache, **prompt, mode=mode, queries=queries)[0]).strip()
-    maps = attention[..., 1:].reshape(*attention.shape[:-1], *cache.grid)
-    return Gaze(
-        maps=maps,
-        cls_mass=attention[..., 0],
-        queries=queries[0].float().cpu().numpy(),
-        frames=clip.frames,
-        mode=mode if isinstance(model, FoveatedVLM) else "static",
-        caption=caption,
-        carried=carried_lengths(model, cache)[0].reshape(maps.shape),
-    )
+    return EncodedClip(model, clip, tokenizer, task).gaze(mode)
+
+
+class EncodedClip:
+    """One clip through the vision model once, then looked at and masked as often as one likes.
+
+    text: what losses are taken on; without one of the clip's own it is what the model says of it."""
+
+    def __init__(self, model: StaticVLM, clip: Clip, tokenizer=None, task: str = "caption"):
+        """TypeError for a model without queries."""
+        if not isinstance(model, StaticVLM):
+            raise TypeError(f"{type(model).__name__} has no queries, so it has no gaze; foveated and static models have one")
+        self.model, self.tokenizer, self.task = model, tokenizer, task
+        with torch.no_grad():
+            self.cache = model.encode(torch.from_numpy(clip.frames)[None].to(model.device))
+        self._ask(clip)
+
+    def _ask(self, clip: Clip):
+        self.clip, self._queries, self._said = clip, {}, {}
+        self.prompt = {}
+        if self.task == "question" and self.tokenizer is not None:
+            ids = self._ids(clip.question)
+            self.prompt = dict(prompt_ids=ids, prompt_mask=torch.ones_like(ids, dtype=torch.bool))
+
+    def asked(self, clip: Clip) -> "EncodedClip":
+        """The same frames with the question and answer of another `Clip`; nothing is encoded again."""
+        other = copy(self)
+        other._ask(clip)
+        return other
+
+    def _ids(self, text: str) -> torch.Tensor:
+        return torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]], device=self.model.device)
+
+    @torch.no_grad()
+    def queries(self, mode: str) -> torch.Tensor:
+        """The query (1, T, Q) that the model sends to each frame."""
+        if mode not in self._queries:
+            self._queries[mode] = self.model(self.cache, **self.prompt, mode=mode).queries
+        return self._queries[mode]
+
+    @torch.no_grad()
+    def says(self, mode: str = "autoregressive") -> str:
+        """The caption or answer the model writes; "" without a tokenizer."""
+        if self.tokenizer is None:
+            return ""
+        if mode not in self._said:
+            ids = self.model.generate(self.cache, **self.prompt, mode=mode, queries=self.queries(mode))[0]
+            self._said[mode] = self.tokenizer.decode(ids).strip()
+        return self._said[mode]
+
+    @torch.no_grad()
+    def gaze(self, mode: str = "autoregressive", write: bool = True) -> Gaze:
+        """The `Gaze` in a mode; write=False leaves its caption empty, which is faster."""
+        queries = self.queries(mode)
+        _, attention = self.model.vision.look(queries, self.cache, return_attention=True)  # (1, T, layers, H, N)
+        attention = attention[0].float().cpu().numpy()
+        maps = attention[..., 1:].reshape(*attention.shape[:-1], *self.cache.grid)
+        return Gaze(
+            maps=maps,
+            cls_mass=attention[..., 0],
+            queries=queries[0].float().cpu().numpy(),
+            frames=self.clip.frames,
+            mode=mode if isinstance(self.model, FoveatedVLM) else "static",
+            caption=self.says(mode) if write else "",
+            carried=carried_lengths(self.model, self.cache)[0].reshape(maps.shape),
+        )
+
+    def masked_losses(self, hidden: np.ndarray, mode: str = "autoregressive") -> np.ndarray:
+        """Text loss, nats per token, with patches out of the queries' sight: (variants,).
+
+        hidden: (variants, T, h, w), True where a patch is hidden. The queries stay those of the unhidden clip, so that
+        nothing changes but what they bring back. All variants run as one batch."""
+        patches = torch.from_numpy(np.asarray(hidden, bool)).flatten(2).to(self.model.device)  # (variants, T, P)
+        return self._losses(self.cache.repeat(len(patches)).hide(patches), mode)
+
+    def shifted_losses(self, shifts: list[tuple[int, int]], mode: str = "autoregressive") -> np.ndarray:
+        """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
+        return np.concatenate([self._losses(self.cache.shift(*shift), mode) for shift in shifts])
+
+    @torch.no_grad()
+    def _losses(self, cache: FrameCache, mode: str) -> np.ndarray:
+        n = cache.batch_size
+        labels = torch.tensor([text_ids(self.tokenizer, self.clip.text(self.task) or self.says(mode))], device=self.model.device)
+        repeated = {name: x.expand(n, -1) for name, x in (self.prompt | dict(labels=labels)).items()}
+        out = self.model(cache, **repeated, queries=self.queries(mode).expand(n, -1, -1))
+        return (out.token_losses.sum(1) / out.text_mask.sum(1)).double().cpu().numpy()
 
 
 def carried_lengths(model: StaticVLM, cache: FrameCache) -> np.ndarray:
@@ -132,54 +199,7 @@ def carried_lengths(model: StaticVLM, cache: FrameCache) -> np.ndarray:
     return torch.stack(lengths, dim=2).float().cpu().numpy()
 
 
-def _needs_queries(model):
-    if not isinstance(model, StaticVLM):
-        raise TypeError(f"{type(model).__name__} has no queries, so it has no gaze; foveated and static models have one")
-
-
-def _prompt(model, clip: Clip, tokenizer, task: str) -> dict:
-    if task != "question":
-        return {}
-    batch = Collator(tokenizer, task)([clip])
-    return dict(prompt_ids=batch.prompt_ids.to(model.device), prompt_mask=batch.prompt_mask.to(model.device))
-
-
 # ── Does it matter? ──────────────────────────────────────────────────────────────────────────────
-
-
-@torch.no_grad()
-def masked_losses(model: StaticVLM, clip: Clip, hidden: np.ndarray, tokenizer, task: str, mode="autoregressive") -> np.ndarray:
-    """Text loss, nats per token, with patches of the clip out of the queries' sight: (variants,).
-
-    hidden: (variants, T, h, w), True where a patch is hidden. The queries stay those of the unhidden clip, so that
-    nothing changes but what they bring back. All variants run as one batch."""
-    cache, inputs, queries = _looked(model, clip, tokenizer, task, mode)
-    patches = torch.from_numpy(np.asarray(hidden, bool)).flatten(2).to(model.device)  # (variants, T, P)
-    return _losses(model, cache.repeat(len(patches)).hide(patches), queries, inputs)
-
-
-@torch.no_grad()
-def shifted_losses(
-    model: StaticVLM, clip: Clip, shifts: list[tuple[int, int]], tokenizer, task: str, mode="autoregressive"
-) -> np.ndarray:
-    """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
-    cache, inputs, queries = _looked(model, clip, tokenizer, task, mode)
-    return np.concatenate([_losses(model, cache.shift(*shift), queries, inputs) for shift in shifts])
-
-
-def _looked(model, clip, tokenizer, task, mode):
-    """A clip's cache, the rest of its batch, and the queries the model sends to it."""
-    _needs_queries(model)
-    inputs = Collator(tokenizer, task)([clip]).inputs(model.device)
-    cache = model.encode(inputs.pop("frames"))
-    asked = {name: inputs[name] for name in ("prompt_ids", "prompt_mask") if name in inputs}
-    return cache, inputs, model(cache, **asked, mode=mode).queries
-
-
-def _losses(model, cache: FrameCache, queries, inputs: dict) -> np.ndarray:
-    repeated = {name: x.expand(cache.batch_size, *x.shape[1:]) for name, x in inputs.items()}
-    out = model(cache, **repeated, queries=queries.expand(cache.batch_size, -1, -1))
-    return (out.token_losses.sum(1) / out.text_mask.sum(1)).double().cpu().numpy()
 
 
 def causal_gaze(
@@ -197,7 +217,8 @@ def causal_gaze(
     what: "most attended" (the `patches` most attended of every frame), "random" (as many at random, `draws` times),
     "target" and "elsewhere" (the box of the object asked about, and as many patches outside it), "shifted" (the whole
     map moved by half the grid). A gaze that matters loses more by the first than by the second."""
-    look = gaze(model, clip, tokenizer=tokenizer, task=task)
+    encoded = EncodedClip(model, clip, tokenizer, task)
+    look = encoded.gaze(write=False)
     T, h, w = look.map(summary).shape
     rng = np.random.default_rng(seed)
     variants = [("nothing", 0, np.zeros((T, h, w), bool))]
@@ -207,14 +228,14 @@ def causal_gaze(
         for _ in range(draws):
             variants.append(("random", count, _mask(np.stack([rng.permutation(h * w)[:count] for _ in range(T)]), h, w)))
     if clip.boxes is not None and clip.target >= 0:
-        box = patches_of_boxes(clip.boxes[:, clip.target], clip.frames.shape[-1], (h, w))
+        box = patches_of_boxes(clip.boxes[:, clip.target], clip.frames.shape[2:], (h, w))
         variants.append(("target", int(box.sum(axis=(1, 2)).max()), box))
         for _ in range(draws):
             outside = [rng.permutation(np.flatnonzero(~b))[: b.sum()] for b in box]
             variants.append(("elsewhere", int(box.sum(axis=(1, 2)).max()), np.stack([_mask(o[None], h, w)[0] for o in outside])))
-    losses = masked_losses(model, clip, np.stack([hidden for *_, hidden in variants]), tokenizer, task)
+    losses = encoded.masked_losses(np.stack([hidden for *_, hidden in variants]))
     rows = [dict(what=what, patches=n, loss=loss, change=loss - losses[0]) for (what, n, _), loss in zip(variants, losses)]
-    for loss in shifted_losses(model, clip, [(h // 2, 0), (0, w // 2), (h // 2, w // 2)], tokenizer, task):
+    for loss in encoded.shifted_losses([(h // 2, 0), (0, w // 2), (h // 2, w // 2)]):
         rows.append(dict(what="shifted", patches=0, loss=loss, change=loss - losses[0]))
     return rows
 
@@ -226,9 +247,9 @@ def _mask(patches: np.ndarray, h: int, w: int) -> np.ndarray:
     return mask.reshape(-1, h, w)
 
 
-def patches_of_boxes(boxes: np.ndarray, size: int, grid: tuple[int, int]) -> np.ndarray:
-    """The patches (T, h, w) that boxes (T, 4), in pixels of a frame of side `size`, touch; none for an empty box."""
-    h, w = grid
+def patches_of_boxes(boxes: np.ndarray, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """The patches (T, h, w) that boxes (T, 4) touch, in pixels of a frame of `size` (height, width); none for an empty box."""
+    (height, width), (h, w) = size, grid
     x0, y0, x1, y1 = (boxes[:, i, None, None] for i in range(4))
-    left, top = np.arange(w)[None, None] * size / w, np.arange(h)[None, :, None] * size / h
-    return (left < x1) & (left + size / w > x0) & (top < y1) & (top + size / h > y0) & (x1 > x0)
+    left, top = np.arange(w)[None, None] * width / w, np.arange(h)[None, :, None] * height / h
+    return (left < x1) & (left + width / w > x0) & (top < y1) & (top + height / h > y0) & (x1 > x0)

@@ -52,6 +52,7 @@ class RunConfig:
 
     llm: str = _option("auto", "tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny")
     vision: str = _option("auto", "tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small")
+    vision_layers: int = _option("auto", "first layers of the vision model that are used; auto: 4 with tiny, else all")
     frames: int = _option(8, "frames per clip")
     arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
     fine_passes: int = _option(1, "fine passes after the coarse one")
@@ -100,6 +101,8 @@ class RunConfig:
             put("llm", "135m" if gpu else "tiny")
         if "vision" in auto:
             put("vision", "tiny" if self.tiny else "small")
+        if "vision_layers" in auto and self.vision in VISIONS:
+            put("vision_layers", 4 if self.vision == "tiny" else 12)
         for name, value in (_BUDGET_TINY if self.tiny else _BUDGET_PRETRAINED).items():
             if name in auto:
                 put(name, value)
@@ -122,7 +125,8 @@ class RunConfig:
         _one_of("precision", self.precision, PRECISIONS)
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device = {self.device!r}: valid are cpu, cuda, cuda:N or auto")
-        for name in ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch"):
+        counts = ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch", "vision_layers")
+        for name in counts:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")

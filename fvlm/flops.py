@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fvlm.config import RunConfig
 from fvlm.models.baseline import TOKENS_PER_SIDE
-from fvlm.weights import backbone_config
+from fvlm.weights import backbone_config, vision_config
 
 GROUPS = ("vision", "static_look", "fine_look", "connector", "coarse_llm", "fine_llm", "text_head")
 
@@ -62,7 +62,7 @@ class _Counter:
     training: bool
 
     def __post_init__(self):
-        vision = backbone_config("tiny-vision" if self.config.vision == "tiny" else self.config.vision)
+        vision = vision_config(self.config)
         llm = backbone_config(self.config.llm)
         self.vision_width, self.vision_layers = vision.hidden_size, vision.num_hidden_layers
         self.mlp_width, self.patch = int(vision.hidden_size * vision.mlp_ratio), vision.patch_size

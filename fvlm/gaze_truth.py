@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fvlm.attention import Gaze, gaze, patches_of_boxes
+from fvlm.attention import EncodedClip, Gaze, patches_of_boxes
 from fvlm.config import ConfigError
 from fvlm.data.clips import Clip
 from fvlm.data.shapes import ASKED_OF_ANY, ShapesWorld
@@ -48,8 +48,9 @@ def gaze_truth(
         asked = {"own" if task == "question" else "caption": clip}
         if task == "question" and (other := other_question(world, clip)):
             asked["other"] = other
+        encoded = EncodedClip(run.model, clip, run.tokenizer, task)
         for which, question in asked.items():
-            look = gaze(run.model, question, mode, run.tokenizer if task == "question" else None, task)
+            look = encoded.asked(question).gaze(mode, write=False)
             identity = dict(run=run.folder.name, clip_id=clip.clip_id, kind=clip.question_kind, asked=which)
             rows.append(identity | score(look, clip.boxes[:, clip.target], summary))
     return rows
@@ -69,17 +70,17 @@ def other_question(world: ShapesWorld, clip: Clip) -> Clip | None:
 def score(look: Gaze, boxes: np.ndarray, summary: str = "mean") -> dict:
     """SCORES of one gaze for a target's boxes (T, 4) in pixels, over the frames in which it is there."""
     maps = look.map(summary)
-    (h, w), side = maps.shape[1:], look.frames.shape[-1]
+    (h, w), (height, width) = maps.shape[1:], look.frames.shape[2:]
     there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
     hits = _inside(look.peaks(summary), boxes)[there]
     rows, columns = np.mgrid[0:h, 0:w]
-    centres = np.stack([(columns + 0.5) * side / w, (rows + 0.5) * side / h], axis=-1).reshape(-1, 2)
-    touched = patches_of_boxes(boxes, side, (h, w))[there]
+    centres = np.stack([(columns + 0.5) * width / w, (rows + 0.5) * height / h], axis=-1).reshape(-1, 2)
+    touched = patches_of_boxes(boxes, (height, width), (h, w))[there]
     shares = maps[there] / maps[there].sum(axis=(1, 2), keepdims=True)
     return dict(
         hit=hits.mean(),
         chance=np.mean([_inside(centres, np.broadcast_to(box, (len(centres), 4))).mean() for box in boxes[there]]),
-        centre=_inside(np.full((len(boxes), 2), side / 2), boxes)[there].mean(),
+        centre=_inside(np.tile([width / 2, height / 2], (len(boxes), 1)), boxes)[there].mean(),
         mass=((shares * touched).sum(axis=(1, 2)) / touched.mean(axis=(1, 2))).mean(),
         lag=int(hits.argmax()) if hits.any() else len(hits),
     )

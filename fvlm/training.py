@@ -127,9 +127,8 @@ def _claim(config: RunConfig):
             )
     path = config.folder / "config.json"
     if path.exists():
-        saved = json.loads(path.read_text())
-        mine = config.decisive()
-        changed = [f"{name} was {saved.get(name)}, is {value}" for name, value in mine.items() if saved.get(name) != value]
+        saved, mine = load_run(config.folder).config.decisive(), config.decisive()
+        changed = [f"{name} was {saved[name]}, is {value}" for name, value in mine.items() if saved[name] != value]
         if not changed:
             return
         if not config.overwrite:

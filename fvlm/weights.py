@@ -22,7 +22,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fvlm.config import ConfigError
+from fvlm.config import ConfigError, RunConfig
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -96,7 +96,6 @@ _TINY_SIZES = {
     "tiny4": (384, 1024, 6, 6),
     "tiny5": (640, 1712, 6, 10),
 }
-TINY_VISION_LAYERS = 4  # of DINOv2-small's twelve
 
 
 def backbone_config(name: str):
@@ -120,11 +119,23 @@ def backbone_config(name: str):
     if name in ("small", "base"):
         width, heads = {"small": (384, 6), "base": (768, 12)}[name]
         return Dinov2Config(hidden_size=width, num_attention_heads=heads, num_hidden_layers=12, image_size=518, patch_size=14)
-    if name == "tiny-vision":
-        return Dinov2Config(
-            hidden_size=384, num_attention_heads=6, num_hidden_layers=TINY_VISION_LAYERS, image_size=518, patch_size=14
-        )
     return AutoConfig.from_pretrained(fetch(name).folder)
+
+
+def vision_config(config: RunConfig):
+    """The Dinov2Config of a run's vision model, cut to its first layers where the run says so.
+
+    ConfigError if it is no DINOv2, or has fewer layers."""
+    found = backbone_config("small" if config.vision == "tiny" else config.vision)
+    if found.model_type != "dinov2":
+        raise ConfigError(f"vision = {config.vision!r} is a {found.model_type}: the query's walk needs a dinov2")
+    if config.vision_layers != "auto":
+        if config.vision_layers > found.num_hidden_layers:
+            raise ConfigError(f"vision_layers = {config.vision_layers}: {config.vision} has {found.num_hidden_layers}")
+        of_stages = ("stage_names", "out_features", "out_indices")  # follow from the number of layers
+        kept = {name: value for name, value in found.to_dict().items() if name.strip("_") not in of_stages}
+        found = type(found)(**kept | dict(num_hidden_layers=config.vision_layers))
+    return found
 
 
 # ── The tiny LLM's tokenizer ─────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ import torch
 from conftest import steering, tiny
 
 from fvlm import build_model
-from fvlm.attention import causal_gaze, gaze, masked_losses, patches_of_boxes, shifted_losses
+from fvlm.attention import EncodedClip, causal_gaze, gaze, patches_of_boxes
 from fvlm.data import Collator, open_dataset
 from fvlm.plots import gaze_picture, gaze_strip
 from fvlm.weights import load_tokenizer
@@ -146,7 +146,8 @@ def test_masked_losses_are_those_of_the_model_run_by_itself(looked):
     tokenizer = load_tokenizer("tiny")
     hidden = np.zeros((3, 4, 8, 8), bool)
     hidden[1, :, :4], hidden[2, 0, 2, 3] = True, True
-    losses = masked_losses(model, clip, hidden, tokenizer, "question", mode="parallel")
+    encoded = EncodedClip(model, clip, tokenizer, "question")
+    losses = encoded.masked_losses(hidden, mode="parallel")
     inputs = Collator(tokenizer, "question")([clip]).inputs()
     with torch.no_grad():
         plain = model(**inputs, mode="parallel")
@@ -156,18 +157,16 @@ def test_masked_losses_are_those_of_the_model_run_by_itself(looked):
             alone = model(cache, **{k: v for k, v in inputs.items() if k != "frames"}, queries=plain.queries)
             assert losses[variant] == pytest.approx(alone.loss.item(), abs=1e-5)
     assert losses[1] != losses[0]
-    shifted = shifted_losses(model, clip, [(0, 0), (0, 8), (4, 4)], tokenizer, "question", mode="parallel")
+    shifted = encoded.shifted_losses([(0, 0), (0, 8), (4, 4)], mode="parallel")
     assert shifted[:2] == pytest.approx(losses[0], abs=1e-5) and shifted[2] != pytest.approx(losses[0], abs=1e-7)
 
 
 def test_causal_gaze_finds_the_patch_that_decides(looked, monkeypatch):
     """A stand-in loss that depends on one patch's visibility: hiding the attended patches costs, random ones hardly."""
-    import fvlm.attention as attention
-
     model, clip, looks = looked
     peak = looks["autoregressive"].map().reshape(4, -1).argmax(1)
     monkeypatch.setattr(
-        attention, "masked_losses", lambda m, c, hidden, *a: hidden.reshape(len(hidden), 4, -1)[:, range(4), peak].sum(1) / 4.0
+        EncodedClip, "masked_losses", lambda self, hidden: hidden.reshape(len(hidden), 4, -1)[:, range(4), peak].sum(1) / 4.0
     )
     rows = causal_gaze(model, clip, load_tokenizer("tiny"), "caption", counts=(1, 4), draws=20)
     change = lambda what, n: np.mean([r["change"] for r in rows if r["what"] == what and r["patches"] == n])
@@ -178,5 +177,5 @@ def test_causal_gaze_finds_the_patch_that_decides(looked, monkeypatch):
 
 def test_patches_of_a_box_are_those_it_touches():
     boxes = np.array([[0, 0, 14, 14], [13, 14, 15, 42], [0, 0, 0, 0], [98, 98, 112, 112]])
-    masks = patches_of_boxes(boxes, 112, (8, 8))
+    masks = patches_of_boxes(boxes, (112, 112), (8, 8))
     assert [np.argwhere(m).tolist() for m in masks] == [[[0, 0]], [[1, 0], [1, 1], [2, 0], [2, 1]], [], [[7, 7]]]

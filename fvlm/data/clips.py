@@ -91,10 +91,10 @@ class Collator:
         for clip, text in zip(clips, texts):
             if not text or (self.task == "question" and not clip.question):
                 raise ConfigError(f"clip {clip.clip_id} has no {self.task}: train with another task or prepare the data with one")
-        labels = [ids[: MAX_TEXT_TOKENS - 1] + [self.tokenizer.eos_token_id] for ids in self._ids(texts)]
+        labels = [text_ids(self.tokenizer, text) for text in texts]
         prompt_ids = prompt_mask = frame_mask = None
         if self.task == "question":
-            prompts = self._ids([clip.question for clip in clips])
+            prompts = [self.tokenizer(clip.question, add_special_tokens=False)["input_ids"] for clip in clips]
             prompt_ids = _pad(prompts, self.tokenizer.eos_token_id)
             prompt_mask = _mask([len(p) for p in prompts])
         lengths = [len(clip.frames) for clip in clips]
@@ -109,8 +109,10 @@ class Collator:
             [clip.clip_id for clip in clips],
         )
 
-    def _ids(self, texts):
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+def text_ids(tokenizer, text: str) -> list[int]:
+    """A text as labels: its first tokens, at most MAX_TEXT_TOKENS with the end-of-text token after them."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_TEXT_TOKENS - 1] + [tokenizer.eos_token_id]
 
 
 def _stack(clips: list[torch.Tensor], length: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from fvlm.config import ConfigError, RunConfig
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
 from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
-from fvlm.weights import Source, backbone_config, fetch
+from fvlm.weights import Source, backbone_config, fetch, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
 MODELS = {"foveated": FoveatedVLM, "baseline": BaselineVLM, "static": StaticVLM, "meanpool": MeanPoolVLM, "blind": BlindVLM}
@@ -24,11 +24,10 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     for the tiny LLMs, which start from random weights. pretrained=False starts everything from random weights.
     `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is allocated."""
     torch.manual_seed(config.seed)
-    vision = "tiny-vision" if config.vision == "tiny" else config.vision
     model = MODELS[config.arch](
         VideoLanguageConfig(
             llm_config=backbone_config(config.llm),
-            vision_config=_dinov2_config(vision),
+            vision_config=vision_config(config),
             arch=config.arch,
             fine_passes=config.fine_passes,
             image_size=config.image_size,
@@ -78,13 +77,6 @@ def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
     return groups
 
 
-def _dinov2_config(name):
-    config = backbone_config(name)
-    if config.model_type != "dinov2":
-        raise ConfigError(f"vision = {name!r} is a {config.model_type}: the query's walk needs a dinov2")
-    return config
-
-
 def _load_llm(model, name, pretrained) -> Source:
     if not pretrained or name.startswith("tiny"):
         return Source(name, "", "random", "")
@@ -109,5 +101,5 @@ def _load_vision(model, name, pretrained) -> Source:
         return Source(name, "", "random (DINOv2-small could not be had)", "")
     state = Dinov2Model.from_pretrained(source.folder, dtype=torch.float32).state_dict()
     mine = model.vision.dinov2.state_dict()
-    model.vision.dinov2.load_state_dict({key: state[key] for key in mine})  # tiny: the first layers only
+    model.vision.dinov2.load_state_dict({key: state[key] for key in mine})  # perhaps the first layers only
     return source
