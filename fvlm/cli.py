@@ -203,6 +203,7 @@ def _gaze(options) -> int:
     from tqdm import tqdm
 
     from fvlm.gaze_truth import SCORES, gaze_truth, summarise
+    from fvlm.report import truth_table
     from fvlm.results import load_run, write_table
 
     rows = []
@@ -211,12 +212,10 @@ def _gaze(options) -> int:
             rows += gaze_truth(load_run(folder), options.clips, options.mode, options.summary, lambda _, bar=bar: bar.update())
     out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
     write_table(out, rows)
-    table = summarise(rows)
     for name, meaning in SCORES.items():
         print(f"{name}: {meaning}")
-        table[name] = [f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" for _, row in table.iterrows()]
     print(f"\nMeans and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and heads\n")
-    print(table[["run", "asked", "clips", *SCORES]].to_string(index=False))
+    print(truth_table(summarise(rows)).to_string(index=False))
     print(f"\nRows: {out}")
     return 0
 

@@ -56,6 +56,9 @@ class RunConfig:
     frames: int = _option(8, "frames per clip")
     arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
     fine_passes: int = _option(1, "fine passes after the coarse one")
+    steer: float = _option(
+        "auto", "how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1"
+    )
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
         "shapes", "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3"
@@ -101,6 +104,8 @@ class RunConfig:
             put("llm", "135m" if gpu else "tiny")
         if "vision" in auto:
             put("vision", "tiny" if self.tiny else "small")
+        if "steer" in auto:
+            put("steer", 1.0 if self.task == "question" else 0.1)
         if "vision_layers" in auto and self.vision in VISIONS:
             put("vision_layers", 4 if self.vision == "tiny" else 12)
         for name, value in (_BUDGET_TINY if self.tiny else _BUDGET_PRETRAINED).items():
@@ -133,7 +138,7 @@ class RunConfig:
         for name in ("learning_rate", "connector_learning_rate", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
-        for name in ("seed", "warmup", "weight_decay"):
+        for name in ("seed", "warmup", "weight_decay", "steer"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
         if not re.fullmatch(r"[\w.-]+", self.study):

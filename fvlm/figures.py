@@ -2,7 +2,7 @@
 
 from fvlm.attention import gaze
 from fvlm.config import REPOSITORY, RunConfig
-from fvlm.plots import gaze_picture
+from fvlm.gaze_plots import gaze_picture
 from fvlm.results import load_run
 
 PICTURE = REPOSITORY / "outputs" / "figures" / "gaze.png"

@@ -33,12 +33,7 @@ def gaze_truth(
     "other": a question of the same kind about another object, but scored on the same target as before; a gaze that
     follows the question leaves it. A run that was not asked (captions) has "caption" rows alone.
     ConfigError if the run was not made with `shapes`."""
-    name, _, settings = run.config.dataset.partition(":")
-    if name != "shapes":
-        raise ConfigError(f"{run.folder}: gaze is scored where boxes are known, with dataset = shapes")
-    if not isinstance(run.model, StaticVLM):
-        raise ConfigError(f"{run.folder}: a {run.config.arch} model has no queries, so it has no gaze")
-    world = ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
+    world = _world(run)
     task, rows = run.config.task, []
     for number, clip in enumerate(run.validation_clips(clips)):
         if progress:
@@ -54,6 +49,40 @@ def gaze_truth(
             identity = dict(run=run.folder.name, clip_id=clip.clip_id, kind=clip.question_kind, asked=which)
             rows.append(identity | score(look, clip.boxes[:, clip.target], summary))
     return rows
+
+
+def layer_hits(run: Run, clips: int = 50, mode: str = "autoregressive") -> np.ndarray:
+    """Which layers and heads find what is asked about: the `hit` of each one's own map (layers, H), the mean over clips
+    and frames in which the target is there. ConfigError as `gaze_truth`."""
+    _world(run)
+    hits = []
+    for clip in run.validation_clips(clips):
+        if clip.target < 0:
+            continue
+        look = EncodedClip(run.model, clip, run.tokenizer, run.config.task).gaze(mode, write=False)
+        boxes = clip.boxes[:, clip.target]
+        there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
+        layers, heads = look.maps.shape[1:3]
+        found = [[_inside(look.peaks(layer=i, head=j), boxes)[there] for j in range(heads)] for i in range(layers)]
+        hits.append(np.array(found))  # (layers, H, frames)
+    return np.concatenate(hits, axis=2).mean(axis=2)
+
+
+def another_question(run: Run, clip: Clip) -> Clip:
+    """A validation clip of a run, asked about another object. ConfigError if it can't be."""
+    other = other_question(_world(run), clip)
+    if other is None:
+        raise ConfigError(f"clip {clip.clip_id}: {clip.question!r} is a question that only one object answers")
+    return other
+
+
+def _world(run: Run) -> ShapesWorld:
+    name, _, settings = run.config.dataset.partition(":")
+    if name != "shapes":
+        raise ConfigError(f"{run.folder}: gaze is scored where boxes are known, with dataset = shapes")
+    if not isinstance(run.model, StaticVLM):
+        raise ConfigError(f"{run.folder}: a {run.config.arch} model has no queries, so it has no gaze")
+    return ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
 
 
 def other_question(world: ShapesWorld, clip: Clip) -> Clip | None:

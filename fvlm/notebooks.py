@@ -42,7 +42,8 @@ def execute(path: Path):
 
 
 def strip(path: Path):
-    """Take out what differs from run to run without meaning: papermill's records and execution times."""
+    """Take out what differs from run to run without meaning, papermill's records and execution times, and live widgets:
+    of an output that is one, what it shows without a kernel stays."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
@@ -51,6 +52,8 @@ def strip(path: Path):
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
         cell.metadata.pop("tags", None) if not cell.metadata.get("tags") else None
     nbformat.write(notebook, path)
 

@@ -1,9 +1,10 @@
 """Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`."""
 
+import base64
 import html
+import io
 import textwrap
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -31,74 +32,13 @@ def training_curve(evaluations: pd.DataFrame | list[dict], training: list[tuple[
     return figure
 
 
-def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "") -> go.Figure:
-    """All frames of a clip in a row, each under its mean attention map; the dot is the attention-weighted centre.
-
-    boxes (T, n, 4) are drawn, the target's in white. Colours share one scale over all frames."""
-    maps, fixations = gaze.mean(), gaze.fixations()
-    T, h, w = maps.shape
-    height, width = gaze.frames.shape[2:]
-    figure = make_subplots(
-        rows=2, cols=T, vertical_spacing=0.03, horizontal_spacing=0.008, column_titles=[f"frame {t + 1}" for t in range(T)]
-    )
-    for t in range(T):
-        frame = np.ascontiguousarray(gaze.frames[t].transpose(1, 2, 0))
-        figure.add_image(z=frame, row=1, col=t + 1, hoverinfo="skip")
-        figure.add_heatmap(
-            z=maps[t], x0=width / w / 2 - 0.5, dx=width / w, y0=height / h / 2 - 0.5, dy=height / h,
-            coloraxis="coloraxis", row=2, col=t + 1,
-            hovertemplate="attention %{z:.3f}<extra></extra>",
-        )  # fmt: skip
-        for row in (1, 2):
-            figure.add_scatter(
-                x=[fixations[t, 0] - 0.5], y=[fixations[t, 1] - 0.5], mode="markers", row=row, col=t + 1, showlegend=False,
-                marker=dict(color="#ff2d55", size=7, line=dict(color="white", width=1)), hoverinfo="skip",
-            )  # fmt: skip
-            for i, (x0, y0, x1, y1) in enumerate(() if boxes is None else boxes[t]):
-                line = dict(color="white" if i == target else "rgba(255,255,255,0.45)", width=2 if i == target else 1)
-                figure.add_shape(type="rect", x0=x0 - 0.5, y0=y0 - 0.5, x1=x1 - 0.5, y1=y1 - 0.5, line=line, row=row, col=t + 1)
-    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
-    colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
-    figure.update_layout(LAYOUT, title=title, height=330, coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0))
-    return figure
-
-
-def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2):
-    """A clip as one `PIL.Image`: frames above, the same frames lit by their mean attention below, no kernel needed.
-
-    Light is attention relative to the brightest patch of the clip; a patch's square shows where the weights are, with
-    no smoothing. boxes (T, n, 4) in pixels are outlined above."""
-    from PIL import Image, ImageDraw
-
-    maps = gaze.mean()
-    T, height, width = len(maps), *gaze.frames.shape[2:]
-    light = np.repeat(np.repeat(maps / maps.max(), height // maps.shape[1], axis=1), width // maps.shape[2], axis=2)  # (T, H, W)
-    frames = gaze.frames.transpose(0, 2, 3, 1).astype(float)
-    tint = np.array([255, 214, 80])
-    lit = frames * (0.18 + 0.5 * light[..., None]) + tint * 0.45 * light[..., None]
-    gap = 4
-    picture = Image.new("RGB", (T * (width * scale + gap) - gap, 2 * height * scale + gap), "white")
-    for t in range(T):
-        for row, pixels in enumerate((frames[t], lit[t])):
-            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize(
-                (width * scale, height * scale), Image.Resampling.NEAREST
-            )
-            if row == 0 and boxes is not None:
-                draw = ImageDraw.Draw(image)
-                for x0, y0, x1, y1 in boxes[t] * scale:
-                    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
-            picture.paste(image, (t * (width * scale + gap), row * (height * scale + gap)))
-    return picture
-
-
 def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     """Clips side by side with a slider and a play button; it plays without a kernel.
 
     Above each clip its text; the boxes of its objects, where known, are drawn on the frames, the target's thicker."""
     rows = -(-len(clips) // columns)
     columns = min(columns, len(clips))
-    titles = [_wrapped(f"{c.caption} {c.question} {c.answer}" if c.question else c.caption) for c in clips]
+    titles = [wrapped(f"{c.caption} {c.question} {c.answer}" if c.question else c.caption) for c in clips]
     figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.35 / rows)
     T = max(len(clip.frames) for clip in clips)
     moments = [
@@ -110,11 +50,11 @@ def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain")
     figure.update_annotations(font_size=10)
-    figure.update_layout(LAYOUT, height=80 + 320 * rows, margin=dict(l=10, r=10, t=90, b=10), **_player(T))
+    figure.update_layout(LAYOUT, height=80 + 320 * rows, margin=dict(l=10, r=10, t=90, b=10), **player_controls(T))
     return figure
 
 
-def _player(frames: int) -> dict:
+def player_controls(frames: int) -> dict:
     """Layout of a play button and a frame slider."""
     now = dict(mode="immediate", transition=dict(duration=0))
     play = dict(label="play", method="animate", args=[None, now | dict(frame=dict(duration=300, redraw=True), fromcurrent=True)])
@@ -133,9 +73,6 @@ def _player(frames: int) -> dict:
 
 def _picture(clip, t: int, boxes: bool) -> str:
     """One frame of a clip as a data URI, its boxes drawn on."""
-    import base64
-    import io
-
     from PIL import Image, ImageDraw
 
     image = Image.fromarray(clip.frames[t].transpose(1, 2, 0))
@@ -144,12 +81,17 @@ def _picture(clip, t: int, boxes: bool) -> str:
         for i, (x0, y0, x1, y1) in enumerate(clip.boxes[t]):
             if x1 > x0 and y1 > y0:
                 draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2 if i == clip.target else 1)
+    return image_uri(image, "JPEG", quality=85)
+
+
+def image_uri(image, format: str, **options) -> str:
+    """A `PIL.Image` as a data URI."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, format=format, **options)
+    return f"data:image/{format.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _wrapped(text: str, width: int = 38, lines: int = 6) -> str:
+def wrapped(text: str, width: int = 38, lines: int = 6) -> str:
     """Text as Plotly shows it: escaped, in short lines, cut where there is no room for more."""
     parts = textwrap.wrap(text, width) or [""]
     if len(parts) > lines:

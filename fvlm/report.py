@@ -53,3 +53,26 @@ def said(run: Run, clips: list[Clip]) -> pd.DataFrame:
     if run.config.task == "question":
         table["question"] = [clip.question for clip in clips]
     return pd.DataFrame(table | {"true": truth, "model": run.write(clips)})
+
+
+def run_table(runs: list[Run]) -> pd.DataFrame:
+    """What runs are and how far they came: cell, seed, clips seen, last losses, whether all their steps are done."""
+    rows = []
+    for run in runs:
+        last = run.evaluations.iloc[-1]
+        rows.append(
+            dict(run=where(run.folder), cell=run.config.cell, seed=run.config.seed, clips_seen=int(last.samples_seen),
+                 loss_parallel=round(last.loss_parallel, 3), loss_autoregressive=round(last.loss_autoregressive, 3),
+                 weights=last.weights)
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def truth_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm.gaze_truth.summarise` as it is read: means with their intervals, a row per run and question asked."""
+    from fvlm.gaze_truth import SCORES
+
+    table = summary[["run", "asked", "clips"]].copy()
+    for name in SCORES:
+        table[name] = [f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" for _, row in summary.iterrows()]
+    return table

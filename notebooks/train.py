@@ -106,7 +106,7 @@ said(run, clips).style.format(escape="html").set_properties(**{"white-space": "p
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.attention import gaze
-from fvlm.plots import gaze_strip
+from fvlm.gaze_plots import gaze_strip
 
 if hasattr(run.model, "static_query"):
     look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)

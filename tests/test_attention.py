@@ -6,7 +6,7 @@ from conftest import steering, tiny
 from fvlm import build_model
 from fvlm.attention import EncodedClip, causal_gaze, gaze, patches_of_boxes
 from fvlm.data import Collator, open_dataset
-from fvlm.plots import gaze_picture, gaze_strip
+from fvlm.gaze_plots import gaze_picture, gaze_strip
 from fvlm.weights import load_tokenizer
 
 

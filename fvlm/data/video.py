@@ -204,11 +204,11 @@ def decode_jpegs(pictures: list[bytes], size: int | None = None) -> np.ndarray:
     if size is None:
         frames = [simplejpeg.decode_jpeg(data) for data in pictures]
     else:
-        frames = [_resized(simplejpeg.decode_jpeg(data, min_width=size, min_height=size), size) for data in pictures]
+        frames = [resized(simplejpeg.decode_jpeg(data, min_width=size, min_height=size), size) for data in pictures]
     return np.stack(frames).transpose(0, 3, 1, 2)  # (T, 3, S, S), a view
 
 
-def _resized(picture: np.ndarray, size: int) -> np.ndarray:
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
     if picture.shape[:2] == (size, size):
         return picture
     from PIL import Image

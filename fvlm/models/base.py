@@ -24,11 +24,14 @@ class VideoLanguageConfig(PreTrainedConfig):
     model_type = "fvlm"
     sub_configs = {"llm_config": AutoConfig, "vision_config": AutoConfig}
 
-    def __init__(self, llm_config=None, vision_config=None, arch="foveated", fine_passes=1, image_size=224, sources=(), **kwargs):
+    def __init__(
+        self, llm_config=None, vision_config=None, arch="foveated", fine_passes=1, steer=0.1, image_size=224, sources=(), **kwargs
+    ):
         self.llm_config = _as_config(llm_config)
         self.vision_config = _as_config(vision_config)
         self.arch = arch
         self.fine_passes = fine_passes
+        self.steer = steer
         self.image_size = image_size
         self.sources = list(sources)
         super().__init__(**kwargs)

@@ -30,6 +30,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             vision_config=vision_config(config),
             arch=config.arch,
             fine_passes=config.fine_passes,
+            steer=config.steer,
             image_size=config.image_size,
         )
     )

@@ -12,8 +12,6 @@ from transformers.cache_utils import DynamicCache
 from fvlm.models.base import Context, VideoLanguageModel
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
-STEER = 0.1  # size of what a state adds to the query at the start: random steering would only add noise
-
 
 class StaticVLM(VideoLanguageModel):
     """The control without a gaze: one learned query for every frame. Also what `FoveatedVLM` builds on."""
@@ -67,7 +65,11 @@ class FoveatedVLM(StaticVLM):
     static: the fine sequence over z°.
 
     The first frame has no state before it, so its query is `first_query` alone; with a prompt its state, at the mode
-    token, is added like any other, so that a question steers the first look too."""
+    token, is added like any other, so that a question steers the first look too.
+
+    `config.steer` is the size, in norms of a query, of what a state adds to it at the start. Steering that has not
+    learned yet is noise: captions, which need little of it, are learned better with 0.1 (and run more alike in
+    parallel and frame by frame); a question never learned to steer with 0.1 in 700 steps, with 1 in 300."""
 
     has_queries = True
 
@@ -82,7 +84,7 @@ class FoveatedVLM(StaticVLM):
         if isinstance(module, FoveatedVLM):
             init.normal_(module.coarse_token, std=0.02)
             init.normal_(module.first_query, std=1.0)
-            init.normal_(module.to_query.weight, std=STEER * module.to_query.in_features**-0.5)
+            init.normal_(module.to_query.weight, std=self.config.steer * module.to_query.in_features**-0.5)
 
     def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
         if queries is None:

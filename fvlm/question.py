@@ -1,0 +1,95 @@
+"""Does a query that a question steers beat one that it cannot? `python -m fvlm.question` trains and scores both.
+
+Clips of two frames with three or four shapes, some small, some of which come in late or pass behind a pillar; "Which
+shape is red?" is asked before the first frame. One visual token per frame cannot hold every object's shape; the
+foveated model may look at the one that is asked about, its static control looks everywhere with the same query.
+"""
+
+import sys
+
+import pandas as pd
+
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.gaze_truth import gaze_truth, interval, summarise
+from fvlm.results import Run, load_run, write_table
+
+SEEDS = (0, 1, 2)
+CLIPS = 300  # validation clips that losses and gaze are scored on
+SETTINGS = dict(
+    task="question", dataset="shapes:objects=3-4,small=10,questions=shape", vision_layers=6, precision="bf16",
+    steps=800, effective_batch=32, eval_every=200, eval_samples=CLIPS, learning_rate=5e-4, warmup=100, study="question",
+    micro_batch=32,
+)  # fmt: skip
+QUICK = dict(
+    steps=60, eval_every=60, eval_samples=32, study="question_quick"
+)  # what a notebook can wait for: it learns nothing yet
+
+
+def config(arch: str, seed: int = 0, quick: bool = False) -> RunConfig:
+    """The configuration of one run; arch: foveated or static."""
+    short = dict(foveated="fov", static="sta")[arch]
+    return RunConfig.from_cell(f"T2-T_2f_{short}", seed=seed, **SETTINGS | (QUICK if quick else {}))
+
+
+def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
+    """A foveated run and its static control: from two folders joined by a comma, or else ("auto") those of `main` with
+    seed 0, or else quick ones, which are trained now in about a minute.
+
+    ConfigError unless it is one of each."""
+    from fvlm.training import train
+
+    if folders != "auto":
+        runs = [load_run(folder.strip()) for folder in folders.split(",")]
+        archs = [run.config.arch for run in runs]
+        if sorted(archs) != ["foveated", "static"]:
+            raise ConfigError(f"runs = {folders!r} are {' and '.join(archs)}: give a foveated and a static one, joined by a comma")
+        return tuple(sorted(runs, key=lambda run: run.config.arch))
+    full = [config(arch) for arch in ("foveated", "static")]
+    if all((c.folder / "model" / "config.json").exists() for c in full):
+        return tuple(load_run(c.folder) for c in full)
+    return tuple(train(config(arch, quick=True)) for arch in ("foveated", "static"))
+
+
+def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
+    """A row per run: answer loss (autoregressive, nats per token), right answers and hit rate, each with a bootstrap 95 %
+    interval over clips (`_low`, `_high`), from the files that `main` left."""
+    truth = summarise(pd.read_parquet(folder / "gaze.parquet").to_dict("records"))
+    answers = pd.read_parquet(folder / "answers.parquet")
+    rows = []
+    for line in truth[truth["asked"] == "own"].to_dict("records"):
+        loss = pd.read_parquet(folder / line["run"] / "samples.parquet")["loss_autoregressive"].to_numpy()
+        right = answers.loc[answers["run"] == line["run"], "right"].to_numpy(float)
+        other = truth[(truth["run"] == line["run"]) & (truth["asked"] == "other")].iloc[0]
+        row = dict(run=line["run"], loss=loss.mean(), right=right.mean(), hit=line["hit"], hit_other=other["hit"])
+        for name, (low, high) in dict(loss=interval(loss), right=interval(right), hit=(line["hit_low"], line["hit_high"])).items():
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | dict(hit_other_low=other["hit_low"], hit_other_high=other["hit_high"], chance=line["chance"]))
+    return pd.DataFrame(rows)
+
+
+def main():
+    """Train six runs, those that are not there yet, then score their gaze and answers."""
+    from fvlm.cli import ProgressBar
+    from fvlm.training import train
+
+    gazes, answers = [], []
+    for seed in SEEDS:
+        for arch in ("foveated", "static"):
+            run_config = config(arch, seed)
+            print(f"{run_config.cell}, seed {seed}", file=sys.stderr)
+            with ProgressBar(run_config) as bar:
+                run = train(run_config, on_progress=bar)
+            gazes += gaze_truth(run, CLIPS)
+            clips = run.validation_clips(CLIPS)
+            answers += [
+                dict(run=run.folder.name, clip_id=clip.clip_id, said=text, right=text == clip.answer)
+                for clip, text in zip(clips, run.write(clips))
+            ]
+    folder = run.folder.parent
+    write_table(folder / "gaze.parquet", gazes)
+    write_table(folder / "answers.parquet", answers)
+    print(results(folder).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
