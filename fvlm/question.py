@@ -20,9 +20,7 @@ SETTINGS = dict(
     steps=800, effective_batch=32, eval_every=200, eval_samples=CLIPS, learning_rate=5e-4, warmup=100, study="question",
     micro_batch=32,
 )  # fmt: skip
-QUICK = dict(
-    steps=60, eval_every=60, eval_samples=32, study="question_quick"
-)  # what a notebook can wait for: it learns nothing yet
+QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32, study="question_quick")  # learns nothing yet
 
 
 def config(arch: str, seed: int = 0, quick: bool = False) -> RunConfig:
