@@ -6,13 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test notebooks figure lint bench clean
+.PHONY: train test question notebooks figure lint bench clean
 
 train: $(READY)
 	@$(BIN)/python -m fvlm train --cell T-T_8f_fov
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+# Does a question steer the gaze, and does that help? Six runs, about 40 minutes on two cores; goes on where it was stopped.
+question: $(READY)
+	@$(BIN)/python -m fvlm.question
 
 # The README's figure, from the run that `make train` leaves.
 figure: train

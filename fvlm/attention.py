@@ -117,7 +117,7 @@ class EncodedClip:
         self._ask(clip)
 
     def _ask(self, clip: Clip):
-        self.clip, self._queries, self._said = clip, {}, {}
+        self.clip, self._queries, self._said, self._gazes = clip, {}, {}, {}
         self.prompt = {}
         if self.task == "question" and self.tokenizer is not None:
             ids = self._ids(clip.question)
@@ -149,9 +149,16 @@ class EncodedClip:
             self._said[mode] = self.tokenizer.decode(ids).strip()
         return self._said[mode]
 
-    @torch.no_grad()
     def gaze(self, mode: str = "autoregressive", write: bool = True) -> Gaze:
-        """The `Gaze` in a mode; write=False leaves its caption empty, which is faster."""
+        """The `Gaze` in a mode, the same one when asked again; write=False may leave its caption empty, which is faster."""
+        if mode not in self._gazes:
+            self._gazes[mode] = self._gaze(mode)
+        if write:
+            self._gazes[mode].caption = self.says(mode)
+        return self._gazes[mode]
+
+    @torch.no_grad()
+    def _gaze(self, mode: str) -> Gaze:
         queries = self.queries(mode)
         _, attention = self.model.vision.look(queries, self.cache, return_attention=True)  # (1, T, layers, H, N)
         attention = attention[0].float().cpu().numpy()
@@ -162,7 +169,6 @@ class EncodedClip:
             queries=queries[0].float().cpu().numpy(),
             frames=self.clip.frames,
             mode=mode if isinstance(self.model, FoveatedVLM) else "static",
-            caption=self.says(mode) if write else "",
             carried=carried_lengths(self.model, self.cache)[0].reshape(maps.shape),
         )
 

@@ -228,8 +228,9 @@ def _add_bench(commands):
         commands, "bench", _bench, "Measure this machine.", "python -m fvlm bench train --cell S-S_8f_fov --samples 4"
     )
     parser.add_argument(
-        "what", choices=["train", "data"],
-        help="train: a training step against the machine's own matrix product; data: drawing, preparing, reading, waiting",
+        "what", choices=["train", "data", "gaze"],
+        help="train: a training step against the machine's own matrix product; data: drawing, preparing, reading, waiting; "
+        "gaze: the explorer and the causal gaze",
     )  # fmt: skip
     parser.add_argument("--cell", default="S-S_8f_fov", help="(default: %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
@@ -237,11 +238,13 @@ def _add_bench(commands):
 
 
 def _bench(options) -> int:
-    from fvlm.bench import bench_data, bench_train
+    from fvlm.bench import bench_data, bench_gaze, bench_train
 
     config = RunConfig.from_cell(options.cell)
     if options.what == "data":
         bench_data(config, options.samples, options.repeats)
+    elif options.what == "gaze":
+        bench_gaze(config, options.repeats)
     else:
         bench_train(config, options.samples, options.repeats)
     return 0

@@ -17,12 +17,12 @@ from fvlm.plots import COLOURS, LAYOUT, image_uri, player_controls, wrapped
 FIXATION = "#ff2d55"
 
 
-def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", summary: str = "mean") -> go.Figure:
+def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", **which) -> go.Figure:
     """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
 
-    summary: one of `fvlm.attention.SUMMARIES`. boxes (T, n, 4) are drawn, the target's in full white. Colours share
+    which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's in full white. Colours share
     one scale over all frames."""
-    maps, fixations = gaze.map(summary), gaze.fixations(summary)
+    maps, fixations = gaze.map(**which), gaze.fixations(**which)
     T = len(maps)
     height, width = gaze.frames.shape[2:]
     figure = make_subplots(
@@ -87,17 +87,17 @@ def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
     return lit.clip(0, 255).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, summary: str = "mean"):
+def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which):
     """A clip as one `PIL.Image`, no kernel needed: frames above, the same frames lit by their attention below.
 
-    boxes (T, n, 4) in pixels are outlined above."""
+    boxes (T, n, 4) in pixels are outlined above. which: arguments of `Gaze.map`, the mean if there are none."""
     from PIL import Image, ImageDraw
 
     T, height, width = len(gaze.frames), *(scale * side for side in gaze.frames.shape[2:])
     frames = gaze.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     gap = 4
     picture = Image.new("RGB", (T * (width + gap) - gap, 2 * height + gap), "white")
-    for t, (plain, lit) in enumerate(zip(frames, lit_frames(gaze, gaze.map(summary), scale))):
+    for t, (plain, lit) in enumerate(zip(frames, lit_frames(gaze, gaze.map(**which), scale))):
         image = Image.fromarray(plain)
         draw = ImageDraw.Draw(image)
         for x0, y0, x1, y1 in () if boxes is None else boxes[t] * scale:
@@ -109,10 +109,12 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, summary:
 
 
 def gaze_player(
-    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", summary: str = "mean", opacity: float = 0.55
+    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", opacity: float = 0.55, **which
 ) -> go.Figure:
-    """A clip under its attention map, with the path of its fixations, a slider and a play button; needs no kernel."""
-    maps, path = gaze.map(summary), gaze.fixations(summary) - 0.5
+    """A clip under its attention map, with the path of its fixations, a slider and a play button; needs no kernel.
+
+    which: arguments of `Gaze.map`, the mean if there are none."""
+    maps, path = gaze.map(**which), gaze.fixations(**which) - 0.5
     T, (height, width) = len(maps), gaze.frames.shape[2:]
 
     def moment(t):
@@ -135,21 +137,20 @@ def gaze_player(
     return figure
 
 
-def save_gaze(
-    gaze, path, boxes: np.ndarray | None = None, target: int = -1, title: str = "", summary: str = "mean", rate: float = 2
-):
+def save_gaze(gaze, path, boxes: np.ndarray | None = None, target: int = -1, title: str = "", rate: float = 2, **which):
     """Write a clip under its gaze as .gif, .mp4 (lit frames, `rate` a second) or .html (a player with a slider).
 
-    All three open without a kernel, the page without a network too. ConfigError on another ending."""
+    which: arguments of `Gaze.map`, the mean if there are none. All three open without a kernel, the page without a
+    network too. ConfigError on another ending."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".gif", ".mp4", ".html"):
         raise ConfigError(f"{path}: valid endings are .gif, .mp4, .html")
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".html":
-        gaze_player(gaze, boxes, target, title, summary).write_html(path, include_plotlyjs=True)
+        gaze_player(gaze, boxes, target, title, **which).write_html(path, include_plotlyjs=True)
         return path
-    pictures = _with_fixations(lit_frames(gaze, gaze.map(summary), scale=3), gaze.fixations(summary) * 3)
+    pictures = _with_fixations(lit_frames(gaze, gaze.map(**which), scale=3), gaze.fixations(**which) * 3)
     if kind == ".gif":
         first, *rest = pictures
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)

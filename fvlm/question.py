@@ -3,6 +3,17 @@
 Clips of two frames with three or four shapes, some small, some of which come in late or pass behind a pillar; "Which
 shape is red?" is asked before the first frame. One visual token per frame cannot hold every object's shape; the
 foveated model may look at the one that is asked about, its static control looks everywhere with the same query.
+
+What mattered, each tried on one seed with an easier or equal world (frozen eye, batches of 32 clips):
+- Steering must be strong at the start. A state that moves a query by a tenth of its norm (`steer` 0.1, right for captions)
+  had learned nothing after 700 steps at rates 1e-3 and 2e-3; one that moves it by its whole norm found the target
+  within 300 to 600 steps. Whether queries start as CLS or at random mattered little.
+- The eye must see the shape. A linear read-out of the target's shape, with all attention on the target's patches, is
+  right for 57 % of clips after 4 layers of DINOv2-small, 74 % after 5, 84 % after 6 and 85 % after all 12.
+- Training must know how the model is used. Frame by frame the queries come from fine states; with one fine pass training
+  only ever takes them from coarse ones, and what cost 0.118 nats in parallel cost 0.390 frame by frame. A second fine
+  pass, whose queries come from the states of the first, closes that.
+- The rate: 2e-3 never left chance in 700 steps, 1e-3 and below did; 5e-4 was first in the harder scenes.
 """
 
 import sys
@@ -17,7 +28,7 @@ SEEDS = (0, 1, 2)
 CLIPS = 300  # validation clips that losses and gaze are scored on
 SETTINGS = dict(
     task="question", dataset="shapes:objects=3-4,small=10,questions=shape", vision_layers=6, precision="bf16",
-    steps=800, effective_batch=32, eval_every=200, eval_samples=CLIPS, learning_rate=5e-4, warmup=100, study="question",
+    steps=700, effective_batch=32, eval_every=350, eval_samples=CLIPS, learning_rate=5e-4, warmup=100, study="question",
     micro_batch=32,
 )  # fmt: skip
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32, study="question_quick")  # learns nothing yet
@@ -25,8 +36,10 @@ QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=
 
 def config(arch: str, seed: int = 0, quick: bool = False) -> RunConfig:
     """The configuration of one run; arch: foveated or static."""
-    short = dict(foveated="fov", static="sta")[arch]
-    return RunConfig.from_cell(f"T2-T_2f_{short}", seed=seed, **SETTINGS | (QUICK if quick else {}))
+    settings = SETTINGS | (QUICK if quick else {})
+    if arch == "foveated":
+        return RunConfig.from_cell("T2-T_2f_fov", seed=seed, fine_passes=2, **settings)
+    return RunConfig.from_cell("T2-T_2f_sta", seed=seed, **settings)
 
 
 def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:

@@ -21,6 +21,7 @@ from fvlm.models.base import MODES
 from fvlm.plots import COLOURS, LAYOUT, training_curve
 from fvlm.results import Run
 
+KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
 SCALES = ("Viridis", "Inferno", "Cividis", "Hot", "Greys")
 
 
@@ -72,7 +73,8 @@ class Explorer(ipw.VBox):
     clicking it again shows it again. The second tab puts three runs or modes side by side on the same clip.
 
     Every control is an attribute, and may be set from Python: `run`, `clip`, `path`, `upload`, `question`, `mode`, `map`,
-    `head`, `frame`, `play`, `opacity`, `scale`, `everywhere`, `clear`, `export`. A stored notebook keeps a picture."""
+    `head`, `frame`, `play`, `opacity`, `scale`, `everywhere`, `clear`, `export`; `toggle` is a click on a patch. A stored
+    notebook keeps a picture."""
 
     def __init__(self, runs: list[Run] | Run, clips: int = 12, folder: str | Path = REPOSITORY / "outputs" / "exports"):
         """runs: finished ones with queries, the first shown first. clips: how many validation clips to offer.
@@ -82,12 +84,12 @@ class Explorer(ipw.VBox):
         self.runs = {f"{run.folder.parent.name}/{run.folder.name}": run for run in runs if isinstance(run.model, StaticVLM)}
         if not self.runs:
             raise ConfigError("the explorer needs a run whose model has queries: a foveated or static one")
-        self.folder, self._clips, self._encoded, self._looks, self._quiet = Path(folder), [], {}, {}, False
+        self.folder, self._encoded, self._quiet = Path(folder), {}, False
         first = next(iter(self.runs.values()))
         self._clips = [_Choice(i + 1, clip) for i, clip in enumerate(first.validation_clips(clips))]
         self._make_controls()
         self._view, self._entropy = FrameView(), _entropy_figure()
-        self._view.on_patch(self._toggle)
+        self._view.on_patch(self.toggle)
         self._columns = [_Column(self, start) for start in self._comparison()]
         super().__init__(self._layout())
         for control in (self.run, self.clip, self.mode):
@@ -113,7 +115,7 @@ class Explorer(ipw.VBox):
         )
         self.upload = ipw.FileUpload(accept="video/*,image/gif", description="upload")
         self.question = ipw.Text(description="question", placeholder="the clip's own", continuous_update=False, **wide)
-        self.mode = ipw.ToggleButtons(options=["autoregressive", "parallel", "static"], style=dict(button_width="110px"))
+        self.mode = ipw.ToggleButtons(options=["autoregressive", "parallel", "static"], style=dict(button_width="125px"))
         self.map = ipw.Dropdown(description="map", **wide)
         self.head = ipw.Dropdown(description="head", options=[("mean", None)], layout=ipw.Layout(width="180px"))
         self.frame = ipw.IntSlider(min=1, max=frames, description="frame", layout=ipw.Layout(width="460px"))
@@ -160,23 +162,22 @@ class Explorer(ipw.VBox):
     def encoded(self, name: str) -> EncodedClip:
         """The clip that is chosen, with the question that is asked, as the run `name` sees it."""
         run, choice = self.runs[name], self._clips[self.clip.value]
-        key = name, self.clip.value
+        question = self.question.value.strip() if run.config.task == "question" else ""
+        key = name, self.clip.value, question
         if key not in self._encoded:
-            self._encoded[key] = EncodedClip(run.model, choice.fitted(run), run.tokenizer, run.config.task)
-        question = self.question.value.strip()
-        if run.config.task != "question" or not question or question == self._encoded[key].clip.question:
-            return self._encoded[key]
-        if (*key, question) not in self._encoded:
-            asked = replace(self._encoded[key].clip, question=question, answer=None, target=-1)
-            self._encoded[*key, question] = self._encoded[key].asked(asked)
-        return self._encoded[*key, question]
+            seen = self._encoded.get((name, self.clip.value, "")) or EncodedClip(
+                run.model, choice.fitted(run), run.tokenizer, run.config.task
+            )
+            if question and question != seen.clip.question:
+                seen = seen.asked(replace(seen.clip, question=question, answer=None, target=-1))
+            self._encoded[key] = seen
+            for oldest in list(self._encoded)[:-KEPT]:
+                del self._encoded[oldest]
+        return self._encoded[key]
 
     def gaze(self, name: str, mode: str) -> Gaze:
         """The gaze of the run `name` on what is chosen; from memory, if it was asked for before."""
-        encoded = self.encoded(name)
-        if (encoded, mode) not in self._looks:
-            self._looks[encoded, mode] = encoded.gaze(mode)
-        return self._looks[encoded, mode]
+        return self.encoded(name).gaze(mode)
 
     def map_of(self, look: Gaze) -> dict:
         """The map that is chosen, as arguments of `Gaze.map`; layers and heads that a model lacks are its last."""
@@ -266,7 +267,8 @@ class Explorer(ipw.VBox):
 
     # ── Hide a patch ──
 
-    def _toggle(self, row: int, column: int):
+    def toggle(self, row: int, column: int):
+        """Hide a patch of this frame, or of all, or show it again: what a click does."""
         t = self.frame.value - 1
         frames = slice(None) if self.everywhere.value else slice(t, t + 1)
         self.hidden[frames, row, column] = not self.hidden[t, row, column]
@@ -324,8 +326,7 @@ class Explorer(ipw.VBox):
     def _export(self):
         clip = self.encoded(self.run.value).clip
         name = f"{self.run.value.replace('/', '_')}_{Path(clip.clip_id).stem}_{self.mode.value}.{self.format.value}"
-        summary = self.map.value if isinstance(self.map.value, str) else "mean"
-        path = save_gaze(self.look, self.folder / name, clip.boxes, clip.target, self.look.caption, summary)
+        path = save_gaze(self.look, self.folder / name, clip.boxes, clip.target, self.look.caption, **self.map_of(self.look))
         self.message.value = f"written: {html.escape(str(path))}"
 
     def _repr_mimebundle_(self, **kwargs):
@@ -346,22 +347,20 @@ class _Choice:
         return f"{self.number}: {self.clip.question or self.clip.caption}"[:90]
 
     def fitted(self, run: Run) -> Clip:
-        """The clip in the run's size. BadClip if it is a video that can't be read."""
-        size = run.config.image_size
-        if self.clip is None:
-            from fvlm.data.video import read_video
+        """The clip in the run's size, with a question if the run needs one. BadClip if it is a video that can't be read."""
+        from fvlm.data.video import read_video, resized
 
+        size, clip = run.config.image_size, self.clip
+        if clip is None:
             frames, _ = read_video(self.file, run.config.frames, size)
-            question = "What is there?" if run.config.task == "question" else None
-            return Clip(frames.transpose(0, 3, 1, 2), None, Path(self.name).name, question=question)
-        height, width = self.clip.frames.shape[2:]
-        if height == width == size or height != width:
-            return self.clip
-        from fvlm.data.video import resized
-
-        frames = np.stack([resized(frame.transpose(1, 2, 0), size).transpose(2, 0, 1) for frame in self.clip.frames])
-        boxes = None if self.clip.boxes is None else self.clip.boxes * size / width
-        return replace(self.clip, frames=frames, boxes=boxes)
+            clip = Clip(frames.transpose(0, 3, 1, 2), None, Path(self.name).name)
+        if run.config.task == "question" and not clip.question:
+            clip = replace(clip, question="What is there?", answer=None)
+        side = clip.frames.shape[3]
+        if side != size:
+            frames = np.stack([resized(frame.transpose(1, 2, 0), size).transpose(2, 0, 1) for frame in clip.frames])
+            clip = replace(clip, frames=frames, boxes=None if clip.boxes is None else clip.boxes * size / side)
+        return clip
 
 
 class FrameView:
@@ -369,14 +368,14 @@ class FrameView:
 
     `figure` is the FigureWidget; its traces, in order: image, heat map, path, fixation, boxes, target, hidden patches."""
 
-    def __init__(self, size: int = 430):
+    def __init__(self, size: int = 430, colour_bar: bool = True):
         lines, points = dict(mode="lines", hoverinfo="skip"), dict(mode="markers", hoverinfo="skip")
         fixation = dict(color=FIXATION, size=12, line=dict(color="white", width=1))
         cross = dict(symbol="x", color="white", size=11, line=dict(color="black", width=1))
         self.figure = go.FigureWidget(
             data=[
                 go.Image(hoverinfo="skip"),
-                go.Heatmap(zmin=0, hovertemplate="attention %{z:.4f}<extra></extra>", colorbar=dict(thickness=10)),
+                go.Heatmap(zmin=0, hovertemplate="attention %{z:.4f}<extra></extra>", colorbar_thickness=10, showscale=colour_bar),
                 go.Scatter(mode="lines+markers", hoverinfo="skip", line=dict(color=FIXATION, width=2), marker_size=4),
                 go.Scatter(marker=fixation, **points),
                 go.Scatter(line=dict(color="rgba(255,255,255,0.5)", width=1), **lines),
@@ -422,8 +421,8 @@ class _Column:
     """One of the views side by side: its own run and mode, everything else as in the explorer."""
 
     def __init__(self, explorer: Explorer, start: tuple[str, str]):
-        self.explorer, self.view = explorer, FrameView(330)
-        narrow = ipw.Layout(width="320px")
+        self.explorer, self.view = explorer, FrameView(310, colour_bar=False)
+        narrow = ipw.Layout(width="310px")
         self.run = ipw.Dropdown(options=list(explorer.runs), value=start[0], layout=narrow)
         self.mode = ipw.Dropdown(options=MODES, value=start[1], layout=narrow)
         self.text = ipw.HTML(layout=narrow)

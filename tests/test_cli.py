@@ -22,3 +22,9 @@ def test_a_mistake_ends_with_status_2_and_one_message(arguments, words):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
+
+
+def test_bench_gaze_measures_the_explorer():
+    said = python("-m", "fvlm", "bench", "gaze", "--cell", "T1-T_2f_fov", "--repeats", 2).stdout
+    for words in ("T1-T_2f_fov", "new clip", "frame", "hide patch", "causal gaze"):
+        assert words in said

@@ -5,6 +5,7 @@ import yaml
 from conftest import REPOSITORY
 
 from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig, literal, parameters_cell
+from fvlm.weights import vision_config
 
 
 @pytest.mark.parametrize("pair", sorted(set(PAIRS.values())))
@@ -69,6 +70,14 @@ def test_a_setting_may_not_contradict_the_cell():
 def test_strings_as_papermill_passes_them_become_values():
     config = RunConfig(steps="20", learning_rate="1e-4", freeze_llm="true", clip="2")
     assert (config.steps, config.learning_rate, config.freeze_llm, config.clip) == (20, 1e-4, True, 2.0)
+
+
+def test_how_deep_the_eye_is_and_how_far_a_question_steers():
+    assert [RunConfig(llm="tiny", vision=v).vision_layers for v in ("tiny", "small", "base")] == [4, 12, 12]
+    assert RunConfig(task="question").steer == 1.0 and RunConfig(task="caption").steer == 0.1
+    assert vision_config(RunConfig(llm="tiny", vision_layers=6)).num_hidden_layers == 6
+    with pytest.raises(ConfigError, match="small has 12"):
+        vision_config(RunConfig(llm="tiny", vision="small", vision_layers=13))
 
 
 def test_a_configuration_is_frozen():

@@ -25,6 +25,7 @@ def counted(config, text, prompt, training=True) -> int:
 CASES = [(arch, dict(freeze_vision=frozen), 0) for arch in ARCHS for frozen in (True, False)] + [
     ("foveated", dict(freeze_vision=False, freeze_llm=True), 5),
     ("foveated", dict(fine_passes=2), 5),
+    ("foveated", dict(vision_layers=6), 5),
     ("baseline", dict(freeze_llm=True), 5),
 ]
 

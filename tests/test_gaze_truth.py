@@ -3,9 +3,11 @@ import pytest
 from conftest import python, tiny
 
 from fvlm import ConfigError, load_run, train
-from fvlm.attention import Gaze
+from fvlm.attention import EncodedClip, Gaze
 from fvlm.data import ShapesWorld
-from fvlm.gaze_truth import SCORES, gaze_truth, interval, other_question, score, summarise
+from fvlm.gaze_truth import SCORES, another_question, gaze_truth, interval, layer_hits, other_question, score, summarise
+from fvlm.question import chosen_runs
+from fvlm.report import run_table
 
 SHORT = dict(steps=1, eval_every=1, eval_samples=2, effective_batch=2)
 
@@ -81,3 +83,32 @@ def test_the_command_prints_the_table_and_writes_the_rows(runs):
     assert done.returncode == 2 and "no gaze" in done.stderr
     with pytest.raises(ConfigError, match="no run here"):
         load_run("/nowhere")
+
+
+def test_hits_of_a_layer_and_head_are_those_of_its_own_map(runs):
+    run = runs["foveated"]
+    hits = layer_hits(run, clips=4)
+    inside = []
+    for clip in (c for c in run.validation_clips(4) if c.target >= 0):
+        look = EncodedClip(run.model, clip, run.tokenizer, "question").gaze(write=False)
+        for (x, y), box in zip(look.peaks(layer=2, head=4), clip.boxes[:, clip.target]):
+            if box[2] > box[0]:
+                inside.append(box[0] <= x < box[2] and box[1] <= y < box[3])
+    assert hits.shape == look.maps.shape[1:3] and hits[2, 4] == pytest.approx(np.mean(inside))
+
+
+def test_a_notebook_s_runs_are_a_foveated_and_a_static_one(runs):
+    fov, sta, avg = (str(runs[arch].folder) for arch in ("foveated", "static", "meanpool"))
+    assert [run.config.arch for run in chosen_runs(f"{sta},{fov}")] == ["foveated", "static"]
+    with pytest.raises(ConfigError, match="foveated and meanpool"):
+        chosen_runs(f"{fov},{avg}")
+    table = run_table([runs["foveated"]])
+    assert table["clips_seen"].tolist() == [2] and table["cell"].tolist() == ["T1-T_2f_fov"]
+
+
+def test_another_question_of_a_clip_or_why_there_is_none(runs):
+    clips = runs["foveated"].validation_clips(30)
+    asked = next(c for c in clips if c.question_kind == "colour")
+    assert another_question(runs["foveated"], asked).target != asked.target
+    with pytest.raises(ConfigError, match="only one object"):
+        another_question(runs["foveated"], next(c for c in clips if c.question_kind == "mark"))
