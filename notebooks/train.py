@@ -19,9 +19,11 @@
 # Parameters
 llm: str = "auto"  # tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny
 vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
+vision_layers: int = "auto"  # first layers of the vision model that are used; auto: 4 with tiny, else all
 frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline, static, meanpool or blind
 fine_passes: int = 1  # fine passes after the coarse one
+steer: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 seed: int = 0  # decides weights, data order, everything
 dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
 task: str = "caption"  # caption or question
