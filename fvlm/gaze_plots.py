@@ -43,11 +43,11 @@ def gaze_strip(gaze, boxes: np.ndarray | None = None, target: int = -1, title: s
                 line = dict(color="white" if i == target else "rgba(255,255,255,0.45)", width=2 if i == target else 1)
                 figure.add_shape(type="rect", x0=x0 - 0.5, y0=y0 - 0.5, x1=x1 - 0.5, y1=y1 - 0.5, line=line, row=row, col=t + 1)
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
+    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
     colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
-    figure.update_layout(
-        LAYOUT, title=wrapped(title, 120, 2), height=330, coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0)
-    )
+    figure.update_layout(dict(width=170 + 240 * T, height=600) if T < 5 else dict(height=330))  # many: as wide as the notebook
+    figure.update_layout(LAYOUT, title=wrapped(title, 120, 2), coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0))
     return figure
 
 
@@ -116,18 +116,19 @@ def gaze_player(
     which: arguments of `Gaze.map`, the mean if there are none."""
     maps, path = gaze.map(**which), gaze.fixations(**which) - 0.5
     T, (height, width) = len(maps), gaze.frames.shape[2:]
+    quiet = dict(hoverinfo="skip", showlegend=False)
 
     def moment(t):
+        here = np.zeros((0, 4)) if boxes is None else boxes[t]
+        is_target = np.arange(len(here)) == target
         return [
             go.Image(source=png_uri(gaze.frames[t]), hoverinfo="skip"),
             go.Heatmap(z=maps[t], **over_frame(gaze), zmin=0, zmax=maps.max(), opacity=opacity, colorscale="Viridis",
                        colorbar=dict(title="attention", thickness=10), hovertemplate="attention %{z:.3f}<extra></extra>"),
-            go.Scatter(x=path[: t + 1, 0], y=path[: t + 1, 1], mode="lines+markers", hoverinfo="skip", showlegend=False,
-                       line=dict(color=FIXATION, width=2), marker=dict(size=[5] * t + [11])),
-            go.Scatter(**outline([] if boxes is None else np.delete(boxes[t], max(target, 0), 0) if target >= 0 else boxes[t]),
-                       mode="lines", line=dict(color="rgba(255,255,255,0.5)", width=1), hoverinfo="skip", showlegend=False),
-            go.Scatter(**outline([] if boxes is None or target < 0 else boxes[t][target : target + 1]),
-                       mode="lines", line=dict(color="white", width=3), hoverinfo="skip", showlegend=False),
+            go.Scatter(x=path[: t + 1, 0], y=path[: t + 1, 1], mode="lines+markers",
+                       line=dict(color=FIXATION, width=2), marker=dict(size=[5] * t + [11]), **quiet),
+            go.Scatter(**outline(here[~is_target]), mode="lines", line=dict(color="rgba(255,255,255,0.5)", width=1), **quiet),
+            go.Scatter(**outline(here[is_target]), mode="lines", line=dict(color="white", width=3), **quiet),
         ]  # fmt: skip
 
     figure = go.Figure(data=moment(0), frames=[go.Frame(data=moment(t), name=str(t + 1)) for t in range(T)])
@@ -148,7 +149,7 @@ def save_gaze(gaze, path, boxes: np.ndarray | None = None, target: int = -1, tit
         raise ConfigError(f"{path}: valid endings are .gif, .mp4, .html")
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".html":
-        gaze_player(gaze, boxes, target, title, **which).write_html(path, include_plotlyjs=True)
+        gaze_player(gaze, boxes, target, title, **which).write_html(path, include_plotlyjs=True, auto_play=False)
         return path
     pictures = _with_fixations(lit_frames(gaze, gaze.map(**which), scale=3), gaze.fixations(**which) * 3)
     if kind == ".gif":

@@ -67,7 +67,7 @@ def player_controls(frames: int) -> dict:
         updatemenus=[
             dict(type="buttons", direction="left", buttons=[play, stop], x=0, y=0, xanchor="left", yanchor="top", pad=dict(t=35))
         ],
-        sliders=[dict(steps=steps, x=0.2, len=0.8, y=0, currentvalue=dict(prefix="frame "), pad=dict(t=20))],
+        sliders=[dict(steps=steps, x=0.32, len=0.68, y=0, currentvalue=dict(prefix="frame "), pad=dict(t=20))],
     )
 
 

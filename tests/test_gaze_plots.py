@@ -103,6 +103,7 @@ def test_the_model_attends_to_the_red_patch(look):
 
 def test_the_strip_shows_it_there(look):
     figure = gaze_strip(look)
+    assert all(figure.layout[f"yaxis{n}"].scaleanchor == f"x{n}" for n in range(2, 7)), "square pixels in every frame"
     images, heats = ([d for d in figure.data if d.type == kind] for kind in ("image", "heatmap"))
     for t, patch in enumerate(PATCHES):
         assert in_heat_map(heats[t]) == pixels_of(*patch) == bounds(pixels(images[t])[..., 0] > 128)
@@ -117,9 +118,12 @@ def test_the_picture_shows_it_there(look):
 
 
 def test_the_player_shows_it_there(look):
-    figure = gaze_player(look)
+    boxes = np.array([[[0, 0, 10, 20], [14 * c, 14 * r, 14 * c + 14, 14 * r + 14], [0, 0, 0, 0]] for r, c in PATCHES])
+    figure = gaze_player(look, boxes, target=1)
     for t, patch in enumerate(PATCHES):
-        image, heat, path, *_ = figure.frames[t].data
+        image, heat, path, others, target = figure.frames[t].data
+        assert (min(target.y[:5]) + 0.5, max(target.y[:5]) - 0.5) == pixels_of(*patch)[:2]
+        assert len(others.x) == 6, "one other box; the empty one is not drawn"
         assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)
         assert np.allclose([path.x[-1], path.y[-1]], [14 * patch[1] + 6.5, 14 * patch[0] + 6.5], atol=1)
         assert len(path.x) == t + 1
