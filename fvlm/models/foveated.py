@@ -69,7 +69,8 @@ class FoveatedVLM(StaticVLM):
 
     `config.steer` is the size, in norms of a query, of what a state adds to it at the start. Steering that has not
     learned yet is noise: captions, which need little of it, did no better with 1 and ran less alike in parallel and
-    frame by frame (one seed: 0.867 and 0.872 nats with 0.1, 0.882 and 0.896 with 1); a question learns to steer in half the steps with 1 (see `fvlm/question.py`)."""
+    frame by frame (one seed: 0.867 and 0.872 nats with 0.1, 0.882 and 0.896 with 1); a question
+    learns to steer in half the steps with 1 (see `fvlm/question.py`)."""
 
     has_queries = True
 
