@@ -52,10 +52,6 @@ class Gaze:
             return _as_shares(weighted)
         raise ValueError(f"summary {summary!r}: valid are {', '.join(SUMMARIES)}")
 
-    def mean(self) -> np.ndarray:
-        """Attention on each patch (T, h, w), the mean over all layers and heads."""
-        return self.map("mean")
-
     def most_selective(self) -> tuple[int, int]:
         """Layer and head whose attention over CLS and patches has the least entropy, the mean over frames."""
         weights = np.concatenate([self.cls_mass[..., None], self.maps.reshape(*self.maps.shape[:3], -1)], axis=-1)

@@ -200,16 +200,14 @@ def _add_gaze(commands):
 
 
 def _gaze(options) -> int:
-    from tqdm import tqdm
-
     from fvlm.gaze_truth import SCORES, gaze_truth, summarise
     from fvlm.report import truth_table
     from fvlm.results import load_run, write_table
 
     rows = []
     for folder in options.folders:
-        with tqdm(total=options.clips, unit="clip", desc=Path(folder).name, mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
-            rows += gaze_truth(load_run(folder), options.clips, options.mode, options.summary, lambda _, bar=bar: bar.update())
+        with GazeBar(Path(folder).name, options.clips) as bar:
+            rows += gaze_truth(load_run(folder), options.clips, options.mode, options.summary, bar)
     out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
     write_table(out, rows)
     for name, meaning in SCORES.items():
@@ -218,6 +216,16 @@ def _gaze(options) -> int:
     print(truth_table(summarise(rows)).to_string(index=False))
     print(f"\nRows: {out}")
     return 0
+
+
+class GazeBar(_Bar):
+    """A text progress bar: clips of a run that were scored."""
+
+    def __init__(self, run: str, clips: int):
+        self._open(total=clips, unit="clip", desc=run)
+
+    def __call__(self, clip):
+        self._bar.update()
 
 
 # ── bench ────────────────────────────────────────────────────────────────────────────────────────

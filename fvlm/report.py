@@ -56,7 +56,7 @@ def said(run: Run, clips: list[Clip]) -> pd.DataFrame:
 
 
 def run_table(runs: list[Run]) -> pd.DataFrame:
-    """What runs are and how far they came: cell, seed, clips seen, last losses, whether all their steps are done."""
+    """What runs are and how far they came: cell, seed, clips seen, last losses, where weights came from."""
     rows = []
     for run in runs:
         last = run.evaluations.iloc[-1]

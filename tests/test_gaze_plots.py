@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import tiny
 from PIL import Image
+from plotly.callbacks import Points
 from test_plots import pixels
 
 from fvlm import ConfigError, build_model
@@ -148,13 +149,17 @@ def test_the_films_show_it_there(look, kind, tmp_path):
 def test_the_explorer_s_view_shows_it_there_and_clicks_hit_it(look):
     from fvlm.widgets import FrameView
 
-    view = FrameView()
+    view, clicked = FrameView(), []
+    view.on_patch(lambda *patch: clicked.append(patch))
     clip = Clip(look.frames, "red", "x")
     for t, patch in enumerate(PATCHES):
         view.show(look, dict(summary="mean"), t, clip, 0.5, "Viridis")
         image, heat, path, now, *_ = view.figure.data
         assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)
         assert np.allclose([now.x[0], now.y[0]], [14 * patch[1] + 6.5, 14 * patch[0] + 6.5], atol=1) and len(path.x) == t + 1
+        middle = dict(xs=[14 * patch[1] + 6.5], ys=[14 * patch[0] + 6.5])  # a heat map reports its cell's middle
+        heat._dispatch_on_click(Points(**middle, trace_index=1, trace_name="", point_inds=[]), None)
+    assert clicked == PATCHES
 
 
 def test_a_page_opens_without_kernel_or_network_and_shows_any_text(look, tmp_path):
