@@ -29,7 +29,7 @@ def gaze_truth(
 ) -> list[dict]:
     """Scores of a run's gaze on its first validation clips that have a target: a row per clip and question.
 
-    Columns: run, clip_id, kind, asked, and SCORES. asked = "own": the clip's question, scored on its target. asked =
+    Columns: run, clip_id, kind, objects (how many there are), asked, and SCORES. asked = "own": the clip's question, scored on its target. asked =
     "other": a question of the same kind about another object, but scored on the same target as before; a gaze that
     follows the question leaves it. A run that was not asked (captions) has "caption" rows alone.
     ConfigError if the run was not made with `shapes`."""
@@ -46,7 +46,8 @@ def gaze_truth(
         encoded = EncodedClip(run.model, clip, run.tokenizer, task)
         for which, question in asked.items():
             look = encoded.asked(question).gaze(mode, write=False)
-            identity = dict(run=run.folder.name, clip_id=clip.clip_id, kind=clip.question_kind, asked=which)
+            objects = clip.boxes.shape[1]
+            identity = dict(run=run.folder.name, clip_id=clip.clip_id, kind=clip.question_kind, objects=objects, asked=which)
             rows.append(identity | score(look, clip.boxes[:, clip.target], summary))
     return rows
 
