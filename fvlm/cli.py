@@ -13,6 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_prepare(commands)
     _add_train(commands)
     _add_gaze(commands)
+    _add_grid(commands)
     _add_bench(commands)
     options = parser.parse_args(arguments)
     try:
@@ -226,6 +227,72 @@ class GazeBar(_Bar):
 
     def __call__(self, clip):
         self._bar.update()
+
+
+# ── grid ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_grid(commands):
+    example = (
+        "python -m fvlm grid params/smoke.yaml\n  python -m fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
+        "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
+    )
+    parser = _command(commands, "grid", _grid, "Train every cell of a grid file, one executed notebook each.", example)
+    parser.add_argument("file", metavar="FILE", help="params/study.yaml, params/micro.yaml, params/smoke.yaml or your own")
+    parser.add_argument("--list", action="store_true", help="cells, what has become of them, FLOPs, expected time and memory")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'S-S_*' or '*_seed0'")
+    parser.add_argument("--priority", type=int, metavar="N", help="cells of at most this priority number (1 is first)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="at most so many cells at once (default: as many as fit)")
+    parser.add_argument("--retries", type=int, default=0, metavar="N", help="try a failed cell again so often (default: 0)")
+    parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")
+    parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
+    parser.add_argument("--on", choices=["local", "ray", "slurm"], default="local", help="where cells run (default: %(default)s)")
+    parser.add_argument("--hang", type=float, default=30, metavar="MINUTES", help="without a sign of life before a cell is ended")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell")
+
+
+def _grid(options) -> int:
+    from fvlm.executors import Local, Ray, Slurm
+    from fvlm.grid import FINISHED, STOPPED, GridRun, Table, list_cells, read_grid, refuse_changed, summary
+    from fvlm.report import cells_table, study_page
+
+    grid = read_grid(options.file, _settings(options.set), options.study).select(options.only, options.priority)
+    if options.list:
+        print(cells_table(list_cells(grid)).to_string(index=False))
+        return 0
+    refuse_changed(grid, options.overwrite)
+    if options.dry_run:
+        todo = [cell for cell in grid.cells if cell.state() != FINISHED]
+        print("\n".join(f"{cell.name}: {cell.state()}" for cell in todo) or "nothing to do: every cell is finished")
+        return 0
+    folder = grid.cells[0].folder.parent
+    executors = dict(local=lambda: Local(options.jobs), ray=lambda: Ray(options.jobs),
+                     slurm=lambda: Slurm(folder / ".grid" / "slurm", options.jobs, grid.slurm))  # fmt: skip
+    table, done = Table(), set()
+
+    def on_change(run):
+        table(run)
+        finished = {line.cell.name for line in run.lines if line.state == FINISHED}
+        if finished - done:
+            done.update(finished)
+            study_page(folder)
+
+    run = GridRun(grid, executors[options.on](), options.retries, options.retry_failed, options.overwrite, options.hang, on_change)
+    complete = run.run()
+    for line in run.lines:
+        if line.why and line.state != FINISHED:
+            print(f"{line.cell.name}: {line.state}, {line.why}\n  {line.cell.folder}/train.ipynb")
+    print(summary(run))
+    if done:
+        print(f"Open next: {folder / 'index.html'}")
+    if complete:
+        return 0
+    if any(line.state == STOPPED for line in run.lines) or run.stopping:
+        print("stopped; the same command goes on")
+        return 130
+    return 1
 
 
 # ── bench ────────────────────────────────────────────────────────────────────────────────────────

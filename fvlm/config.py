@@ -81,6 +81,8 @@ class RunConfig:
     )
     precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
     compile: bool = _option(False, "torch.compile the two backbones")
+    processes: int = _option(1, "processes that share each step, one GPU each; the effective batch stays the same")
+    fsdp: bool = _option(False, "with several processes, shard weights, gradients and moments over them too (FSDP)")
     device: str = _option("auto", "cpu, cuda or cuda:N; auto: a GPU if there is one")
     freeze_vision: bool = _option("auto", "do not train the vision model; auto: only when the LLM is tiny")
     freeze_llm: bool = _option(False, "do not train the LLM")
@@ -130,7 +132,8 @@ class RunConfig:
         _one_of("precision", self.precision, PRECISIONS)
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device = {self.device!r}: valid are cpu, cuda, cuda:N or auto")
-        counts = ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch", "vision_layers")
+        counts = ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch", "vision_layers",
+                  "processes")  # fmt: skip
         for name in counts:
             value = getattr(self, name)
             if value != "auto" and value < 1:
@@ -221,7 +224,7 @@ class RunConfig:
         """The fields that decide a run's numbers: two runs that share them may stand for each other.
 
         Left out: where results go, and what only decides speed and memory."""
-        neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile"}
+        neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile", "processes", "fsdp"}
         return {name: value for name, value in self.to_dict().items() if name not in neutral}
 
 

@@ -1,14 +1,20 @@
 """Memory: how much there is, how much a run takes, and the largest micro-batch that fits."""
 
+import dataclasses
+import functools
 import gc
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from fvlm.config import RunConfig
 
@@ -40,19 +46,22 @@ class MicroBatch:
         ) from error
 
 
-def find_micro_batch(attempt: Callable[[int, bool], None], config: RunConfig, trainable: list[torch.Tensor]) -> MicroBatch:
-    """The largest micro-batch that fits with headroom; what the configuration fixes is taken as it is.
+def find_micro_batch(
+    attempt: Callable[[int, bool], None], config: RunConfig, largest: int, trainable: list[torch.Tensor]
+) -> MicroBatch:
+    """The largest micro-batch, of at most `largest` samples, that fits with headroom; what the configuration fixes is
+    taken as it is.
 
-    `attempt(size, checkpointing)` runs one forward and backward pass. On a GPU sizes are tried downwards from the
-    effective batch; on a CPU from four, because larger ones only wait for memory; and as running out of memory
+    `attempt(size, checkpointing)` runs one forward and backward pass. On a GPU sizes are tried downwards from
+    `largest`; on a CPU from four, because larger ones only wait for memory; and as running out of memory
     ends the process there, one and two samples are measured and the rest follows, since activations grow in proportion."""
     checkpointing = config.gradient_checkpointing is True
     if config.micro_batch != "auto":
-        return MicroBatch(min(config.micro_batch, config.effective_batch), checkpointing)
+        return MicroBatch(min(config.micro_batch, largest), checkpointing)
     moments = sum(2 * p.numel() * p.element_size() for p in trainable)  # AdamW's, not allocated before its first step
     gpu = config.device.startswith("cuda")
     fits = _fits_gpu if gpu else _CPUFit()
-    micro = MicroBatch(config.effective_batch if gpu else min(config.effective_batch, CPU_LARGEST), checkpointing)
+    micro = MicroBatch(largest if gpu else min(largest, CPU_LARGEST), checkpointing)
     while not fits(attempt, micro, moments, config):
         micro = micro.smaller(config)
     return micro
@@ -67,8 +76,8 @@ def _fits_gpu(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bo
         return False
     finally:
         gc.collect()
-    others = _gpu_total(config.device) - torch.cuda.mem_get_info(config.device)[0] - torch.cuda.memory_reserved(config.device)
-    return torch.cuda.max_memory_allocated(config.device) + moments + others <= HEADROOM * _gpu_total(config.device)
+    others = device_memory(config.device) - torch.cuda.mem_get_info(config.device)[0] - torch.cuda.memory_reserved(config.device)
+    return torch.cuda.max_memory_allocated(config.device) + moments + others <= HEADROOM * device_memory(config.device)
 
 
 class _CPUFit:
@@ -81,7 +90,7 @@ class _CPUFit:
         if micro.checkpointing not in self._measured:
             free = available_memory("cpu")
             growth = []
-            for size in (1, 2)[: config.effective_batch]:
+            for size in (1, 2)[: micro.size]:
                 with _PeakGrowth() as peak:
                     attempt(size, micro.checkpointing)
                 growth.append(peak.bytes)
@@ -117,15 +126,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+def total_memory() -> int:
+    """Bytes of main memory that this machine, or the container it is, has in all."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    return min(total, int(limit.read_text())) if limit.exists() and limit.read_text().strip() != "max" else total
+
+
 def available_memory(device: str) -> int:
     """Bytes that this process could still take on a device: on a CPU what the machine and its container leave."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     info = Path("/proc/meminfo")
     if not info.exists():  # macOS
-        import os
-
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return total_memory() // 2
     free = int(re.search(r"MemAvailable:\s+(\d+) kB", info.read_text())[1]) * 1024
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and limit.read_text().strip() != "max":
@@ -158,11 +172,160 @@ def reset_peak_memory(device: str):
 def _resident() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
-        import os
-
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return peak_memory("cpu")
 
 
-def _gpu_total(device: str) -> int:
+def device_memory(device: str) -> int:
+    """Bytes of memory that a GPU has, used or not."""
     return torch.cuda.mem_get_info(device)[1]
+
+
+# ── Before a run: what it will take ──────────────────────────────────────────────────────────────
+
+PROCESS_BYTES = 900 << 20  # a CPU process with torch, transformers and a notebook's kernel, before any model
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a run is expected to hold, from its configuration alone. Sums to `peak`."""
+
+    parameters: int
+    gradients: int
+    moments: int  # AdamW's two
+    activations: int  # of one micro-batch, with what the backward pass needs for a moment
+    process: int  # the process itself, on a CPU
+    micro: MicroBatch
+
+    @property
+    def peak(self) -> int:
+        return self.parameters + self.gradients + self.moments + self.activations + self.process
+
+
+@functools.lru_cache(maxsize=256)
+def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
+    """The peak of one process of a run at a micro-batch: forward and backward pass traced on tensors without content.
+
+    With FSDP parameters, gradients and moments are shared out, but for what is gathered for a moment (one LLM layer and
+    all that is not one)."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from fvlm.models import build_model
+
+    with torch.device("meta"):
+        model = build_model(config, pretrained=False)
+    with FakeTensorMode():
+        _make_fake(model)
+        for p in model.parameters():  # earlier micro-batches of the same step have left theirs
+            p.grad = torch.zeros_like(p) if p.requires_grad and micro.size < config.effective_batch // config.processes else None
+        model.set_gradient_checkpointing(micro.checkpointing)
+        inputs = _made_up_batch(config, micro.size)
+        with _Live() as training, _autocast_like(config):
+            model.train()(**inputs).loss.backward()
+        inputs = _made_up_batch(config, min(16, 2 * micro.size))
+        with _Live() as evaluation, _autocast_like(config), torch.no_grad():
+            frames = model.eval().encode(inputs.pop("frames"))
+            model(frames, **inputs, mode="parallel")
+    sizes = [(name, p.numel() * p.element_size(), p.requires_grad) for name, p in model.named_parameters()]
+    parameters = sum(size for _, size, _ in sizes)
+    trained = sum(size for _, size, trains in sizes if trains)
+    activations = max(training.peak, evaluation.peak)
+    if micro.size >= config.effective_batch // config.processes:  # gradients were counted as they came up
+        activations = max(activations - trained, 0)
+    if config.fsdp:
+        gathered = (
+            sum(size for name, size, _ in sizes if ".layers." not in name) + parameters // model.config.llm_config.num_hidden_layers
+        )
+        parameters, trained, activations = parameters // config.processes, trained // config.processes, activations + gathered
+    process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
+    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+
+
+def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
+    """The largest micro-batch whose plan leaves headroom in `available` bytes, as `find_micro_batch` would measure it.
+
+    OutOfMemory with what would help if not even one clip with recomputed activations fits."""
+    largest = config.effective_batch // config.processes
+    micro = MicroBatch(
+        largest if config.device.startswith("cuda") else min(largest, CPU_LARGEST), config.gradient_checkpointing is True
+    )
+    if config.micro_batch != "auto":
+        return MicroBatch(min(config.micro_batch, largest), micro.checkpointing)
+    while plan_memory(config, micro).peak > HEADROOM * available:
+        micro = micro.smaller(config)
+    return micro
+
+
+def what_would_fit(config: RunConfig, available: int) -> list[str]:
+    """For a cell that does not fit in `available` bytes: what it needs, and each change that makes it fit."""
+    least = plan_memory(config, MicroBatch(1, True))
+    state = least.parameters + least.gradients + least.moments
+    advice = [f"needs {least.peak / HEADROOM / 1e9:.0f} GB ({state / 1e9:.1f} GB of it weights, gradients and moments)"]
+    if least.peak <= HEADROOM * 80e9 and available < 80e9:
+        advice.append(f"a card of 80 GB (micro-batch {planned_micro_batch(config, int(80e9)).size})")
+    for processes in (2, 4, 8):
+        shared = dataclasses.replace(config, processes=processes, fsdp=True)
+        if config.effective_batch % processes == 0 and plan_memory(shared, MicroBatch(1, True)).peak <= HEADROOM * available:
+            advice.append(f"processes={processes} fsdp=true: sharded over {processes} such cards")
+            break
+    frozen = dataclasses.replace(config, freeze_llm=True)
+    if not config.freeze_llm and plan_memory(frozen, MicroBatch(1, True)).peak <= HEADROOM * available:
+        advice.append("freeze_llm=true (another experiment)")
+    return advice
+
+
+def _make_fake(model):
+    """Replace tensors on the meta device by ones of the surrounding FakeTensorMode, tied ones by one."""
+    made = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is not None and id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+                if old is not None:
+                    tensors[name] = made[id(old)]
+
+
+def _made_up_batch(config: RunConfig, clips: int, text_tokens: int = 64) -> dict:
+    """Inputs of a model with the size of a batch and nothing in it."""
+    size = config.image_size
+    inputs = dict(frames=torch.empty(clips, config.frames, 3, size, size, dtype=torch.uint8))
+    inputs["labels"] = torch.ones(clips, text_tokens if config.task == "caption" else 2, dtype=torch.long)
+    if config.task == "question":
+        inputs["prompt_ids"] = torch.ones(clips, 10, dtype=torch.long)
+    return inputs
+
+
+def _autocast_like(config: RunConfig):
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside the block and still there; `peak` is the most at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return True  # tensors without content: what is asked is whether all positions count, and they do
+        result = function(*arguments, **keywords or {})
+        tree_map_only(torch.Tensor, self._count, result)
+        return result
+
+    def _count(self, tensor):
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key, size):
+        self._known.discard(key)
+        self.now -= size

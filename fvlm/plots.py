@@ -10,6 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
+ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
+    "foveated": "#0072B2", "baseline": "#D55E00", "static": "#009E73", "meanpool": "#CC79A7", "blind": "#7F7F7F",
+}  # fmt: skip
 LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
 
 
@@ -30,6 +33,28 @@ def training_curve(evaluations: pd.DataFrame | list[dict], training: list[tuple[
                 line=dict(color=COLOURS[mode], width=2.5, dash=dash),
             )  # fmt: skip
     return figure
+
+
+def study_curves(evaluations: pd.DataFrame) -> go.Figure:
+    """Validation loss of every run of a study against training samples, a panel per pair and number of frames; the
+    architectures by colour, seeds by line."""
+    panels = list(evaluations[["pair", "frames"]].drop_duplicates().itertuples(index=False, name=None))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    titles = [f"{pair}, {frames} frames" for pair, frames in panels]
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_xaxes="all")
+    shown = set()
+    for (run, arch), table in evaluations.groupby(["run", "arch"], sort=False):
+        i = panels.index((table["pair"].iloc[0], table["frames"].iloc[0]))
+        figure.add_scatter(
+            x=table["samples_seen"], y=table["loss_parallel"], name=arch, legendgroup=arch, showlegend=arch not in shown,
+            mode="lines+markers", marker_size=4, line=dict(color=ARCH_COLOURS[arch], width=1.5), hovertext=run,
+            row=i // columns + 1, col=i % columns + 1,
+        )  # fmt: skip
+        shown.add(arch)
+    figure.update_xaxes(title="training samples", row=rows)
+    figure.update_yaxes(title="nats per text token", col=1)
+    return figure.update_layout(LAYOUT, height=60 + 300 * rows)
 
 
 def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:

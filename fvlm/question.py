@@ -78,7 +78,9 @@ def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
         loss = samples.loc[samples["clip_id"].isin(gazes["clip_id"]), "loss_autoregressive"].to_numpy()
         right = answers.loc[answers["run"] == line["run"], "right"].to_numpy(float)
         other = truth[(truth["run"] == line["run"]) & (truth["asked"] == "other")].iloc[0]
-        row = dict(run=line["run"], clips=line["clips"], loss=loss.mean(), right=right.mean(), hit=line["hit"], hit_other=other["hit"])
+        row = dict(
+            run=line["run"], clips=line["clips"], loss=loss.mean(), right=right.mean(), hit=line["hit"], hit_other=other["hit"]
+        )
         for name, (low, high) in dict(loss=interval(loss), right=interval(right), hit=(line["hit_low"], line["hit_high"])).items():
             row |= {f"{name}_low": low, f"{name}_high": high}
         rows.append(row | dict(hit_other_low=other["hit_low"], hit_other_high=other["hit_high"], chance=line["chance"]))

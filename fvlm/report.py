@@ -1,5 +1,6 @@
 """Tables that notebooks show: what will run, and what a model says."""
 
+import html
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +47,13 @@ def where(folder: Path) -> str:
     return str(folder.relative_to(REPOSITORY)) if folder.is_relative_to(REPOSITORY) else str(folder)
 
 
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: 1:02:03, 2:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 def said(run: Run, clips: list[Clip]) -> pd.DataFrame:
     """What a run's model says of clips, beside what is true."""
     truth = [clip.text(run.config.task) for clip in clips]
@@ -76,3 +84,68 @@ def truth_table(summary: pd.DataFrame) -> pd.DataFrame:
     for name in SCORES:
         table[name] = [f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" for _, row in summary.iterrows()]
     return table
+
+
+def command(config: RunConfig) -> str:
+    """The command that trains a cell again, with every setting in which it differs from the cell's defaults."""
+    plain = RunConfig.from_cell(config.cell, device=config.device).to_dict()
+    kept = {name: value for name, value in config.to_dict().items() if plain[name] != value and name not in ("out", "overwrite")}
+    return f"python -m fvlm train --cell {config.cell}" + "".join(f" --set {name}={value}" for name, value in kept.items())
+
+
+def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm.grid.list_cells` as it is read."""
+    table = cells[["cell", "priority", "state"]].copy()
+    table["FLOPs"] = [f"{flops:.1e}" for flops in cells["flops"]]
+    table["memory"] = [f"{size / 1e9:.1f} GB" for size in cells["memory_bytes"]]
+    table["time"] = [clock(seconds) for seconds in cells["seconds"]]
+    return table.assign(note=cells["note"])
+
+
+def study_page(folder: Path) -> Path:
+    """Write `index.html` of a study's folder: every run with its last losses, a link to its executed notebook, and the
+    validation curves. Runs that are on their way are there too."""
+    from fvlm.plots import study_curves
+    from fvlm.results import load_study, write_text
+
+    study = load_study(folder, unfinished=True)
+    last = study.evaluations.groupby("run").tail(1)
+    rows = []
+    for row in last.itertuples():
+        name = html.escape(row.run)
+        page = folder / row.run / "train.html"
+        rows.append(
+            {
+                "run": f'<a href="{name}/train.html">{name}</a>' if page.exists() else name,
+                "step": row.step, "samples": row.samples_seen, "parallel": f"{row.loss_parallel:.3f}",
+                "autoregressive": f"{row.loss_autoregressive:.3f}", "visual tokens": row.visual_tokens,
+                "parameters": f"{row.params_total / 1e6:.1f} M", "training FLOPs": f"{row.flops:.2e}",
+                "minutes": f"{row.seconds / 60:.1f}", "memory": f"{row.peak_memory_bytes / 1e9:.1f} GB",
+                "weights": html.escape(row.weights),
+            }
+        )  # fmt: skip
+    curves = study_curves(study.evaluations).to_html(full_html=False, include_plotlyjs="cdn")
+    page = _PAGE.format(title=html.escape(folder.name), table=pd.DataFrame(rows).to_html(index=False, escape=False), curves=curves)
+    return write_text(folder / "index.html", page)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 15px sans-serif; margin: 2em auto; max-width: 1300px }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: 0.3em 0.7em; border: 0; border-bottom: 1px solid #ddd; text-align: right }}
+th:first-child, td:first-child, th:last-child, td:last-child {{ text-align: left }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Losses are nats per text token on validation clips, at each run's last evaluation.</p>
+{table}
+{curves}
+</body>
+</html>
+"""

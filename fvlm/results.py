@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 
@@ -94,11 +95,50 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder.absolute())
 
 
+class Study(NamedTuple):
+    """What the runs of a study found, as two DataFrames: a row per evaluation, and a row per validation sample at each
+    run's last evaluation. Both begin with `run` (folder name), `cell`, `seed`, `pair`, `llm`, `vision`, `frames`, `arch`,
+    `task`."""
+
+    evaluations: "pandas.DataFrame"  # noqa: F821
+    samples: "pandas.DataFrame"  # noqa: F821
+
+
+def load_study(folder: str | Path, unfinished: bool = False) -> Study:
+    """All finished runs of a study's folder, also while its grid runs; `unfinished`: the others too, as far as they are.
+
+    A run counts as finished once its last evaluation is there, its model need not be. ConfigError if there is no run."""
+    import pandas as pd
+
+    evaluations, samples = [], []
+    for path in sorted(Path(folder).glob("*/config.json")):
+        run = load_run(path.parent)
+        config = run.config
+        if not (run.folder / "samples.parquet").exists():
+            continue
+        table = run.evaluations
+        if not unfinished and table["step"].iloc[-1] < config.steps:
+            continue
+        pair = config.cell.partition("_")[0]
+        names = dict(run=run.folder.name, cell=config.cell, seed=config.seed, pair=pair, llm=config.llm, vision=config.vision,
+                     frames=config.frames, arch=config.arch, task=config.task)  # fmt: skip
+        for rows, found in ((evaluations, table), (samples, run.samples)):
+            rows.append(pd.DataFrame(names, index=found.index).join(found.drop(columns=["cell", "seed"])))
+    if not evaluations:
+        raise ConfigError(f"{folder}: no {'run' if unfinished else 'finished run'} here")
+    return Study(pd.concat(evaluations, ignore_index=True), pd.concat(samples, ignore_index=True))
+
+
 def write_json(path: Path, content):
     """Write a file so that nobody ever reads half of it."""
+    write_text(path, json.dumps(content, indent=1))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file so that nobody ever reads half of it."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1))
-    scratch.replace(path)
+    scratch.write_text(text)
+    return scratch.replace(path)
 
 
 def write_table(path: Path, rows: list[dict]):

@@ -19,6 +19,7 @@ from fvlm.gaze_plots import FIXATION, gaze_picture, outline, over_frame, png_uri
 from fvlm.models import StaticVLM
 from fvlm.models.base import MODES
 from fvlm.plots import COLOURS, LAYOUT, training_curve
+from fvlm.report import clock
 from fvlm.results import Run
 
 KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
@@ -43,7 +44,7 @@ class LiveCurve:
     def _draw(self, progress, last):
         from IPython.display import display
 
-        left = "done" if last else f"{_clock(progress.seconds_left)} left"
+        left = "done" if last else f"{clock(progress.seconds_left)} left"
         title = (
             f"{self.config.cell}: step {progress.step} of {progress.steps}, loss {progress.loss:.3f}, "
             f"{progress.samples_per_second:.1f} samples/s, {left}"
@@ -54,12 +55,6 @@ class LiveCurve:
         else:
             self._handle.update(figure)
         self._drawn = time.monotonic()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 # ── The explorer ─────────────────────────────────────────────────────────────────────────────────

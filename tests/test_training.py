@@ -17,7 +17,6 @@ from fvlm import ConfigError, build_model, load_run, train
 from fvlm.data import Collator, open_dataset, training_batches, validation_batches
 from fvlm.memory import MicroBatch, OutOfMemory, find_micro_batch
 from fvlm.training import TrainingError, accumulate_gradient, make_optimizer, schedule
-from fvlm.training import TrainingState as State
 from fvlm.weights import load_tokenizer
 
 SHORT = dict(steps=4, eval_every=2, eval_samples=4, effective_batch=4, learning_rate=1e-3)
@@ -71,7 +70,7 @@ def test_decay_touches_matrices_only_and_the_connector_has_its_own_rate():
     model = build_model(config, pretrained=False)
     names = {id(p): n for n, p in model.named_parameters()}
     seen = set()
-    for group in make_optimizer(model, config, State()).param_groups:
+    for group in make_optimizer(model, config).param_groups:
         for p in group["params"]:
             name = names[id(p)]
             seen.add(name)
@@ -226,7 +225,7 @@ def test_two_processes_never_train_one_run_at_once(tmp_path):
 
 
 def test_a_configured_micro_batch_is_taken_as_it_is():
-    assert find_micro_batch(None, tiny(micro_batch=5, effective_batch=16), []) == MicroBatch(5, False)
+    assert find_micro_batch(None, tiny(micro_batch=5), 16, []) == MicroBatch(5, False)
 
 
 def test_memory_that_runs_out_halves_then_recomputes_then_says_so():
@@ -253,7 +252,7 @@ def attempt(size, checkpointing):
 for free in (10_000, 200, 100, 45, 1):
     memory.available_memory = lambda device: free * 2**20
     try:
-        micro = memory.find_micro_batch(attempt, tiny(effective_batch=16), [])
+        micro = memory.find_micro_batch(attempt, tiny(), 16, [])
         print(micro.size, micro.checkpointing)
     except memory.OutOfMemory:
         print("does not fit")
@@ -265,11 +264,11 @@ def test_running_out_of_memory_in_mid_training_changes_no_result(tmp_path, finis
     """The allocator's own error, from asking for more than there is while the micro-batch is above two."""
     sizes = []
 
-    def greedy(model, batch, config, size):
+    def greedy(model, batch, config, size, processes):
         sizes.append(size)
         if size > 2:
             torch.empty(1 << 48)
-        return accumulate_gradient(model, batch, config, size)
+        return accumulate_gradient(model, batch, config, size, processes)
 
     monkeypatch.setattr("fvlm.training.accumulate_gradient", greedy)
     run = train(tiny(out=str(tmp_path), micro_batch=4, **SHORT))

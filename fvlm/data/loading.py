@@ -36,11 +36,17 @@ def training_batches(config: RunConfig, collator: Collator, start_step: int = 0,
     return iter(_loader(dataset, steps, collator, config))
 
 
-def validation_batches(config: RunConfig, collator: Collator, batch_size: int) -> Iterator[Batch]:
-    """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every evaluation."""
+def validation_batches(config: RunConfig, collator: Collator, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every evaluation.
+
+    With several processes (`world`) each gets every `world`-th batch, and as many as the others: the first ones again
+    where they do not come out even."""
     dataset = open_dataset(config, "validation")
     items = range(min(config.eval_samples, len(dataset)) if hasattr(dataset, "__len__") else config.eval_samples)
-    return iter(_loader(dataset, [items[i : i + batch_size] for i in range(0, len(items), batch_size)], collator, config))
+    batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+    while len(batches) % world:
+        batches.append(batches[0])
+    return iter(_loader(dataset, batches[rank::world], collator, config))
 
 
 def _loader(dataset, batches: list[range], collator, config) -> DataLoader:
