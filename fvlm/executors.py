@@ -336,12 +336,12 @@ def run_here(job: dict):
 
 
 def pack(folder: Path) -> bytes:
-    """A folder's files as one zip archive, without checkpoints."""
+    """A folder's files as one zip archive, without checkpoints and locks."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and path.suffix != ".lock" and "checkpoint" not in name.parts:
+            if path.is_file() and not path.name.endswith(".lock") and "checkpoint" not in name.parts:
                 archive.write(path, name)
     return buffer.getvalue()
 

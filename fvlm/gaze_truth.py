@@ -29,9 +29,9 @@ def gaze_truth(
 ) -> list[dict]:
     """Scores of a run's gaze on its first validation clips that have a target: a row per clip and question.
 
-    Columns: run, clip_id, kind, objects (how many there are), asked, and SCORES. asked = "own": the clip's question, scored on its target. asked =
-    "other": a question of the same kind about another object, but scored on the same target as before; a gaze that
-    follows the question leaves it. A run that was not asked (captions) has "caption" rows alone.
+    Columns: run, clip_id, kind, objects (how many there are), asked, and SCORES. asked = "own": the clip's question, scored
+    on its target. asked = "other": a question of the same kind about another object, but scored on the same target as
+    before; a gaze that follows the question leaves it. A run that was not asked (captions) has "caption" rows alone.
     ConfigError if the run was not made with `shapes`."""
     world = _world(run)
     task, rows = run.config.task, []

@@ -183,7 +183,7 @@ def device_memory(device: str) -> int:
 
 # ── Before a run: what it will take ──────────────────────────────────────────────────────────────
 
-PROCESS_BYTES = 900 << 20  # a CPU process with torch, transformers and a notebook's kernel, before any model
+PROCESS_BYTES = 550_000_000  # a CPU process with torch and transformers before any model; in a notebook a little more
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,10 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
             p.grad = torch.zeros_like(p) if p.requires_grad and micro.size < config.effective_batch // config.processes else None
         model.set_gradient_checkpointing(micro.checkpointing)
         inputs = _made_up_batch(config, micro.size)
-        with _Live() as training, _autocast_like(config):
-            model.train()(**inputs).loss.backward()
+        with _Live() as training:
+            with _autocast_like(config):
+                loss = model.train()(**inputs).loss
+            loss.backward()
         inputs = _made_up_batch(config, min(16, 2 * micro.size))
         with _Live() as evaluation, _autocast_like(config), torch.no_grad():
             frames = model.eval().encode(inputs.pop("frames"))

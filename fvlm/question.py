@@ -1,8 +1,9 @@
 """Does a query that a question steers beat one that it cannot? `python -m fvlm.question` trains and scores both.
 
-Clips of two frames with one to five shapes, some small, some of which come in late or pass behind a pillar; "Which
-shape is red?" is asked before the first frame. Only clips with three or more shapes are scored. One visual token per frame cannot hold every object's shape; the
-foveated model may look at the one that is asked about, its static control looks everywhere with the same query.
+Clips of two frames with one to five shapes, some small, some of which come in late or pass behind a pillar; "Which shape
+is red?" is asked before the first frame. Only clips with three or more shapes are scored. One visual token per frame
+cannot hold every object's shape; the foveated model may look at the one that is asked about, its static control looks
+everywhere with the same query.
 
 What mattered, each tried on one seed with an easier or equal world (frozen eye, batches of 32 clips):
 - Steering must be strong at the start. After 600 steps at 1e-3 on three large shapes, a state that moves a query by a tenth

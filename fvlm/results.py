@@ -98,7 +98,7 @@ def load_run(folder: str | Path) -> Run:
 class Study(NamedTuple):
     """What the runs of a study found, as two DataFrames: a row per evaluation, and a row per validation sample at each
     run's last evaluation. Both begin with `run` (folder name), `cell`, `seed`, `pair`, `llm`, `vision`, `frames`, `arch`,
-    `task`."""
+    `task`, `schedule`."""
 
     evaluations: "pandas.DataFrame"  # noqa: F821
     samples: "pandas.DataFrame"  # noqa: F821
@@ -121,7 +121,7 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
             continue
         pair = config.cell.partition("_")[0]
         names = dict(run=run.folder.name, cell=config.cell, seed=config.seed, pair=pair, llm=config.llm, vision=config.vision,
-                     frames=config.frames, arch=config.arch, task=config.task)  # fmt: skip
+                     frames=config.frames, arch=config.arch, task=config.task, schedule=config.schedule)  # fmt: skip
         for rows, found in ((evaluations, table), (samples, run.samples)):
             rows.append(pd.DataFrame(names, index=found.index).join(found.drop(columns=["cell", "seed"])))
     if not evaluations:

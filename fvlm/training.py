@@ -5,8 +5,8 @@ again ends with the same weights, bit for bit, as one that was not.
 """
 
 import contextlib
-import json
 import functools
+import json
 import math
 import os
 import shutil
@@ -299,8 +299,8 @@ def choose_micro_batch(model, batch: Batch, config: RunConfig, processes: Proces
         model.set_gradient_checkpointing(checkpointing)
         try:
             with autocast(config):
-                part = batch.split(size)[0].inputs(processes.device(config))
-                model(**part).loss.backward()
+                loss = model(**batch.split(size)[0].inputs(processes.device(config))).loss
+            loss.backward()
         finally:
             model.zero_grad(set_to_none=True)
 

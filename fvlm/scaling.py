@@ -1,0 +1,419 @@
+"""Scaling: from result rows to claims with error bars. Fits, and gaps between architectures.
+
+N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
+G runs, n points, p fitted parameters, b bootstrap draws.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from fvlm.config import REPOSITORY, ConfigError
+from fvlm.results import Study, load_study  # noqa: F401, part of what this module offers
+
+HUBER = 1e-3  # log-loss residual from which errors count linearly, as in Hoffmann et al. 2022
+STEEPEST = 3.0  # an exponent above this is no power law but a step
+DEGENERATE = 0.05  # share of bootstrap refits that may run away before a fit counts as not identified
+
+
+# ── Power laws ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Fit:
+    """A fitted scaling law. Parameters are attributes (`fit.alpha`), NaN where the data do not identify them.
+
+    r2: share of the log loss's variance explained. residuals (n,): log loss observed minus fitted. identified: whether
+    the design and the data pin the parameters down; if not, `reason` says why and every parameter is NaN. draws (b, p):
+    the parameters' bootstrap refits. disagreement: largest difference in fitted loss, relative, between L-BFGS's solution
+    and variable projection's."""
+
+    values: dict[str, float]
+    r2: float
+    residuals: np.ndarray
+    identified: bool
+    reason: str
+    draws: np.ndarray
+    disagreement: float
+    runs: int
+    points: int
+    _axes: int = field(default=1, repr=False)
+
+    def __getattr__(self, name):
+        values = self.__dict__.get("values", {})
+        if name not in values:
+            raise AttributeError(name)
+        return values[name] if self.identified else float("nan")
+
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Bootstrap percentile interval of a parameter, resampling runs; NaN where it is not identified.
+
+        ValueError for a name that is none, or if the fit was made without bootstrap."""
+        if name not in self.values:
+            raise ValueError(f"{name!r}: parameters are {', '.join(self.values)}")
+        if not self.identified:
+            return float("nan"), float("nan")
+        if not len(self.draws):
+            raise ValueError("fitted with bootstrap=0: there is no interval")
+        column = self.draws[:, list(self.values).index(name)]
+        low, high = np.nanpercentile(column, [50 * (1 - level), 50 * (1 + level)])
+        return float(low), float(high)
+
+    def predict(self, *x) -> np.ndarray:
+        """The fitted loss at one value or array per axis, also where the parameters alone are not identified."""
+        floor, *rest = self.values.values()
+        half = len(rest) // 2
+        return floor + sum(a * np.asarray(v, float) ** -alpha for v, a, alpha in zip(x, rest[:half], rest[half:], strict=True))
+
+    def band(self, *x, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Bootstrap percentile interval of the fitted loss at each point."""
+        k = (self.draws.shape[1] - 1) // 2
+        terms = [
+            self.draws[:, 1 + i, None] * np.asarray(v, float)[None] ** -self.draws[:, 1 + k + i, None] for i, v in enumerate(x)
+        ]
+        low, high = np.nanpercentile(self.draws[:, :1] + sum(terms), [50 * (1 - level), 50 * (1 + level)], axis=0)
+        return low, high
+
+
+def fit_power_law(c, loss, runs=None, bootstrap: int = 1000) -> Fit:
+    """L = A C^-alpha + floor: `.A .alpha .floor`. c, loss: (n,) arrays.
+
+    runs: (n,) labels of the run each point belongs to, resampled together; by default every point is a run of its own.
+    Huber loss on the log, L-BFGS from a grid of starts. ValueError on values that are not positive and finite."""
+    return _fit([c], loss, ["floor", "A", "alpha"], runs, bootstrap)
+
+
+def fit_parametric(n, d, loss, tokens=None, runs=None, bootstrap: int = 0) -> Fit:
+    """L = E + A / N^alpha + B / D^beta: `.E .A .B .alpha .beta` (Hoffmann et al. 2022, approach 3).
+
+    n, d, loss: (m,) arrays. With `tokens` (m,) a third axis, visual tokens: + G / V^gamma. Huber loss on the log,
+    summed; L-BFGS with an analytic gradient from a grid of starts, checked by variable projection. `runs` and errors as
+    `fit_power_law`."""
+    if tokens is None:
+        return _fit([n, d], loss, ["E", "A", "B", "alpha", "beta"], runs, bootstrap)
+    return _fit([n, d, tokens], loss, ["E", "A", "B", "G", "alpha", "beta", "gamma"], runs, bootstrap)
+
+
+def _fit(axes, loss, names, runs, bootstrap) -> Fit:
+    x = np.stack([np.asarray(axis, float).ravel() for axis in axes], axis=1)  # (n, k)
+    y = np.asarray(loss, float).ravel()
+    if x.shape[0] != y.size:
+        raise ValueError(f"{x.shape[0]} points and {y.size} losses")
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all() and (y > 0).all()):
+        raise ValueError("sizes and losses must be positive and finite")
+    labels = np.arange(y.size) if runs is None else pd.factorize(np.asarray(runs))[0]
+    count = int(labels.max()) + 1
+    centre = np.exp(np.log(x).mean(0))  # fits are made in units in which every axis is around 1
+    logx, logy = np.log(x / centre), np.log(y)
+    k = x.shape[1]
+    reason = _design_fault(x, names, count)
+    if reason:
+        return Fit(dict.fromkeys(names, np.nan), np.nan, np.full(y.size, np.nan), False, reason, np.empty((0, len(names))), np.nan,
+                   count, y.size, k)  # fmt: skip
+    theta = _best(logx, logy)
+    projected = _projected(logx, logy, theta)
+    residuals = logy - _log_model(theta, logx)[0]
+    disagreement = float(np.abs(np.expm1(_log_model(projected, logx)[0] - _log_model(theta, logx)[0])).max())
+    draws = np.empty((0, len(names)))
+    if bootstrap:
+        weights = _resampled(count, bootstrap)[:, labels]
+        thetas = _refit(np.tile(theta, (bootstrap, 1)), logx, logy, weights)
+        reason = _runaway(thetas, k)
+        draws = _natural(thetas, centre)
+    reason = reason or _runaway(theta[None], k)
+    values = dict(zip(names, map(float, _natural(theta[None], centre)[0])))
+    r2 = float(1 - (residuals**2).sum() / ((logy - logy.mean()) ** 2).sum())
+    return Fit(values, r2, residuals, not reason, reason, draws, disagreement, count, y.size, k)
+
+
+def _design_fault(x, names, runs) -> str:
+    """Why no data at these points could identify the parameters; "" if they could."""
+    k = x.shape[1]
+    for axis, exponent in zip(x.T, names[1 + k :]):
+        distinct = len(np.unique(np.round(np.log(axis), 6)))
+        if distinct < 3:
+            return f"{exponent} needs three different values on its axis, here are {distinct}"
+    if len(x) <= len(names):
+        return f"{len(x)} points for {len(names)} parameters"
+    if k > 1 and np.linalg.matrix_rank(np.c_[np.ones(len(x)), np.log(x)], tol=1e-6 * len(x)) <= k:
+        return "the axes grow together: their effects can't be told apart"
+    return ""
+
+
+def _runaway(thetas, k) -> str:
+    """Whether too many solutions (b, p) ran off to where a term is no power law, as a reason; "" if not."""
+    exponents, scales = thetas[:, 1 + k :], thetas[:, 1 : 1 + k]
+    bad = (
+        (exponents < 0.01).any(1)
+        | (exponents > STEEPEST).any(1)
+        | (thetas[:, 0] < scales.max(1) - 12)
+        | ~np.isfinite(thetas).all(1)
+    )
+    if bad.mean() <= DEGENERATE:
+        return ""
+    return f"{bad.mean():.0%} of the fits run off to an exponent of 0 or above {STEEPEST:g}, or to no floor"
+
+
+def _log_model(theta, logx):
+    """log L (..., n) and its gradient (..., n, p) at parameters (..., p): log floor, log scales, exponents."""
+    k = logx.shape[1]
+    terms = np.concatenate(
+        [np.broadcast_to(theta[..., None, :1], (*theta.shape[:-1], len(logx), 1)),
+         theta[..., None, 1 : 1 + k] - theta[..., None, 1 + k :] * logx], axis=-1,
+    )  # fmt: skip
+    top = terms.max(-1, keepdims=True)
+    shares = np.exp(terms - top)  # (..., n, 1 + k)
+    total = shares.sum(-1, keepdims=True)
+    shares /= total
+    return (top + np.log(total))[..., 0], np.concatenate([shares, -shares[..., 1:] * logx], axis=-1)
+
+
+def _huber(residuals):
+    size = np.abs(residuals)
+    return np.where(size <= HUBER, 0.5 * residuals**2, HUBER * (size - 0.5 * HUBER))
+
+
+def _best(logx, logy, starts: int = 24):
+    """The best solution of L-BFGS from the most promising points of a grid."""
+    from scipy.optimize import minimize
+
+    k = logx.shape[1]
+    floors = np.log(np.exp(logy.min()) * np.array([0.3, 0.6, 0.8, 0.95]))
+    scales = np.log(np.exp(logy.mean()) * np.array([0.03, 0.1, 0.3, 0.6]))
+    grid = np.array(list(itertools.product(floors, *[scales] * k, *[(0.1, 0.25, 0.5, 1.0)] * k)))
+
+    def objective(theta):
+        predicted, gradient = _log_model(theta, logx)
+        residuals = logy - predicted
+        return _huber(residuals).sum(), -(np.clip(residuals, -HUBER, HUBER) @ gradient)
+
+    costs = np.concatenate([_huber(logy - _log_model(part, logx)[0]).sum(1) for part in np.array_split(grid, -(-len(grid) // 512))])
+    found = [minimize(objective, grid[i], jac=True, method="L-BFGS-B") for i in np.argsort(costs)[:starts]]
+    best = min(found, key=lambda result: result.fun).x
+    return _refit(best[None], logx, logy, np.ones((1, len(logy))), iterations=200)[0]
+
+
+def _projected(logx, logy, theta):
+    """The same optimum another way: for given exponents floor and scales follow by non-negative least squares, so only the
+    exponents are searched (Nelder-Mead), with the Huber weights of the first solution."""
+    from scipy.optimize import minimize, nnls
+
+    k = logx.shape[1]
+    residuals = np.abs(logy - _log_model(theta, logx)[0])
+    weights = np.sqrt(np.minimum(1, HUBER / np.maximum(residuals, 1e-12))) / np.exp(logy)
+
+    def solve(exponents):
+        columns = np.c_[np.ones(len(logy)), np.exp(-exponents * logx)] * weights[:, None]
+        return nnls(columns, np.exp(logy) * weights)
+
+    found = minimize(
+        lambda e: solve(e)[1], theta[1 + k :], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-12, maxiter=4000)
+    )
+    linear = np.maximum(solve(found.x)[0], 1e-12)
+    return np.concatenate([np.log(linear), found.x])
+
+
+def _refit(thetas, logx, logy, weights, iterations: int = 50):
+    """Levenberg-Marquardt on the Huber loss for many sets of weights at once: starts (b, p), weights (b, n), logy (n,) or
+    (b, n)."""
+    b, p = thetas.shape
+    predicted, gradient = _log_model(thetas, logx)
+    cost = (weights * _huber(logy - predicted)).sum(1)
+    damping = np.full(b, 1e-3)
+    for _ in range(iterations):
+        residuals = logy - predicted
+        w = weights * np.minimum(1, HUBER / np.maximum(np.abs(residuals), 1e-300))
+        slope = np.einsum("bnp,bn->bp", gradient, w * residuals)
+        curvature = np.einsum("bnp,bnq->bpq", gradient * w[..., None], gradient)
+        diagonal = np.einsum("bpp->bp", curvature)
+        damped = curvature + np.eye(p) * (damping[:, None] * diagonal + 1e-12)[:, None, :]
+        trial = thetas + np.clip(np.linalg.solve(damped, slope[..., None])[..., 0], -1, 1)
+        trial_predicted, trial_gradient = _log_model(trial, logx)
+        trial_cost = (weights * _huber(logy - trial_predicted)).sum(1)
+        better = trial_cost < cost
+        converged = better & (cost - trial_cost < 1e-10 * cost)
+        thetas = np.where(better[:, None], trial, thetas)
+        predicted = np.where(better[:, None], trial_predicted, predicted)
+        gradient = np.where(better[:, None, None], trial_gradient, gradient)
+        cost = np.where(better, trial_cost, cost)
+        damping = np.where(better, np.maximum(damping / 5, 1e-9), np.minimum(damping * 5, 1e9))
+        if converged.all():
+            break
+    return thetas
+
+
+def _resampled(count: int, draws: int, seed: int = 0) -> np.ndarray:
+    """How often each of `count` units is in each of `draws` resamples (draws, count)."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+
+
+def _natural(thetas, centre):
+    """Solutions (b, p) in the data's own units: floor, scales, exponents."""
+    k = len(centre)
+    exponents = thetas[:, 1 + k :]
+    with np.errstate(over="ignore"):
+        return np.concatenate([np.exp(thetas[:, :1]), np.exp(thetas[:, 1 : 1 + k] + exponents * np.log(centre)), exponents], axis=1)
+
+
+def fit_points(evaluations: pd.DataFrame, every: bool = False, mid_schedule: bool = False) -> pd.DataFrame:
+    """The rows of `load_study(...).evaluations` that a law may be fitted to: each run's last, or `every` evaluation.
+
+    Before the end of a decaying schedule a loss is higher than that of a run which had ended there, so such rows are
+    refused with a ConfigError unless `mid_schedule` asks for them; under a constant rate they are runs of their own length."""
+    if not every:
+        return evaluations.loc[evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
+    decaying = sorted(set(evaluations.loc[evaluations["schedule"] != "constant", "schedule"]))
+    if decaying and not mid_schedule:
+        raise ConfigError(
+            f"evaluations in the middle of a decaying schedule ({', '.join(decaying)}) are no points of a scaling law: "
+            "use each run's last one (every=False), or say mid_schedule=True"
+        )
+    return evaluations.reset_index(drop=True)
+
+
+def iso_flop_optima(c, n, loss, budgets) -> pd.DataFrame:
+    """The best size at each compute budget: a parabola in log N through the sizes' losses at that budget.
+
+    c, n, loss: (m,) arrays, several points per size; each size's loss at a budget is interpolated in log C, never
+    extrapolated. A row per budget: `flops, params, loss, sizes, identified`; params and loss are NaN, and identified
+    False, where fewer than three sizes reach the budget or the parabola's bottom is not among them."""
+    table = pd.DataFrame(dict(c=np.log(np.asarray(c, float)), n=np.log(np.asarray(n, float)), loss=np.asarray(loss, float)))
+    rows = []
+    for budget in budgets:
+        sizes = []
+        for size, curve in table.sort_values("c").groupby("n"):
+            if curve["c"].iloc[0] - 1e-9 <= np.log(budget) <= curve["c"].iloc[-1] + 1e-9:
+                sizes.append((size, np.interp(np.log(budget), curve["c"], curve["loss"])))
+        row = dict(flops=float(budget), params=np.nan, loss=np.nan, sizes=len(sizes), identified=False)
+        if len(sizes) >= 3:
+            x, y = np.array(sizes).T
+            a, b, c0 = np.polyfit(x - x.mean(), y, 2)
+            bottom = -b / (2 * a) if a > 0 else np.nan
+            if a > 0 and x.min() <= bottom + x.mean() <= x.max():
+                row |= dict(params=float(np.exp(bottom + x.mean())), loss=float(c0 - b * b / (4 * a)), identified=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# ── Gaps between two architectures ───────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's.
+
+    `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of no gap.
+    With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is not in them."""
+
+    nats: float
+    percent: float
+    interval: tuple[float, float]
+    percent_interval: tuple[float, float]
+    p: float
+    seeds: int
+    samples: int
+    draws: np.ndarray = field(repr=False)  # (b,) nats
+
+
+def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000) -> Gap:
+    """The gap between two architectures from their samples (`load_study(...).samples`, one cell each).
+
+    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too narrow:
+    the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite). ConfigError unless both have the same seeds
+    and samples, each once."""
+    from scipy.stats import t as student
+
+    tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]
+    if not tables[0].index.equals(tables[1].index) or not tables[0].columns.equals(tables[1].columns):
+        raise ConfigError("a paired gap needs the same seeds and validation samples on both sides: compare one cell with another")
+    a, b = (table.to_numpy() for table in tables)  # (S, R)
+    weights = samples_a.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[tables[0].columns].to_numpy(float)
+    S, R = a.shape
+    difference, level = a - b, float((b * weights).sum() / weights.sum() / S)
+    nats = float((difference @ weights).mean() / weights.sum())
+    by_seed = difference @ weights / weights.sum()  # (S,)
+    rng = np.random.default_rng(0)
+    clips = rng.multinomial(R, np.full(R, 1 / R), size=bootstrap) * weights  # (b, R)
+    deviations = clips @ difference.mean(0) / clips.sum(1) - nats
+    if S > 1:
+        from_clips, from_seeds = deviations.var(), by_seed.var(ddof=1) / S
+        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(S / (S - 1))
+        freedom = (from_clips + from_seeds) ** 2 / max(from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300)
+        deviations *= student.ppf(0.975, freedom) / student.ppf(0.975, 1e6)
+    draws = nats + deviations
+    low, high = np.percentile(draws, [2.5, 97.5])
+    p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
+    percent = 100 / level
+    return Gap(nats, nats * percent, (float(low), float(high)), (float(low * percent), float(high * percent)), p, S, R, draws)
+
+
+def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
+    if samples.duplicated(["seed", "clip_id"]).any():
+        raise ConfigError("samples of several runs with the same seed: choose one cell on each side")
+    return samples.pivot(index="seed", columns="clip_id", values=loss)
+
+
+def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
+    """The gap in percent, corrected for the opponent's being larger: each architecture's own loss-against-parameters curve
+    is read at the other's size.
+
+    n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at least two.
+    interpolation: "linear" or "log" in parameters. A row per foveated size: `params`, `raw_percent` (foveated over baseline
+    as they are), `via_baseline_percent` (over the baseline's curve at the foveated size), `via_foveated_percent` (foveated
+    curve at the baseline's size, over the baseline), `corrected_percent`, their mean, `disagreement_percent` between them,
+    and `extrapolated`, with `via_baseline_extrapolated` and `via_foveated_extrapolated`: True where a curve was read
+    outside its points. ValueError on fewer than two sizes or an unknown interpolation."""
+    return _corrected(n_fov, loss_fov, n_bas, loss_bas, interpolation, "params")
+
+
+def flops_corrected_gap(c_fov, loss_fov, c_bas, loss_bas, interpolation: str = "log") -> pd.DataFrame:
+    """`parameter_corrected_gap` against training FLOPs: what the gap is at equal compute."""
+    return _corrected(c_fov, loss_fov, c_bas, loss_bas, interpolation, "flops")
+
+
+def _corrected(x_fov, loss_fov, x_bas, loss_bas, interpolation, name) -> pd.DataFrame:
+    x_fov, loss_fov, x_bas, loss_bas = (np.asarray(v, float).ravel() for v in (x_fov, loss_fov, x_bas, loss_bas))
+    if not len(x_fov) == len(loss_fov) == len(x_bas) == len(loss_bas) >= 2:
+        raise ValueError("a correction needs at least two sizes, and each of them in both architectures")
+    if interpolation not in ("linear", "log"):
+        raise ValueError(f"interpolation = {interpolation!r}: valid are linear, log")
+    scale = np.log if interpolation == "log" else np.asarray
+    rows = []
+    for xf, lf, xb, lb in zip(x_fov, loss_fov, x_bas, loss_bas):
+        at_fov, outside_bas = _read(scale(x_bas), loss_bas, scale(xf))
+        at_bas, outside_fov = _read(scale(x_fov), loss_fov, scale(xb))
+        raw, via_bas, via_fov = (100 * (ratio - 1) for ratio in (lf / lb, lf / at_fov, at_bas / lb))
+        rows.append(
+            {
+                name: xf, "raw_percent": raw, "via_baseline_percent": via_bas, "via_foveated_percent": via_fov,
+                "corrected_percent": (via_bas + via_fov) / 2, "disagreement_percent": abs(via_bas - via_fov),
+                "extrapolated": outside_bas or outside_fov, "via_baseline_extrapolated": outside_bas,
+                "via_foveated_extrapolated": outside_fov,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
+    """A curve through points, straight between neighbours and on beyond the outermost two; and whether `at` is beyond."""
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    i = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
+    return float(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])), bool(at < x[0] or at > x[-1])
+
+
+def earlier_study() -> pd.DataFrame:
+    """Final losses of the ten cells that the earlier study finished, as it published them: step 280, 4,480 samples, 50
+    validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they were made)."""
+    return pd.read_csv(REPOSITORY / "fvlm" / "data" / "earlier_study.csv", comment="#")
+
+
+def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames")) -> pd.DataFrame:
+    """Foveated and baseline rows of the same cell side by side: columns of both with `_fov` and `_bas`; rows without a
+    counterpart are left out."""
+    by = list(by)
+    halves = [table[table["arch"] == arch] for arch in ("foveated", "baseline")]
+    return halves[0].merge(halves[1], on=by, suffixes=("_fov", "_bas")).drop(columns=["arch_fov", "arch_bas"])
