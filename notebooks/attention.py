@@ -13,7 +13,7 @@
 # would the answer change if it looked elsewhere?* With one query per frame, its attention is the whole visual channel.
 # So these maps are no reconstruction: they are the weights inside the forward pass.
 #
-# The runs are those of `make question`: three or four shapes, "Which shape is red?" before the first frame; a
+# The runs are those of `make question`: one to five shapes, "Which shape is red?" before the first frame; a
 # foveated model, and a static control whose one query cannot be steered. Where they are not there, two quick runs stand
 # in, trained here in about a minute, which have learned nothing yet. Name your own with `-p runs FOLDER,FOLDER`.
 

@@ -8,6 +8,9 @@ import tomllib
 import yaml
 from conftest import REPOSITORY, tracked
 
+from fvlm import load_run
+from fvlm.question import CLIPS, config, results
+
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 README = (REPOSITORY / "README.md").read_text()
 
@@ -85,3 +88,19 @@ def test_the_readme_s_numbers_are_the_committed_results():
     assert max(final["fov"]) < min(final["bli"])
     budgets = {(r["step"].iloc[-1], r["samples_seen"].iloc[-1], r["dataset_fingerprint"].iloc[-1]) for r in runs.values()}
     assert len(runs) == 6 and len(budgets) == 1
+
+
+def test_a_question_steers_the_gaze_and_that_helps():
+    """Every seed of the foveated model beats every seed of its static control, in answer loss and in hits, intervals apart;
+    and its gaze leaves the target when something else is asked about."""
+    table = results().set_index("run")
+    rows = {arch: table.loc[[f"T2-T_2f_{arch}_seed{seed}" for seed in range(3)]] for arch in ("fov", "sta")}
+    for run, row in table.iterrows():
+        shown = [f"{row[n]:.3f} ({row[n + '_low']:.3f} to {row[n + '_high']:.3f})" for n in ("loss", "right", "hit", "hit_other")]
+        assert f"| `{run}` | {' | '.join(shown)} |" in README
+    assert rows["fov"]["loss_high"].max() < rows["sta"]["loss_low"].min()
+    assert rows["fov"]["hit_low"].min() > rows["sta"]["hit_high"].max()
+    assert rows["fov"]["hit_other_high"].max() < rows["fov"]["hit_low"].min()
+    runs = [load_run(REPOSITORY / "outputs/question" / run) for run in table.index]
+    assert len({(r.evaluations["samples_seen"].iloc[-1], r.evaluations["dataset_fingerprint"].iloc[-1]) for r in runs}) == 1
+    assert all(len(r.samples) == CLIPS and r.config.decisive() == config(r.config.arch, r.config.seed).decisive() for r in runs)
