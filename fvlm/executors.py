@@ -19,7 +19,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.config import REPOSITORY, ConfigError
 
 NOTEBOOK = REPOSITORY / "notebooks" / "train.ipynb"
 GRACE = 60  # seconds that a cell waits for an earlier process of its own to let go of its folder
@@ -30,14 +30,11 @@ class Job:
     """One cell as a process is told of it."""
 
     parameters: dict  # of train.ipynb, `study` and `out` among them
+    folder: str  # where its results go
     hang_minutes: float  # without a sign of life, before its kernel is ended
     cpus: int
     gpus: float
     memory: int  # bytes
-
-    @property
-    def config(self) -> RunConfig:
-        return RunConfig.from_dict(self.parameters)
 
 
 def record_path(folder: Path) -> Path:
@@ -69,7 +66,7 @@ def execute(job: Job) -> bool:
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
-    folder = job.config.folder
+    folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     record_path(folder).unlink(missing_ok=True)
     (folder / "train.html").unlink(missing_ok=True)
@@ -287,10 +284,11 @@ class Ray:
     def start(self, job: Job, log: Path):
         if self.jobs is not None and len(self._running) >= self.jobs:
             return None
-        token = job.config.folder.parent / ".grid" / "token"
+        folder = Path(job.folder)
+        token = folder.parent / ".grid" / "token"
         token.write_text(str(os.getpid()))
         wanted = dict(num_cpus=job.cpus, num_gpus=job.gpus, memory=job.memory, max_retries=3)
-        remote = self.ray.remote(run_on_node).options(name=job.config.folder.name, **wanted)
+        remote = self.ray.remote(run_on_node).options(name=folder.name, **wanted)
         reference = remote.remote(asdict(job), str(token), token.read_text())
         self._running[reference] = job
         return reference
@@ -305,7 +303,7 @@ class Ray:
             return f"Ray: {type(error).__name__}: {str(error).splitlines()[0]}"
         if results is not None:
             unpack(results, Path(job.parameters["out"]))
-        return "" if read_record(job.config.folder) is None else "failed"
+        return "" if read_record(Path(job.folder)) is None else "failed"
 
     def kill(self, reference):
         self.ray.cancel(reference, force=True)
@@ -325,7 +323,8 @@ def run_on_node(job: dict, token: str, expected: str) -> bytes | None:
     if shared:
         return run_here(job)
     with tempfile.TemporaryDirectory() as out:
-        job = job | dict(parameters=job["parameters"] | dict(out=out))
+        folder = Path(out) / job["parameters"]["study"] / Path(job["folder"]).name
+        job = job | dict(parameters=job["parameters"] | dict(out=out), folder=str(folder))
         start(Job(**job)).wait()
         return pack(Path(out))
 
@@ -388,7 +387,7 @@ class Slurm:
 
     def _submit(self, job: Job):
         self._executor.update_parameters(
-            name=job.config.folder.name, cpus_per_task=job.cpus, gpus_per_node=round(job.gpus + 0.499),
+            name=Path(job.folder).name, cpus_per_task=job.cpus, gpus_per_node=round(job.gpus + 0.499),
             mem_gb=-(-job.memory // 2**30), **self.settings,
         )  # fmt: skip
         return self._executor.submit(run_here, asdict(job))

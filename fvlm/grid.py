@@ -67,7 +67,8 @@ class Cell:
         if self.config.device.startswith("cuda"):
             share = memory / (HEADROOM * device_memory("cuda"))
             cpus, gpus = 1, min(1.0, max(share, 0.1)) if self.config.tiny else float(self.config.processes)
-        return Job(self.settings | ({"overwrite": True} if overwrite else {}), hang_minutes, cpus, gpus, memory)
+        parameters = self.settings | ({"overwrite": True} if overwrite else {})
+        return Job(parameters, str(self.folder), hang_minutes, cpus, gpus, memory)
 
     def memory(self) -> int:
         """The peak its plan expects, in bytes, of all its processes on a CPU, of each on a GPU."""

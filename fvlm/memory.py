@@ -39,10 +39,11 @@ class MicroBatch:
             return MicroBatch(self.size // 2, self.checkpointing)
         if not self.checkpointing and config.gradient_checkpointing == "auto":
             return MicroBatch(1, True)
+        there = not config.device.startswith("cuda") or torch.cuda.is_available()  # one may plan for a card that is elsewhere
+        free = f" ({available_memory(config.device) / 2**30:.1f} GiB free)" if there else ""
         raise OutOfMemory(
-            f"{config.cell}: one clip of {config.frames} frames does not fit in the memory of {config.device} "
-            f"({available_memory(config.device) / 2**30:.1f} GiB free). What helps: fewer frames, a smaller model, "
-            f"freeze_llm or freeze_vision, or a card with more memory."
+            f"{config.cell}: one clip of {config.frames} frames does not fit in the memory of {config.device}{free}. What helps: "
+            "fewer frames, a smaller model, freeze_llm or freeze_vision, several processes with fsdp, or a card with more memory."
         ) from error
 
 
@@ -202,12 +203,28 @@ class MemoryPlan:
         return self.parameters + self.gradients + self.moments + self.activations + self.process
 
 
-@functools.lru_cache(maxsize=256)
 def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
     """The peak of one process of a run at a micro-batch: forward and backward pass traced on tensors without content.
 
     With FSDP parameters, gradients and moments are shared out, but for what is gathered for a moment (one LLM layer and
     all that is not one)."""
+    accumulates = micro.size < config.effective_batch // config.processes
+    sizes, layers, activations = _traced(dataclasses.replace(config, processes=1, fsdp=False), micro, accumulates)
+    parameters = sum(size for _, size, _ in sizes)
+    trained = sum(size for _, size, trains in sizes if trains)
+    if not accumulates:  # gradients were counted as they came up
+        activations = max(activations - trained, 0)
+    if config.fsdp:
+        gathered = sum(size for name, size, _ in sizes if ".layers." not in name) + parameters // layers
+        parameters, trained, activations = parameters // config.processes, trained // config.processes, activations + gathered
+    process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
+    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced(config: RunConfig, micro: MicroBatch, accumulates: bool) -> tuple[list[tuple[str, int, bool]], int, int]:
+    """Name, bytes and trainability of each parameter, the LLM's layers, and the most bytes that a step or an evaluation
+    makes besides them; gradients of earlier micro-batches are taken as there if the step `accumulates`."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from fvlm.models import build_model
@@ -216,8 +233,8 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
         model = build_model(config, pretrained=False)
     with FakeTensorMode():
         _make_fake(model)
-        for p in model.parameters():  # earlier micro-batches of the same step have left theirs
-            p.grad = torch.zeros_like(p) if p.requires_grad and micro.size < config.effective_batch // config.processes else None
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if p.requires_grad and accumulates else None
         model.set_gradient_checkpointing(micro.checkpointing)
         inputs = _made_up_batch(config, micro.size)
         with _Live() as training:
@@ -229,18 +246,7 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
             frames = model.eval().encode(inputs.pop("frames"))
             model(frames, **inputs, mode="parallel")
     sizes = [(name, p.numel() * p.element_size(), p.requires_grad) for name, p in model.named_parameters()]
-    parameters = sum(size for _, size, _ in sizes)
-    trained = sum(size for _, size, trains in sizes if trains)
-    activations = max(training.peak, evaluation.peak)
-    if micro.size >= config.effective_batch // config.processes:  # gradients were counted as they came up
-        activations = max(activations - trained, 0)
-    if config.fsdp:
-        gathered = (
-            sum(size for name, size, _ in sizes if ".layers." not in name) + parameters // model.config.llm_config.num_hidden_layers
-        )
-        parameters, trained, activations = parameters // config.processes, trained // config.processes, activations + gathered
-    process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
-    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+    return sizes, model.config.llm_config.num_hidden_layers, max(training.peak, evaluation.peak)
 
 
 def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
@@ -264,7 +270,7 @@ def what_would_fit(config: RunConfig, available: int) -> list[str]:
     state = least.parameters + least.gradients + least.moments
     advice = [f"needs {least.peak / HEADROOM / 1e9:.0f} GB ({state / 1e9:.1f} GB of it weights, gradients and moments)"]
     if least.peak <= HEADROOM * 80e9 and available < 80e9:
-        advice.append(f"a card of 80 GB (micro-batch {planned_micro_batch(config, int(80e9)).size})")
+        advice.append("a card of 80 GB")
     for processes in (2, 4, 8):
         shared = dataclasses.replace(config, processes=processes, fsdp=True)
         if config.effective_batch % processes == 0 and plan_memory(shared, MicroBatch(1, True)).peak <= HEADROOM * available:

@@ -321,9 +321,9 @@ class Gap:
 def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000) -> Gap:
     """The gap between two architectures from their samples (`load_study(...).samples`, one cell each).
 
-    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too narrow:
-    the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite). ConfigError unless both have the same seeds
-    and samples, each once."""
+    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too
+    narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite).
+    ConfigError unless both have the same seeds and samples, each once."""
     from scipy.stats import t as student
 
     tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]

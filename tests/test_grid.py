@@ -165,12 +165,12 @@ def test_faults_of_some_cells_stop_no_others_and_a_retry_completes_all(tmp_path,
     (obstacle / "in_the_way").mkdir(parents=True)
     saboteur = Saboteur(study, {killed: signal.SIGKILL, hung: signal.SIGSTOP})
     saboteur.start()
-    done = run_grid(tmp_path, "--on", where, "--hang", 0.75, env=environment, check=1)
+    done = run_grid(tmp_path, "--on", where, "--hang", 0.5, env=environment, check=1)
     saboteur.over.set()
     assert not saboteur.todo, "both kernels were met"
     said = done.stdout
     assert f"{killed}: failed, killed: the kernel was killed" in said
-    assert f"{hung}: failed, hung: no sign of life for 0.75 min" in said
+    assert f"{hung}: failed, hung: no sign of life for 0.5 min" in said
     assert f"{raising}: failed, error: " in said and "evaluations.parquet" in said
     assert "3 failed" in said and "3 finished" in said
     assert set(load_study(study).evaluations["run"]) == {"T1-T_2f_avg_seed0", "T1-T_2f_bli_seed0", "T2-T_2f_fov_seed0"}
@@ -258,13 +258,12 @@ def test_two_grids_at_once_share_the_cells(undisturbed, tmp_path):
     assert losses(tmp_path / "smoke") == losses(undisturbed / "smoke")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_at_the_next_checkpoint(tmp_path, number):
+def test_ctrl_c_stops_at_the_next_checkpoint(tmp_path):
     only = ("--only", "T1-T_2f_bli*", "--set", "steps=400")
     grid = subprocess.Popen(command(tmp_path, *only), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     folder = tmp_path / "smoke" / "T1-T_2f_bli_seed0"
     wait_for(lambda: (folder / "evaluations.parquet").exists())
-    grid.send_signal(number)
+    grid.send_signal(signal.SIGINT)
     said = grid.communicate(timeout=120)[0]
     assert grid.returncode == 130 and "stopped; the same command goes on" in said
     (step,) = [int(p.name[5:]) for p in (folder / "checkpoint").glob("step-*")]
@@ -312,15 +311,15 @@ def test_packing_leaves_checkpoints_behind(tmp_path):
 
 
 class Pretend:
-    """An executor whose cells end as they are told: `outcomes` by attempt, "" for well."""
+    """An executor whose cells end as they are told: `outcomes` by attempt, "" for well, None while it goes on."""
 
     def __init__(self, outcomes, room=2):
-        self.outcomes, self.room, self.running, self.most, self.started = outcomes, room, [], 0, []
+        self.outcomes, self.room, self.running, self.most, self.started, self.killed = outcomes, room, [], 0, [], []
 
     def start(self, job, log):
         if len(self.running) >= self.room:
             return None
-        name = job.config.folder.name
+        name = Path(job.folder).name
         self.started.append(name)
         self.running.append(name)
         self.most = max(self.most, len(self.running))
@@ -328,17 +327,19 @@ class Pretend:
 
     def poll(self, handle):
         name, job = handle
-        self.running.remove(name)
         outcome = self.outcomes(name, self.started.count(name))
+        if outcome is None:
+            return None
+        self.running.remove(name)
         if outcome:
-            write_record(job.config.folder, "error", outcome)
+            write_record(Path(job.folder), "error", outcome)
         else:
-            record_path(job.config.folder).unlink(missing_ok=True)
+            record_path(Path(job.folder)).unlink(missing_ok=True)
             FINISHED_NOW.add(name)
         return outcome
 
     def kill(self, handle):
-        pass
+        self.killed.append(handle[0])
 
     def close(self):
         pass
@@ -367,6 +368,25 @@ def test_failed_cells_are_retried_as_often_as_asked(tmp_path, pretending):
     again = Pretend(lambda name, attempt: "")
     assert not GridRun(grid, again).run() and again.started == [], "what failed waits to be asked for"
     assert GridRun(grid, again, retry_failed=True).run() and again.started == ["T1-T_2f_bas_seed0"]
+
+
+def test_sigterm_asks_running_cells_to_stop_and_a_second_one_ends_them(tmp_path, pretending):
+    """A cell that is deaf to the first; nothing new is started after it."""
+    grid = read_grid(SMOKE, dict(out=str(tmp_path)))
+    asked = grid.cells[0].folder / "stop"
+    asked.parent.mkdir(parents=True)
+
+    def outcome(name, attempt):
+        if not asked.exists() or not deaf.killed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "ended" if deaf.killed else None
+
+    deaf = Pretend(outcome, room=1)
+    run = GridRun(grid, deaf)
+    assert not run.run()
+    assert deaf.started == deaf.killed == [grid.cells[0].name] and not asked.exists()
+    assert [line.state for line in run.lines] == ["stopped"] + [WAITING] * 5
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is the grid's only while it runs"
 
 
 def test_cells_run_in_order_of_priority(tmp_path, pretending):

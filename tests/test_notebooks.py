@@ -97,11 +97,11 @@ def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
     (notebooks / "out").mkdir(parents=True)
     shutil.copy(REPOSITORY / "notebooks/train.ipynb", notebooks)
     assert "notebooks/out/.gitkeep" in tracked(), "papermill does not create the folder"
-    typed = "train.ipynb out/S-S_8f_fov.ipynb -p llm 135m -p steps 4 -p eval_every 2 -p eval_samples 8"
+    typed = "train.ipynb out/S-S_8f_fov.ipynb -p llm 135m -p steps 2 -p eval_every 1 -p eval_samples 4 -p effective_batch 4"
     done = papermill(*typed.split(), "-p", "out", str(tmp_path), folder=notebooks)
     assert done.returncode == 0, done.stderr[-3000:]
     run = load_run(tmp_path / "runs" / "S-S_8f_fov_seed0")
-    assert run.finished and run.evaluations["step"].tolist() == [2, 4] and len(run.samples) == 8
+    assert run.finished and run.evaluations["step"].tolist() == [1, 2] and len(run.samples) == 4
     assert run.evaluations["params_total"].iloc[0] / 1e6 == pytest.approx(157.3, rel=1e-3)
     assert (run.evaluations["loss_parallel"] < 11).all()
     executed = nbformat.read(notebooks / "out/S-S_8f_fov.ipynb", as_version=4)
