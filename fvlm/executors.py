@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
+from fvlm.imports import import_jsonschema_quickly
 
 NOTEBOOK = REPOSITORY / "notebooks" / "train.ipynb"
 GRACE = 60  # seconds that a cell waits for an earlier process of its own to let go of its folder
@@ -62,6 +63,7 @@ def read_record(folder: Path) -> dict | None:
 
 def execute(job: Job) -> bool:
     """Execute a cell's notebook into its folder. False, with a record of the reason, if it failed."""
+    import_jsonschema_quickly()  # the notebook libraries do
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
@@ -76,7 +78,7 @@ def execute(job: Job) -> bool:
     try:
         execute_notebook(
             str(NOTEBOOK), str(folder / "train.ipynb"), parameters=job.parameters, cwd=str(NOTEBOOK.parent),
-            store_widget_state=False, progress_bar=False, log_output=False,
+            store_widget_state=False, progress_bar=False, log_output=False, request_save_on_cell_execute=False,
         )  # fmt: skip
         watch.end()
         write_html(folder / "train.ipynb")

@@ -433,7 +433,7 @@ def list_cells(grid: Grid):
     for cell in grid.cells:
         config = cell.config
         kind = config.device, config.precision
-        rates.setdefault(kind, matmul_rate(config, side=2048) if kind not in rates else None)
+        rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
         there = device_memory(config.device) if config.device.startswith("cuda") else total_memory()
         memory = cell.memory()
         fits = memory <= HEADROOM * there

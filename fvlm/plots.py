@@ -9,6 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from fvlm.imports import import_jsonschema_quickly
+
+import_jsonschema_quickly()  # Plotly does when it draws
+
 COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
 ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
     "foveated": "#0072B2", "baseline": "#D55E00", "static": "#009E73", "meanpool": "#CC79A7", "blind": "#7F7F7F",

@@ -27,7 +27,7 @@ def plan(config: RunConfig) -> pd.DataFrame:
     samples = config.steps * config.effective_batch
     evaluated = -(-config.steps // config.eval_every) * config.eval_samples
     total = samples * flops["total"] + 2 * evaluated * flops_per_sample(config, training=False)["total"]
-    minutes = total / (EXPECTED_SHARE * matmul_rate(config, side=2048)) / 60
+    minutes = total / (EXPECTED_SHARE * matmul_rate(config, side=1024)) / 60
     rows = {
         "cell": config.cell,
         "trains on": f"{config.dataset}, {config.task}, {config.frames} frames of {config.image_size} px",

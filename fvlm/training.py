@@ -75,10 +75,13 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
             if not run.finished:
                 for leftover in ("stop", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)
-                if config.processes > 1:
-                    train_in_processes(config, on_progress)
-                else:
-                    run._model = train_loop(config, on_progress, Processes(config))
+                try:
+                    if config.processes > 1:
+                        train_in_processes(config, on_progress)
+                    else:
+                        run._model = train_loop(config, on_progress, Processes(config))
+                finally:
+                    (config.folder / "progress.json").unlink(missing_ok=True)
             return run
     except Timeout:
         raise ConfigError(f"{config.folder}: another process is training this run") from None
@@ -139,7 +142,6 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
 
     model.eval()
     save_model(config, model, tokenizer, processes)
-    tell.end()
     if processes.main:
         shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
     return model
@@ -394,10 +396,6 @@ class Heartbeat:
         if self._on_progress and progress.step > self._step:
             self._on_progress(progress)
             self._step = progress.step
-
-    def end(self):
-        if self._path:
-            self._path.unlink(missing_ok=True)
 
 
 def read_progress(folder: Path) -> dict | None:
