@@ -7,11 +7,13 @@ batch and the clips of a step do not depend on how many processes there are.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -130,17 +132,21 @@ def train_in_processes(config: RunConfig, on_progress: Callable | None):
             "--module", "fvlm.distributed", str(spec),
         ]  # fmt: skip
         threads = str(max(1, torch.get_num_threads() // config.processes))
-        environment = os.environ | dict(FVLM_PROCESSES=str(config.processes), OMP_NUM_THREADS=threads)
+        environment = os.environ | dict(
+            FVLM_PROCESSES=str(config.processes), FVLM_LAUNCHER=str(os.getpid()), OMP_NUM_THREADS=threads
+        )
         with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as child:
             try:
-                told = 0
-                while child.poll() is None:
-                    time.sleep(0.2)
+                told = 0, 0
+                while True:
+                    ended = child.poll() is not None
                     progress = read_progress(config.folder)
-                    if on_progress and progress and progress["step"] > told:
-                        told = progress["step"]
-                        names = ("step", "steps", "loss", "samples_per_second", "seconds_left")
-                        on_progress(Progress(*(progress[name] for name in names), evaluations=progress["evaluations"]))
+                    if on_progress and progress and (now := (progress["step"], len(progress["evaluations"]))) > told:
+                        told = now
+                        on_progress(Progress(**{field.name: progress[field.name] for field in dataclasses.fields(Progress)}))
+                    if ended:
+                        break
+                    time.sleep(0.2)
             except BaseException:
                 child.terminate()  # the launcher ends its processes
                 raise
@@ -153,6 +159,7 @@ def main(spec: str) -> int:
     """One of the processes."""
     from fvlm.training import TrainingError, train_loop
 
+    threading.Thread(target=_end_with, args=(int(os.environ["FVLM_LAUNCHER"]),), daemon=True).start()
     config = RunConfig.from_dict(json.loads(Path(spec).read_text()))
     processes = Processes(config)
     try:
@@ -164,6 +171,15 @@ def main(spec: str) -> int:
         return 1
     processes.end()
     return 0
+
+
+def _end_with(launcher: int):
+    """End this process once the one that started the run, and holds its lock, is gone."""
+    import psutil
+
+    while psutil.pid_exists(launcher) and psutil.Process(launcher).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class Cell:
         return STARTED if (self.folder / "checkpoint").exists() else WAITING
 
     def job(self, hang_minutes: float, overwrite: bool = False) -> Job:
-        """What a process needs to run it, and what it takes: cores, GPUs, memory."""
+        """What a process needs to run it, and what it takes: cores, GPUs, memory. On a CPU a tiny cell gets one core a
+        process, however many run at once: the number of threads shows in the last digits of a loss."""
         from fvlm.memory import HEADROOM, device_memory
 
         memory = self.memory()

@@ -128,7 +128,7 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
             )
         state.seconds = time.perf_counter() - started
         if state.step % config.eval_every == 0 or state.step == config.steps:
-            alive = functools.partial(tell, progress(config, state, loss))
+            alive = functools.partial(tell.alive, progress(config, state, loss))
             losses, samples = evaluate(model, collator, config, micro, processes, on_batch=alive)
             state.seconds = time.perf_counter() - started
             state.evaluations.append(evaluation_row(config, model, state, losses, micro))
@@ -138,7 +138,7 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
                 write_table(config.folder / "samples.parquet", samples)
             save_checkpoint(config, model, optimizer, state, processes)  # last: what it stands for is then all there
             stop_if_asked(config, state, processes)
-        tell(progress(config, state, loss), always=state.step == config.steps)
+        tell(progress(config, state, loss))
 
     model.eval()
     save_model(config, model, tokenizer, processes)
@@ -382,20 +382,23 @@ def progress(config, state, loss) -> Progress:
 
 
 class Heartbeat:
-    """Tells who waits how far a run is: `on_progress`, and for other processes `progress.json` in its folder, written at
-    most once a second and gone when training ends."""
+    """Tells who waits how far a run is: `on_progress`, after every step, and for other processes `progress.json` in its
+    folder, written at most once a second and gone when training ends."""
 
     def __init__(self, config: RunConfig, on_progress, processes: Processes):
         self._path = config.folder / "progress.json" if processes.main else None
-        self._on_progress, self._written, self._step = on_progress, -math.inf, 0
+        self._on_progress, self._written = on_progress, -math.inf
 
-    def __call__(self, progress: Progress, always: bool = False):
-        if self._path and (always or time.monotonic() - self._written > 1):
+    def __call__(self, progress: Progress):
+        self.alive(progress, now=progress.step == progress.steps)
+        if self._on_progress:
+            self._on_progress(progress)
+
+    def alive(self, progress: Progress, now: bool = False):
+        """A sign of life in the middle of an evaluation."""
+        if self._path and (now or time.monotonic() - self._written > 1):
             write_json(self._path, vars(progress) | dict(pid=os.getpid(), time=time.time()))
             self._written = time.monotonic()
-        if self._on_progress and progress.step > self._step:
-            self._on_progress(progress)
-            self._step = progress.step
 
 
 def read_progress(folder: Path) -> dict | None:

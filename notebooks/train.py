@@ -123,7 +123,7 @@ if hasattr(run.model, "static_query"):
 # - To train this very cell again or on another machine:
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.report import where
+from fvlm.report import command, where
 
-print(f"python -m fvlm train --cell {config.cell} --set seed={config.seed}")
+print(command(config))
 print(f"results: {where(run.folder)}")

@@ -1,9 +1,13 @@
 """Several processes that share a run (gloo, on the CPU): the same losses as one process alone."""
 
 import dataclasses
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
-from conftest import tiny
+from conftest import REPOSITORY, tiny
 
 from fvlm import ConfigError, load_run, train
 from fvlm.training import Stopped, TrainingError, request_stop
@@ -24,13 +28,13 @@ def losses(run):
 def test_the_loss_curve_does_not_depend_on_the_number_of_processes(alone, tmp_path, processes, fsdp):
     told = []
     config = tiny(out=str(tmp_path), processes=processes, fsdp=fsdp, **SHORT)
-    run = train(config, on_progress=lambda progress: told.append(progress.step))
+    run = train(config, on_progress=told.append)
     assert run.finished and load_run(config.folder).config.decisive() == alone.config.decisive()
     assert losses(run) == pytest.approx(losses(alone), abs=1e-4, nan_ok=True)
     assert run.samples["clip_id"].tolist() == alone.samples["clip_id"].tolist()
     assert run.evaluations["flops"].tolist() == pytest.approx(alone.evaluations["flops"].tolist())
     assert run.evaluations["samples_seen"].tolist() == [16, 32]
-    assert told == sorted(told) and told, "progress came through"
+    assert told[-1].step == 4 and [row["step"] for row in told[-1].evaluations] == [2, 4], "progress came through"
     weights = [dict(r.model.named_parameters()) for r in (run, alone)]
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].shape == weights[1][name].shape for name in weights[0])
@@ -75,6 +79,21 @@ def test_stopped_is_no_failure_and_goes_on(tmp_path, alone):
     with pytest.raises(Stopped, match="goes on from step 2"):
         train(config, on_progress=lambda progress: request_stop(config.folder))
     assert losses(train(config)) == pytest.approx(losses(alone), abs=1e-6, nan_ok=True)
+
+
+def test_processes_end_with_who_started_them(tmp_path, alone):
+    """Killed where nothing can be cleaned up; what goes on from there ends the same."""
+    config = tiny(out=str(tmp_path), processes=2, **SHORT)
+    code = f"from fvlm import RunConfig, train\ntrain(RunConfig.from_dict({config.to_dict()!r}))"
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
+    while not (config.folder / "evaluations.parquet").exists():
+        assert launcher.poll() is None
+        time.sleep(0.02)
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    launcher.kill()
+    launcher.wait()
+    assert len(children) >= 3 and not psutil.wait_procs(children, timeout=20)[1]
+    assert losses(train(config)) == pytest.approx(losses(alone), abs=1e-4, nan_ok=True)
 
 
 def test_a_batch_that_processes_can_t_share_is_an_error(tmp_path):

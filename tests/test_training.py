@@ -111,6 +111,14 @@ def test_a_run_leaves_its_results(finished):
     ]  # fmt: skip
 
 
+def test_who_watches_is_told_every_step_and_in_the_end_every_evaluation(tmp_path):
+    told = []
+    config = tiny("blind", out=str(tmp_path), **SHORT)
+    train(config, on_progress=lambda progress: told.append((progress.step, len(progress.evaluations))))
+    assert told == [(1, 0), (2, 1), (3, 1), (4, 2)]
+    assert not (config.folder / "progress.json").exists()
+
+
 def test_the_saved_model_has_the_loss_that_was_recorded(finished):
     run = load_run(finished.folder)
     assert run.config == finished.config and run.finished
