@@ -145,7 +145,7 @@ class Saboteur(threading.Thread):
                     del self.todo[run]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_cluster():
     """Two nodes of a Ray cluster on this machine, a core each."""
     from ray.cluster_utils import Cluster
@@ -380,12 +380,12 @@ def test_sigterm_asks_running_cells_to_stop_and_a_second_one_ends_them(tmp_path,
             os.kill(os.getpid(), signal.SIGTERM)
         return "ended" if deaf.killed else None
 
-    deaf = Pretend(outcome, room=1)
+    deaf, before = Pretend(outcome, room=1), signal.getsignal(signal.SIGTERM)
     run = GridRun(grid, deaf)
     assert not run.run()
     assert deaf.started == deaf.killed == [grid.cells[0].name] and not asked.exists()
     assert [line.state for line in run.lines] == ["stopped"] + [WAITING] * 5
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is the grid's only while it runs"
+    assert signal.getsignal(signal.SIGTERM) == before, "the handler is the grid's only while it runs"
 
 
 def test_cells_run_in_order_of_priority(tmp_path, pretending):
