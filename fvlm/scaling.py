@@ -7,11 +7,12 @@ G runs, n points, p fitted parameters, b bootstrap draws.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fvlm.config import REPOSITORY, ConfigError
+from fvlm.config import ConfigError
 from fvlm.results import Study, load_study  # noqa: F401, part of what this module offers
 
 HUBER = 1e-3  # log-loss residual from which errors count linearly, as in Hoffmann et al. 2022
@@ -408,7 +409,7 @@ def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
 def earlier_study() -> pd.DataFrame:
     """Final losses of the ten cells that the earlier study finished, as it published them: step 280, 4,480 samples, 50
     validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they were made)."""
-    return pd.read_csv(REPOSITORY / "fvlm" / "data" / "earlier_study.csv", comment="#")
+    return pd.read_csv(Path(__file__).parent / "data" / "earlier_study.csv", comment="#")
 
 
 def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames")) -> pd.DataFrame:
