@@ -227,6 +227,11 @@ class RunConfig:
         neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile", "processes", "fsdp"}
         return {name: value for name, value in self.to_dict().items() if name not in neutral}
 
+    def changes_from(self, saved: "RunConfig") -> list[str]:
+        """Where this configuration would give other numbers than a saved one: "steps was 12, is 14"; empty if nowhere."""
+        before = saved.decisive()
+        return [f"{name} was {before[name]}, is {value}" for name, value in self.decisive().items() if before[name] != value]
+
 
 def notebook_parameters(namespace: dict) -> dict:
     """Names and values of a notebook's parameters; `namespace` is its `globals()`.

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import functools
 import itertools
+import os
 import signal
 import sys
 import time
@@ -49,7 +50,7 @@ class Cell:
         """What its folder says: finished, changed (another configuration's results), failed, started or waiting."""
         if (self.folder / "config.json").exists():
             run = load_run(self.folder)
-            if run.config.decisive() != self.config.decisive():
+            if self.config.changes_from(run.config):
                 return CHANGED
             if run.finished and (self.folder / "train.html").exists():
                 return FINISHED
@@ -64,7 +65,7 @@ class Cell:
         from fvlm.memory import HEADROOM, device_memory
 
         memory = self.memory()
-        cpus, gpus = self.config.processes if self.config.tiny else _cores(), 0.0
+        cpus, gpus = self.config.processes if self.config.tiny else os.cpu_count() or 1, 0.0
         if self.config.device.startswith("cuda"):
             share = memory / (HEADROOM * device_memory("cuda"))
             cpus, gpus = 1, min(1.0, max(share, 0.1)) if self.config.tiny else float(self.config.processes)
@@ -104,12 +105,6 @@ def _planned_peak(config: RunConfig) -> int:
         from fvlm.memory import MicroBatch
 
         return plan_memory(config, MicroBatch(1, True)).peak
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
 
 
 # ── Grid files ───────────────────────────────────────────────────────────────────────────────────
@@ -330,8 +325,7 @@ def refuse_changed(grid: Grid, overwrite: bool):
     """ConfigError if a cell's folder holds another configuration's results and they may not be replaced."""
     changed = [cell for cell in grid.cells if cell.state() == CHANGED]
     if changed and not overwrite:
-        saved, mine = load_run(changed[0].folder).config.decisive(), changed[0].config.decisive()
-        differences = "; ".join(f"{name} was {saved[name]}, is {value}" for name, value in mine.items() if saved[name] != value)
+        differences = "; ".join(changed[0].config.changes_from(load_run(changed[0].folder).config))
         raise ConfigError(
             f"{len(changed)} cells have results of another configuration, such as {changed[0].name} ({differences}): "
             "give --overwrite to replace them, or --study with another name to keep both"

@@ -159,8 +159,7 @@ def _claim(config: RunConfig):
             )
     path = config.folder / "config.json"
     if path.exists():
-        saved, mine = load_run(config.folder).config.decisive(), config.decisive()
-        changed = [f"{name} was {saved[name]}, is {value}" for name, value in mine.items() if saved[name] != value]
+        changed = config.changes_from(load_run(config.folder).config)
         if not changed:
             return
         if not config.overwrite:
