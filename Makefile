@@ -14,7 +14,7 @@ train: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest
 
-# Does a question steer the gaze, and does that help? Six runs, about 45 minutes on two cores; goes on where it was stopped.
+# Does a question steer the gaze, and does that help? Six runs, under 40 minutes on two cores; goes on where it was stopped.
 question: $(READY)
 	@$(BIN)/python -m fvlm.question
 

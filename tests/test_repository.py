@@ -9,7 +9,7 @@ import yaml
 from conftest import REPOSITORY, tracked
 
 from fvlm import load_run
-from fvlm.question import CLIPS, config, results
+from fvlm.question import configs, results
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 README = (REPOSITORY / "README.md").read_text()
@@ -101,6 +101,7 @@ def test_a_question_steers_the_gaze_and_that_helps():
     assert rows["fov"]["loss_high"].max() < rows["sta"]["loss_low"].min()
     assert rows["fov"]["hit_low"].min() > rows["sta"]["hit_high"].max()
     assert rows["fov"]["hit_other_high"].max() < rows["fov"]["hit_low"].min()
-    runs = [load_run(REPOSITORY / "outputs/question" / run) for run in table.index]
+    runs = [load_run(config.folder) for config in configs()]
     assert len({(r.evaluations["samples_seen"].iloc[-1], r.evaluations["dataset_fingerprint"].iloc[-1]) for r in runs}) == 1
-    assert all(len(r.samples) == CLIPS and r.config.decisive() == config(r.config.arch, r.config.seed).decisive() for r in runs)
+    for config, run in zip(configs(), runs, strict=True):
+        assert not config.changes_from(run.config) and len(run.samples) == config.eval_samples
