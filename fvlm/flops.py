@@ -17,15 +17,21 @@ GROUPS = ("vision", "static_look", "fine_look", "connector", "coarse_llm", "fine
 
 
 def flops_per_sample(
-    config: RunConfig, text_tokens: float = 32, prompt_tokens: float = 0, training: bool = True
+    config: RunConfig, text_tokens: float = 32, prompt_tokens: float = 0, training: bool = True, mode: str = "parallel"
 ) -> dict[str, float]:
     """FLOPs of one clip by group, with their sum as "total".
 
     vision: DINOv2 on all frames. static_look, fine_look: the queries' walks through its layers. connector: the
     projection of what was seen, and of LLM states to queries. coarse_llm, fine_llm: the LLM without its text head.
-    text_tokens, prompt_tokens: their number, end-of-text included. training=False: one parallel forward pass."""
+    text_tokens, prompt_tokens: their number, end-of-text included. training=False: one forward pass, in either `mode`;
+    autoregressive, the LLM reads frame by frame to steer, then all of it with the text. ValueError for another mode, or
+    for training frame by frame, which nobody does."""
+    if mode not in ("parallel", "autoregressive") or (training and mode != "parallel"):
+        raise ValueError(f"mode = {mode!r}: valid are parallel and, with training=False, autoregressive")
     count = _Counter(config, training)
     T, arch = config.frames, config.arch
+    if arch == "foveated" and mode == "autoregressive":
+        return _frame_by_frame(count, config, text_tokens, prompt_tokens)
     groups = dict.fromkeys(GROUPS, 0.0)
     if arch != "blind":
         groups["vision"] = count.vision(T)
@@ -51,6 +57,47 @@ def flops_per_sample(
     return groups | {"total": sum(groups.values())}
 
 
+def _frame_by_frame(count: "_Counter", config: RunConfig, text_tokens: float, prompt_tokens: float) -> dict[str, float]:
+    T, start = config.frames, prompt_tokens + 1
+    groups = dict.fromkeys(GROUPS, 0.0)
+    groups["vision"], groups["fine_look"] = count.vision(T), count.look(T)
+    groups["connector"] = count.linear(T, count.vision_width, count.llm_width)
+    groups["connector"] += count.linear(T, count.llm_width, count.vision_width)
+    pairs = start**2 + sum(start + t for t in range(1, T))
+    groups["fine_llm"] = count.llm(prompt_tokens + T, pairs) + count.llm(prompt_tokens + 1 + T + text_tokens)
+    groups["text_head"] = count.linear(text_tokens, count.llm_width, count.vocabulary)
+    return groups | {"total": sum(groups.values())}
+
+
+def recomputed_flops_per_sample(config: RunConfig, text_tokens: float = 32, prompt_tokens: float = 0) -> float:
+    """FLOPs that gradient checkpointing adds to a training step, per clip: the layers of both backbones forward once more.
+    They buy memory, not training, so no total has them in it."""
+    count, T = _Counter(config, training=False), config.frames
+    groups = flops_per_sample(config, text_tokens, prompt_tokens, training=False)
+    llm = 0.0 if config.freeze_llm and config.arch == "blind" else groups["coarse_llm"] + groups["fine_llm"]
+    return llm + (0.0 if config.freeze_vision or config.arch == "blind" else groups["vision"] - count.patches(T))
+
+
+# ── The earlier study's convention ───────────────────────────────────────────────────────────────
+
+STUDY_ENCODER = {"small": 5.5e9, "base": 21.6e9}  # FLOPs of a frame's forward pass, as it took them
+STUDY_TEXT_TOKENS = 65  # gives its ten published totals to 0.6 %
+
+
+def study_flops_per_sample(config: RunConfig, text_tokens: float = STUDY_TEXT_TOKENS) -> dict[str, float]:
+    """Training FLOPs of one clip as the earlier study counted them: groups `vision`, `llm` and `total`.
+
+    Three times a fixed cost of the encoder per frame, and three times 6 N for every token the LLM reads, N its parameters
+    with embeddings. 6 N is a forward and a backward pass already; the query's walks, connector and attention are left out.
+    ValueError for an architecture or vision model that the study did not have."""
+    if config.vision not in STUDY_ENCODER or config.arch not in ("foveated", "baseline"):
+        raise ValueError(f"{config.cell}: the study counted foveated and baseline cells with DINOv2 {', '.join(STUDY_ENCODER)}")
+    T = config.frames
+    tokens = 2 * (T + text_tokens) if config.arch == "foveated" else visual_tokens_per_clip(config) + text_tokens
+    groups = dict(vision=3 * T * STUDY_ENCODER[config.vision], llm=18 * _Counter(config, True).llm_parameters() * tokens)
+    return groups | {"total": sum(groups.values())}
+
+
 def visual_tokens_per_clip(config: RunConfig) -> int:
     """Visual tokens that the LLM reads before it writes: T, 16 T for the baseline, none for blind."""
     return config.frames * {"baseline": TOKENS_PER_SIDE**2, "blind": 0}.get(config.arch, 1)
@@ -69,6 +116,7 @@ class _Counter:
         self.grid = self.config.image_size // vision.patch_size
         self.llm_width, self.llm_layers, self.vocabulary = llm.hidden_size, llm.num_hidden_layers, llm.vocab_size
         self.llm_mlp = llm.intermediate_size
+        self.tied = llm.tie_word_embeddings
         head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
         self.llm_q, self.llm_kv = head * llm.num_attention_heads, head * llm.num_key_value_heads
 
@@ -83,18 +131,28 @@ class _Counter:
         grads = dict(input_grad=trained, weight_grad=trained)
         layer = self.linear(N, D, 4 * D + 2 * self.mlp_width, **grads) + self.linear(N, D, 2 * N, **grads)
         # no gradient reaches the pixels; queries need no more of the last layer than its keys and values
-        total = self.linear(self.grid**2, 3 * self.patch**2, D, input_grad=False, weight_grad=trained) + self.vision_layers * layer
+        total = self.patches(1) + self.vision_layers * layer
         if self.config.arch in ("foveated", "static"):
             total -= layer - self.linear(N, D, 2 * D, **grads)
         return frames * total
+
+    def patches(self, frames):
+        trained = not self.config.freeze_vision
+        return self.linear(frames * self.grid**2, 3 * self.patch**2, self.vision_width, input_grad=False, weight_grad=trained)
 
     def look(self, frames):
         D, N, trained = self.vision_width, self.grid**2 + 1, not self.config.freeze_vision
         walk = self.linear(1, D, 2 * D + 2 * self.mlp_width, weight_grad=trained) + self.linear(1, D, 2 * N, weight_grad=trained)
         return frames * (self.vision_layers * walk + 2 * self.linear(1, D, D))
 
-    def llm(self, tokens):
+    def llm(self, tokens, pairs=None):
+        """`pairs`: of tokens, in attention, where it is not all of them."""
         trained, W = not self.config.freeze_llm, self.llm_width
         linear = self.linear(tokens, W, 2 * self.llm_q + 2 * self.llm_kv + 3 * self.llm_mlp, weight_grad=trained)
-        pairs = 2 * self.linear(tokens, self.llm_q, tokens)
-        return self.llm_layers * (linear + pairs)
+        attention = 2 * self.linear(tokens**2 if pairs is None else pairs, self.llm_q, 1)
+        return self.llm_layers * (linear + attention)
+
+    def llm_parameters(self):
+        W = self.llm_width
+        layer = W * (2 * self.llm_q + 2 * self.llm_kv + 3 * self.llm_mlp + 2)
+        return self.llm_layers * layer + W + W * self.vocabulary * (1 if self.tied else 2)

@@ -4,6 +4,7 @@ T frames, h x w patches, n objects.
 """
 
 import html
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,8 @@ SCALES = ("Viridis", "Inferno", "Cividis", "Hot", "Greys")
 class LiveCurve:
     """A Plotly training curve that redraws itself while `train` runs: `train(config, on_progress=LiveCurve(config))`.
 
-    It is drawn by updating one output in place, so what is stored in the notebook is the final, static figure."""
+    It is drawn by updating one output in place, so what is stored in the notebook is the final, static figure. (A figure
+    given to `display` would show itself, and every update would be one more figure.)"""
 
     def __init__(self, config: RunConfig, every: float = 2.0):
         self.config, self.every = config, every
@@ -50,10 +52,11 @@ class LiveCurve:
             f"{progress.samples_per_second:.1f} samples/s, {left}"
         )
         figure = training_curve(progress.evaluations, self._training, title)
+        shown = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": title}
         if self._handle is None:
-            self._handle = display(figure, display_id=True)
+            self._handle = display(shown, raw=True, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(shown, raw=True)
         self._drawn = time.monotonic()
 
 

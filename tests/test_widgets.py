@@ -137,3 +137,19 @@ def test_exports_and_the_picture_that_a_stored_notebook_keeps(explorer):
 def test_a_run_without_queries_is_refused(runs):
     with pytest.raises(ConfigError, match="foveated or static"):
         Explorer(runs["meanpool"])
+
+
+def test_the_live_curve_is_one_output_that_ends_as_the_last_figure():
+    """Run by a real kernel: how often a figure shows itself is decided there."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    code = (
+        "from fvlm import RunConfig\nfrom fvlm.training import Progress\nfrom fvlm.widgets import LiveCurve\n"
+        "curve = LiveCurve(RunConfig.from_cell('T1-T_2f_fov'), every=0)\n"
+        "for step in (1, 2, 3):\n    curve(Progress(step, 3, 2.0 / step, 1.0, 0.0, []))"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    (output,) = NotebookClient(notebook, timeout=120).execute().cells[0].outputs
+    figure = output.data["application/vnd.plotly.v1+json"]
+    assert "step 3 of 3" in figure["layout"]["title"]["text"] and len(figure["data"][0]["x"]) == 3

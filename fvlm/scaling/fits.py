@@ -1,26 +1,19 @@
-"""Scaling: from result rows to claims with error bars. Fits, and gaps between architectures.
+"""Scaling laws, fitted with intervals, or refused with a reason.
 
-N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
-G runs, n points, p fitted parameters, b bootstrap draws.
+G runs, n points, k axes, p fitted parameters, b bootstrap draws.
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fvlm.config import ConfigError
-from fvlm.results import Study, load_study  # noqa: F401, part of what this module offers
 
 HUBER = 1e-3  # log-loss residual from which errors count linearly, as in Hoffmann et al. 2022
 STEEPEST = 3.0  # an exponent above this is no power law but a step
 DEGENERATE = 0.05  # share of bootstrap refits that may run away before a fit counts as not identified
-
-
-# ── Power laws ───────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
@@ -297,124 +290,3 @@ def iso_flop_optima(c, n, loss, budgets) -> pd.DataFrame:
                 row |= dict(params=float(np.exp(bottom + x.mean())), loss=float(c0 - b * b / (4 * a)), identified=True)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-# ── Gaps between two architectures ───────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's.
-
-    `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of no gap.
-    With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is not in them."""
-
-    nats: float
-    percent: float
-    interval: tuple[float, float]
-    percent_interval: tuple[float, float]
-    p: float
-    seeds: int
-    samples: int
-    draws: np.ndarray = field(repr=False)  # (b,) nats
-
-
-def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000) -> Gap:
-    """The gap between two architectures from their samples (`load_study(...).samples`, one cell each).
-
-    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too
-    narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite).
-    ConfigError unless both have the same seeds and samples, each once."""
-    from scipy.stats import t as student
-
-    tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]
-    if not tables[0].index.equals(tables[1].index) or not tables[0].columns.equals(tables[1].columns):
-        raise ConfigError("a paired gap needs the same seeds and validation samples on both sides: compare one cell with another")
-    a, b = (table.to_numpy() for table in tables)  # (S, R)
-    weights = samples_a.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[tables[0].columns].to_numpy(float)
-    S, R = a.shape
-    difference, level = a - b, float((b * weights).sum() / weights.sum() / S)
-    nats = float((difference @ weights).mean() / weights.sum())
-    by_seed = difference @ weights / weights.sum()  # (S,)
-    rng = np.random.default_rng(0)
-    clips = rng.multinomial(R, np.full(R, 1 / R), size=bootstrap) * weights  # (b, R)
-    deviations = clips @ difference.mean(0) / clips.sum(1) - nats
-    if S > 1:
-        from_clips, from_seeds = deviations.var(), by_seed.var(ddof=1) / S
-        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(S / (S - 1))
-        freedom = (from_clips + from_seeds) ** 2 / max(from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300)
-        deviations *= student.ppf(0.975, freedom) / student.ppf(0.975, 1e6)
-    draws = nats + deviations
-    low, high = np.percentile(draws, [2.5, 97.5])
-    p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
-    percent = 100 / level
-    return Gap(nats, nats * percent, (float(low), float(high)), (float(low * percent), float(high * percent)), p, S, R, draws)
-
-
-def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
-    if samples.duplicated(["seed", "clip_id"]).any():
-        raise ConfigError("samples of several runs with the same seed: choose one cell on each side")
-    return samples.pivot(index="seed", columns="clip_id", values=loss)
-
-
-def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
-    """The gap in percent, corrected for the opponent's being larger: each architecture's own loss-against-parameters curve
-    is read at the other's size.
-
-    n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at least two.
-    interpolation: "linear" or "log" in parameters. A row per foveated size: `params`, `raw_percent` (foveated over baseline
-    as they are), `via_baseline_percent` (over the baseline's curve at the foveated size), `via_foveated_percent` (foveated
-    curve at the baseline's size, over the baseline), `corrected_percent`, their mean, `disagreement_percent` between them,
-    and `extrapolated`, with `via_baseline_extrapolated` and `via_foveated_extrapolated`: True where a curve was read
-    outside its points. ValueError on fewer than two sizes or an unknown interpolation."""
-    return _corrected(n_fov, loss_fov, n_bas, loss_bas, interpolation, "params")
-
-
-def flops_corrected_gap(c_fov, loss_fov, c_bas, loss_bas, interpolation: str = "log") -> pd.DataFrame:
-    """`parameter_corrected_gap` against training FLOPs: what the gap is at equal compute."""
-    return _corrected(c_fov, loss_fov, c_bas, loss_bas, interpolation, "flops")
-
-
-def _corrected(x_fov, loss_fov, x_bas, loss_bas, interpolation, name) -> pd.DataFrame:
-    x_fov, loss_fov, x_bas, loss_bas = (np.asarray(v, float).ravel() for v in (x_fov, loss_fov, x_bas, loss_bas))
-    if not len(x_fov) == len(loss_fov) == len(x_bas) == len(loss_bas) >= 2:
-        raise ValueError("a correction needs at least two sizes, and each of them in both architectures")
-    if interpolation not in ("linear", "log"):
-        raise ValueError(f"interpolation = {interpolation!r}: valid are linear, log")
-    scale = np.log if interpolation == "log" else np.asarray
-    rows = []
-    for xf, lf, xb, lb in zip(x_fov, loss_fov, x_bas, loss_bas):
-        at_fov, outside_bas = _read(scale(x_bas), loss_bas, scale(xf))
-        at_bas, outside_fov = _read(scale(x_fov), loss_fov, scale(xb))
-        raw, via_bas, via_fov = (100 * (ratio - 1) for ratio in (lf / lb, lf / at_fov, at_bas / lb))
-        rows.append(
-            {
-                name: xf, "raw_percent": raw, "via_baseline_percent": via_bas, "via_foveated_percent": via_fov,
-                "corrected_percent": (via_bas + via_fov) / 2, "disagreement_percent": abs(via_bas - via_fov),
-                "extrapolated": outside_bas or outside_fov, "via_baseline_extrapolated": outside_bas,
-                "via_foveated_extrapolated": outside_fov,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
-    """A curve through points, straight between neighbours and on beyond the outermost two; and whether `at` is beyond."""
-    order = np.argsort(x)
-    x, y = x[order], y[order]
-    i = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
-    return float(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])), bool(at < x[0] or at > x[-1])
-
-
-def earlier_study() -> pd.DataFrame:
-    """Final losses of the ten cells that the earlier study finished, as it published them: step 280, 4,480 samples, 50
-    validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they were made)."""
-    return pd.read_csv(Path(__file__).parent / "data" / "earlier_study.csv", comment="#")
-
-
-def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames")) -> pd.DataFrame:
-    """Foveated and baseline rows of the same cell side by side: columns of both with `_fov` and `_bas`; rows without a
-    counterpart are left out."""
-    by = list(by)
-    halves = [table[table["arch"] == arch] for arch in ("foveated", "baseline")]
-    return halves[0].merge(halves[1], on=by, suffixes=("_fov", "_bas")).drop(columns=["arch_fov", "arch_bas"])

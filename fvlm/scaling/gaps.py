@@ -1,0 +1,330 @@
+"""Gaps between two architectures, on the same clips and seeds, with intervals.
+
+K sizes, S seeds, R validation samples, b bootstrap draws.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from fvlm.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's.
+
+    `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of no gap.
+    With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is not in them."""
+
+    nats: float
+    percent: float
+    interval: tuple[float, float]
+    percent_interval: tuple[float, float]
+    p: float
+    seeds: int
+    samples: int
+    draws: np.ndarray = field(repr=False)  # (b,) nats
+
+
+def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000) -> Gap:
+    """The gap between two architectures from their samples (`load_study(...).samples`, one cell each).
+
+    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too
+    narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite).
+    ConfigError unless both have the same seeds and samples, each once."""
+    from scipy.stats import t as student
+
+    tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]
+    if not tables[0].index.equals(tables[1].index) or not tables[0].columns.equals(tables[1].columns):
+        raise ConfigError("a paired gap needs the same seeds and validation samples on both sides: compare one cell with another")
+    a, b = (table.to_numpy() for table in tables)  # (S, R)
+    weights = samples_a.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[tables[0].columns].to_numpy(float)
+    S, R = a.shape
+    difference, level = a - b, float((b * weights).sum() / weights.sum() / S)
+    nats = float((difference @ weights).mean() / weights.sum())
+    by_seed = difference @ weights / weights.sum()  # (S,)
+    rng = np.random.default_rng(0)
+    clips = rng.multinomial(R, np.full(R, 1 / R), size=bootstrap) * weights  # (b, R)
+    deviations = clips @ difference.mean(0) / clips.sum(1) - nats
+    if S > 1:
+        from_clips, from_seeds = deviations.var(), by_seed.var(ddof=1) / S
+        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(S / (S - 1))
+        freedom = (from_clips + from_seeds) ** 2 / max(from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300)
+        deviations *= student.ppf(0.975, freedom) / student.ppf(0.975, 1e6)
+    draws = nats + deviations
+    low, high = np.percentile(draws, [2.5, 97.5])
+    p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
+    percent = 100 / level
+    return Gap(nats, nats * percent, (float(low), float(high)), (float(low * percent), float(high * percent)), p, S, R, draws)
+
+
+def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
+    if samples.duplicated(["seed", "clip_id"]).any():
+        raise ConfigError("samples of several runs with the same seed: choose one cell on each side")
+    return samples.pivot(index="seed", columns="clip_id", values=loss)
+
+
+def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
+    """The gap in percent, corrected for the opponent's being larger: each architecture's own loss-against-parameters curve
+    is read at the other's size.
+
+    n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at least two.
+    interpolation: "linear" or "log" in parameters. A row per foveated size: `params`, `raw_percent` (foveated over baseline
+    as they are), `via_baseline_percent` (over the baseline's curve at the foveated size), `via_foveated_percent` (foveated
+    curve at the baseline's size, over the baseline), `corrected_percent`, their mean, `disagreement_percent` between them,
+    and `extrapolated`, with `via_baseline_extrapolated` and `via_foveated_extrapolated`: True where a curve was read
+    outside its points. ValueError on fewer than two sizes or an unknown interpolation."""
+    return _corrected(n_fov, loss_fov, n_bas, loss_bas, interpolation, "params")
+
+
+def flops_corrected_gap(c_fov, loss_fov, c_bas, loss_bas, interpolation: str = "log") -> pd.DataFrame:
+    """`parameter_corrected_gap` against training FLOPs: what the gap is at equal compute."""
+    return _corrected(c_fov, loss_fov, c_bas, loss_bas, interpolation, "flops")
+
+
+def _corrected(x_fov, loss_fov, x_bas, loss_bas, interpolation, name) -> pd.DataFrame:
+    x_fov, loss_fov, x_bas, loss_bas = (np.asarray(v, float).ravel() for v in (x_fov, loss_fov, x_bas, loss_bas))
+    if not len(x_fov) == len(loss_fov) == len(x_bas) == len(loss_bas) >= 2:
+        raise ValueError("a correction needs at least two sizes, and each of them in both architectures")
+    if interpolation not in ("linear", "log"):
+        raise ValueError(f"interpolation = {interpolation!r}: valid are linear, log")
+    scale = np.log if interpolation == "log" else np.asarray
+    rows = []
+    for xf, lf, xb, lb in zip(x_fov, loss_fov, x_bas, loss_bas):
+        at_fov, outside_bas = _read(scale(x_bas), loss_bas, scale(xf))
+        at_bas, outside_fov = _read(scale(x_fov), loss_fov, scale(xb))
+        raw, via_bas, via_fov = (100 * (ratio - 1) for ratio in (lf / lb, lf / at_fov, at_bas / lb))
+        rows.append(
+            {
+                name: xf, "raw_percent": raw, "via_baseline_percent": via_bas, "via_foveated_percent": via_fov,
+                "corrected_percent": (via_bas + via_fov) / 2, "disagreement_percent": abs(via_bas - via_fov),
+                "extrapolated": outside_bas or outside_fov, "via_baseline_extrapolated": outside_bas,
+                "via_foveated_extrapolated": outside_fov,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
+    """A curve through points, straight between neighbours and on beyond the outermost two; and whether `at` is beyond."""
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    i = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
+    return float(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])), bool(at < x[0] or at > x[-1])
+
+
+def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames")) -> pd.DataFrame:
+    """Foveated and baseline rows of the same cell side by side: columns of both with `_fov` and `_bas`; rows without a
+    counterpart are left out."""
+    by = list(by)
+    halves = [table[table["arch"] == arch] for arch in ("foveated", "baseline")]
+    return halves[0].merge(halves[1], on=by, suffixes=("_fov", "_bas")).drop(columns=["arch_fov", "arch_bas"])
+
+
+# ── The gap at every size, corrected, and its trend ──────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its hierarchical bootstrap 95 % interval and the two-sided p value of its being 0."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+KINDS = ("raw", "parameter_corrected", "flops_corrected")
+
+
+@dataclass(frozen=True)
+class GapScaling:
+    """How the foveated model's gap to the baseline goes with size. Made by `gap_scaling`.
+
+    table: a row per size: `pair`, `params_fov`, `params_bas`, `flops_fov`, `flops_bas`, `loss_fov`, `loss_bas`, `seeds`,
+    `samples`; for each of KINDS `<kind>_percent` with `_low`, `_high` and `_p`; `<kind>_extrapolated` for the corrected two.
+    trend: a row per kind: `slope`, percentage points per tenfold N, with `low`, `high` and `p`; NaN below three sizes."""
+
+    table: pd.DataFrame
+    trend: pd.DataFrame
+    _losses: "_Losses" = field(repr=False)
+    _readings: dict = field(repr=False)
+
+    def predict(self, params: float, kind: str = "raw") -> Estimate:
+        """The gap in percent at a size that was not run, on the straight line in log N through those that were.
+
+        The interval holds the runs' and samples' noise, not the line's being wrong. All NaN below three sizes."""
+        if len(self.table) < 3:
+            return Estimate(*[float("nan")] * 4)
+        weights = _line(self.table["params_fov"], params)
+        return self._losses.estimate(lambda fov, bas: _gaps(kind, fov, bas, self._readings) @ weights)
+
+
+def gap_scaling(
+    samples: pd.DataFrame, runs: pd.DataFrame, loss: str = "loss_autoregressive", params: str = "params_total",
+    flops: str = "flops", interpolation: str = "log", bootstrap: int = 2000,
+) -> GapScaling:  # fmt: skip
+    """The gap at every size: raw, at equal parameters, at equal compute, each with a hierarchical bootstrap interval over
+    validation samples (the same for all sizes) and seeds (of each size; both architectures of a seed together).
+
+    samples, runs: `open_results(...)`'s, of one frame count and task. params, flops: the columns of `runs` to correct by.
+    Pairs without both architectures are left out. Intervals of few seeds are widened as in `paired_gap`. ConfigError if no
+    pair has both, or if their validation samples differ."""
+    runs = runs[runs["run"].isin(samples["run"])]
+    pairs = [pair for pair, table in runs.groupby("pair") if {"foveated", "baseline"} <= set(table["arch"])]
+    sizes = runs[runs["arch"] == "foveated"].groupby("pair")[params].mean()
+    pairs = sorted(pairs, key=lambda pair: sizes[pair])
+    if not pairs:
+        raise ConfigError("no size has runs of both architectures")
+    losses = _Losses(samples, pairs, loss, bootstrap)
+    at = {name: [runs[(runs["pair"] == p) & (runs["arch"] == a)][column].mean() for p in pairs]
+          for name, column, a in (("params_fov", params, "foveated"), ("params_bas", params, "baseline"),
+                                  ("flops_fov", flops, "foveated"), ("flops_bas", flops, "baseline"))}  # fmt: skip
+    table = pd.DataFrame(
+        dict(pair=pairs, **at, loss_fov=losses.fov, loss_bas=losses.bas, seeds=losses.seeds, samples=losses.samples)
+    )
+    readings = {}
+    for kind, name in (("parameter_corrected", "params"), ("flops_corrected", "flops")):
+        if len(pairs) > 1 and np.isfinite(table[[f"{name}_fov", f"{name}_bas"]].to_numpy()).all():
+            scale = np.log if interpolation == "log" else np.asarray
+            fov, bas = (scale(table[f"{name}_{arch}"].to_numpy(float)) for arch in ("fov", "bas"))
+            readings[kind] = _reading(bas, fov), _reading(fov, bas)
+            table[f"{kind}_extrapolated"] = readings[kind][0][1] | readings[kind][1][1]
+    trend = []
+    for kind in KINDS:
+        if kind != "raw" and kind not in readings:
+            table[[f"{kind}_percent{part}" for part in ("", "_low", "_high", "_p")]] = np.nan
+            trend.append(dict(kind=kind, slope=np.nan, low=np.nan, high=np.nan, p=np.nan))
+            continue
+        for k in range(len(pairs)):
+            found = losses.estimate(lambda fov, bas, kind=kind, k=k: _gaps(kind, fov, bas, readings)[:, k])
+            names = [f"{kind}_percent{part}" for part in ("", "_low", "_high", "_p")]
+            table.loc[k, names] = [found.value, found.low, found.high, found.p]
+        slope = Estimate(*[np.nan] * 4)
+        if len(pairs) > 2:
+            line = _line(table["params_fov"], None)
+            slope = losses.estimate(lambda fov, bas, kind=kind, line=line: _gaps(kind, fov, bas, readings) @ line)
+        trend.append(dict(kind=kind, slope=slope.value, low=slope.low, high=slope.high, p=slope.p))
+    return GapScaling(table, pd.DataFrame(trend), losses, readings)
+
+
+class _Losses:
+    """Both architectures' mean loss at every size, and how far resampled clips and seeds move it.
+
+    fov, bas: (K,) nats per text token. Deviations: of clips, one (b, K) for each architecture; of seeds likewise."""
+
+    def __init__(self, samples: pd.DataFrame, pairs: list[str], loss: str, bootstrap: int):
+        rng = np.random.default_rng(0)
+        halves, self.seeds, weights = [], [], None
+        for pair in pairs:
+            mine = samples[samples["pair"] == pair]
+            a, b = (_by_seed_and_clip(mine[mine["arch"] == arch], loss) for arch in ("foveated", "baseline"))
+            seeds = a.index.intersection(b.index)
+            a, b = a.loc[seeds], b.loc[seeds]
+            if not len(seeds):
+                raise ConfigError(f"{pair}: no seed was run in both architectures")
+            if not a.columns.equals(b.columns) or (halves and not a.columns.equals(halves[0][0].columns)):
+                raise ConfigError(f"{pair}: its validation samples are not those of the others; a gap needs the same ones")
+            if weights is None:
+                weights = mine.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[a.columns].to_numpy(float)
+            halves.append((a, b))
+            self.seeds.append(len(seeds))
+        values = [[half.to_numpy() for half in pair] for pair in halves]
+        self.samples = len(weights)
+        self.fov, self.bas = (np.array([pair[i].mean(0) @ weights / weights.sum() for pair in values]) for i in (0, 1))
+        clips = rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=bootstrap) * weights
+        clips = clips / clips.sum(1, keepdims=True)  # (b, R)
+        means = [np.stack([pair[i].mean(0) for pair in values]) for i in (0, 1)]  # (K, R)
+        self._clips = clips @ means[0].T - self.fov, clips @ means[1].T - self.bas  # (b, K)
+        self._seeds = np.zeros((bootstrap, len(pairs))), np.zeros((bootstrap, len(pairs)))
+        for k, pair in enumerate(values):
+            S = self.seeds[k]
+            if S > 1:
+                drawn = rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) / S - 1 / S  # (b, S)
+                for i in (0, 1):
+                    self._seeds[i][:, k] = drawn @ (pair[i] @ weights / weights.sum()) * np.sqrt(S / (S - 1))
+
+    def estimate(self, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
+        """statistic: losses (b, K) of foveated and baseline to numbers (b,)."""
+        from scipy.stats import t as student
+
+        value = float(statistic(self.fov[None], self.bas[None])[0])
+        draws = statistic(self.fov + self._clips[0] + self._seeds[0], self.bas + self._clips[1] + self._seeds[1]) - value
+        parts = [(statistic(self.fov + self._clips[0], self.bas + self._clips[1]).var(), self.samples - 1)]
+        for k, S in enumerate(self.seeds):
+            if S > 1:
+                only = np.arange(len(self.fov)) == k
+                moved = statistic(self.fov + self._seeds[0] * only, self.bas + self._seeds[1] * only)
+                parts.append((moved.var(), S - 1))
+        total, spread = sum(v for v, _ in parts), sum(v**2 / freedom for v, freedom in parts)
+        if total > 0:
+            draws = draws * student.ppf(0.975, total**2 / spread) / student.ppf(0.975, 1e6)
+        draws = value + draws
+        low, high = np.percentile(draws, [2.5, 97.5])
+        p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (len(draws) + 1))
+        return Estimate(value, float(low), float(high), p)
+
+
+def _gaps(kind: str, fov: np.ndarray, bas: np.ndarray, readings: dict) -> np.ndarray:
+    """Gaps in percent (b, K) from losses (b, K)."""
+    if kind == "raw":
+        return 100 * (fov / bas - 1)
+    if kind not in readings:
+        raise ConfigError(f"kind = {kind!r}: this table has {', '.join(['raw', *readings])}")
+    (to_fov, _), (to_bas, _) = readings[kind]
+    return 50 * (fov / (bas @ to_fov.T) - 1) + 50 * ((fov @ to_bas.T) / bas - 1)
+
+
+def _reading(x: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix (K, K) that reads a curve through points x at `at`, as `_read` does, and which of them lie outside."""
+    rows = [[_read(x, unit, where) for unit in np.eye(len(x))] for where in at]
+    return np.array([[value for value, _ in row] for row in rows]), np.array([row[0][1] for row in rows])
+
+
+def _line(params, at: float | None) -> np.ndarray:
+    """Weights (K,) that turn gaps at sizes into their least-squares line's value at a size, or its slope per tenfold."""
+    x = np.log10(np.asarray(params, float))
+    centred = x - x.mean()
+    slope = centred / (centred**2).sum()
+    return slope if at is None else 1 / len(x) + (np.log10(at) - x.mean()) * slope
+
+
+def next_cells(gaps: GapScaling, params: float, new: dict[str, tuple[float, float]] | None = None) -> pd.DataFrame:
+    """Which next cell would shrink the gap's interval at a size most, and what it costs.
+
+    params: the size that the answer is wanted at, which may not have been run. new: sizes that are on offer but have no
+    run yet, name to (parameters, training FLOPs of both architectures). Candidates: one more seed of a size that is
+    there, or one seed of a new one. Seeds are taken to differ as much at every size as, pooled, they do where there are
+    several; clips as they are. A row per candidate: `cell`, `sd` and `sd_before` of the predicted gap in percentage
+    points, `shrinks_percent`, `flops`, best first. ConfigError if no size has two seeds or fewer than three have runs."""
+    table, losses = gaps.table, gaps._losses
+    if len(table) < 3:
+        raise ConfigError("a trend needs three sizes")
+    if max(losses.seeds) < 2:
+        raise ConfigError("with one seed of each size nothing is known of how seeds differ: run a second one somewhere")
+    clips = (_gaps("raw", losses.fov + losses._clips[0], losses.bas + losses._clips[1], {})).var(0)  # (K,)
+    by_seed = _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * losses.seeds  # (K,)
+    freedom = np.array(losses.seeds) - 1
+    seed = float((by_seed * freedom).sum() / freedom.sum())  # variance of one seed's gap
+
+    def spread(x, variances):
+        """Of the weighted line's value at `params`."""
+        X = np.c_[np.ones(len(x)), np.log10(x)]
+        target = np.array([1, np.log10(params)])
+        return float(np.sqrt(target @ np.linalg.solve(X.T @ (X / np.asarray(variances)[:, None]), target)))
+
+    sizes, counts = table["params_fov"].to_numpy(float), np.array(losses.seeds, float)
+    before = spread(sizes, seed / counts + clips)
+    rows = []
+    for k, pair in enumerate(table["pair"]):
+        after = spread(sizes, seed / (counts + (np.arange(len(sizes)) == k)) + clips)
+        rows.append(dict(cell=f"{pair}, one more seed", sd=after, flops=float(table["flops_fov"][k] + table["flops_bas"][k])))
+    for name, (size, cost) in (new or {}).items():
+        after = spread(np.append(sizes, size), np.append(seed / counts + clips, seed + clips.mean()))
+        rows.append(dict(cell=f"{name}, first seed", sd=after, flops=float(cost)))
+    found = pd.DataFrame(rows).assign(sd_before=before)
+    found["shrinks_percent"] = 100 * (1 - found["sd"] / before)
+    return found.sort_values("shrinks_percent", ascending=False, ignore_index=True)

@@ -1,0 +1,117 @@
+"""The rows of any study, a row per run: its own grids', and the earlier study's, with every convention by its name."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.flops import flops_per_sample, study_flops_per_sample, visual_tokens_per_clip
+from fvlm.results import Study, load_study
+
+EARLIER = "earlier study"
+EARLIER_SAMPLES = 4480
+PARAMETERS = {
+    "all": "params_total",
+    "all that are trained": "params_trainable",
+    "without embeddings": "params_without_embeddings",
+    "as the earlier study counted": "params_claimed",
+}
+FLOPS = {"counted (fvlm/flops.py)": "flops", "as the earlier study counted (6N)": "flops_study"}
+
+
+class Results(NamedTuple):
+    """Several studies together. runs: `runs_table`'s. evaluations, samples: as of `Study`, and `study`; the earlier study
+    has none, it published final losses alone."""
+
+    runs: pd.DataFrame
+    evaluations: pd.DataFrame
+    samples: pd.DataFrame
+
+
+def open_results(names: str = "auto", unfinished: bool = True) -> Results:
+    """Results of one or several studies, also while they are running (`unfinished`: their unfinished runs too).
+
+    names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and `outputs/micro`,
+    `outputs/study`, where they are. ConfigError for a folder without runs."""
+    if names == "auto":
+        found = [name for name in ("micro", "study") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
+        names = ",".join(["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)])
+    runs, evaluations, samples = [], [], []
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name == "earlier":
+            runs.append(earlier_runs())
+            continue
+        folder = Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
+        study = load_study(folder, unfinished)
+        runs.append(runs_table(study, folder.name))
+        evaluations.append(study.evaluations.assign(study=folder.name))
+        samples.append(study.samples.assign(study=folder.name))
+    if not runs:
+        raise ConfigError(f"studies = {names!r}: name folders of studies, or earlier, joined by commas")
+    return Results(*(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame() for tables in (runs, evaluations, samples)))
+
+
+def runs_table(study: Study, name: str) -> pd.DataFrame:
+    """A row per run, as of its last evaluation: who it is (`study`, `run`, `cell`, `seed`, `pair`, `llm`, `vision`,
+    `frames`, `arch`, `task`, `schedule`), `samples_seen`, `visual_tokens`, `loss_parallel`, `loss_autoregressive`,
+    `loss_static`, `seconds`, `weights`, training compute by every convention of FLOPS and size by every one of PARAMETERS
+    (NaN where a convention does not apply)."""
+    last = study.evaluations.loc[study.evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
+    last = last.assign(
+        study=name, params_without_embeddings=last["params_total"] - last["params_embedding"], params_claimed=float("nan")
+    )
+    last["flops_study"] = [_study_flops(row.cell) * row.samples_seen for row in last.itertuples()]
+    kept = ["study", "run", "cell", "seed", "pair", "llm", "vision", "frames", "arch", "task", "schedule", "samples_seen",
+            "visual_tokens", "loss_parallel", "loss_autoregressive", "loss_static", "seconds", "weights",
+            *FLOPS.values(), *PARAMETERS.values()]  # fmt: skip
+    return last[kept]
+
+
+def earlier_study() -> pd.DataFrame:
+    """Final losses of the ten cells that the earlier study finished, as it published them: step 280, 4,480 samples, 50
+    validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they were made)."""
+    return pd.read_csv(Path(__file__).parents[1] / "data" / "earlier_study.csv", comment="#")
+
+
+def earlier_runs() -> pd.DataFrame:
+    """The earlier study in `runs_table`'s columns: losses, `flops_study` and `params_claimed` as it published them, `flops`
+    and the other counts of parameters from shapes, by this package."""
+    rows = []
+    for row in earlier_study().to_dict("records"):
+        config, counts = _config(row["cell"]), parameter_counts(row["cell"])
+        rows.append(
+            dict(study=EARLIER, run=f"{row['cell']}_seed0", cell=row["cell"], seed=0, pair=row["cell"].partition("_")[0],
+                 llm=row["llm"], vision=row["vision"], frames=row["frames"], arch=row["arch"], task="caption",
+                 schedule="constant", samples_seen=EARLIER_SAMPLES, visual_tokens=visual_tokens_per_clip(config),
+                 loss_parallel=row["loss_parallel"], loss_autoregressive=row["loss_autoregressive"], loss_static=float("nan"),
+                 seconds=float("nan"), weights="as published",
+                 flops=EARLIER_SAMPLES * flops_per_sample(config, text_tokens=65)["total"], flops_study=row["flops_claimed"],
+                 params_total=counts["total"], params_trainable=counts["trainable"],
+                 params_without_embeddings=counts["total"] - counts["embedding"],
+                 params_claimed=1e6 * row["params_millions_claimed"])
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@functools.lru_cache(maxsize=256)
+def parameter_counts(cell: str) -> dict[str, int]:
+    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never allocated."""
+    import torch
+
+    from fvlm.models import build_model, parameter_groups
+
+    with torch.device("meta"):
+        return parameter_groups(build_model(_config(cell), pretrained=False))
+
+
+def _config(cell: str) -> RunConfig:
+    return RunConfig.from_cell(cell, device="cpu")
+
+
+def _study_flops(cell: str) -> float:
+    try:
+        return study_flops_per_sample(_config(cell))["total"]
+    except ValueError:
+        return float("nan")
