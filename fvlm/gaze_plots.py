@@ -11,8 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from fvlm.clip_plots import image_uri, player_controls, wrapped
 from fvlm.config import ConfigError
-from fvlm.plots import COLOURS, LAYOUT, image_uri, player_controls, wrapped
+from fvlm.plots import COLOURS, LAYOUT
 
 FIXATION = "#ff2d55"
 

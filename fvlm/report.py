@@ -105,7 +105,7 @@ def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
 def study_page(folder: Path) -> Path:
     """Write `index.html` of a study's folder: every run with its last losses, a link to its executed notebook, and the
     validation curves. Runs that are on their way are there too."""
-    from fvlm.plots import study_curves
+    from fvlm.plots import training_curves
     from fvlm.results import load_study, write_text
 
     study = load_study(folder, unfinished=True)
@@ -124,7 +124,7 @@ def study_page(folder: Path) -> Path:
                 "weights": html.escape(row.weights),
             }
         )  # fmt: skip
-    curves = study_curves(study.evaluations).to_html(full_html=False, include_plotlyjs="cdn")
+    curves = training_curves(study.evaluations).to_html(full_html=False, include_plotlyjs="cdn")
     page = _PAGE.format(title=html.escape(folder.name), table=pd.DataFrame(rows).to_html(index=False, escape=False), curves=curves)
     return write_text(folder / "index.html", page)
 

@@ -40,7 +40,7 @@ settings
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.data.prepare import preview
-from fvlm.plots import clip_player
+from fvlm.clip_plots import clip_player
 
 clip_player(preview(settings, 4))
 

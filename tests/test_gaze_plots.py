@@ -6,7 +6,7 @@ import torch
 from conftest import tiny
 from PIL import Image
 from plotly.callbacks import Points
-from test_plots import pixels
+from test_clip_plots import pixels
 
 from fvlm import ConfigError, build_model
 from fvlm.attention import gaze

@@ -63,7 +63,7 @@ def test_visual_tokens_are_a_third_axis():
 def test_the_gradient_is_that_of_the_model():
     from scipy.optimize import approx_fprime
 
-    from fvlm.scaling import _log_model
+    from fvlm.scaling.fits import _log_model
 
     logx, theta = np.random.default_rng(0).normal(size=(1, 2)), np.array([0.2, -0.3, 0.1, 0.4, 0.7])
     numeric = approx_fprime(theta, lambda t: _log_model(t, logx)[0][0], 1e-7)

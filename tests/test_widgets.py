@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 from conftest import tiny, write_video
-from test_plots import pixels
+from test_clip_plots import pixels
 
 from fvlm import ConfigError, train
 from fvlm.attention import EncodedClip

@@ -1,5 +1,6 @@
 """The rows of any study, a row per run: its own grids', and the earlier study's, with every convention by its name."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.flops import flops_per_sample, study_flops_per_sample, visual_tokens_per_clip
-from fvlm.results import Study, load_study
+from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, study_flops_per_sample, visual_tokens_per_clip
+from fvlm.results import Study, load_run, load_study
 
 EARLIER = "earlier study"
 EARLIER_SAMPLES = 4480
@@ -45,7 +46,8 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
             continue
         folder = Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
         study = load_study(folder, unfinished)
-        runs.append(runs_table(study, folder.name))
+        configs = {name: load_run(folder / name).config for name in study.evaluations["run"].unique()}
+        runs.append(runs_table(study, configs, folder.name))
         evaluations.append(study.evaluations.assign(study=folder.name))
         samples.append(study.samples.assign(study=folder.name))
     if not runs:
@@ -53,19 +55,21 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
     return Results(*(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame() for tables in (runs, evaluations, samples)))
 
 
-def runs_table(study: Study, name: str) -> pd.DataFrame:
+def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.DataFrame:
     """A row per run, as of its last evaluation: who it is (`study`, `run`, `cell`, `seed`, `pair`, `llm`, `vision`,
-    `frames`, `arch`, `task`, `schedule`), `samples_seen`, `visual_tokens`, `loss_parallel`, `loss_autoregressive`,
-    `loss_static`, `seconds`, `weights`, training compute by every convention of FLOPS and size by every one of PARAMETERS
-    (NaN where a convention does not apply)."""
+    `frames`, `arch`, `task`, `schedule`, `config`), `samples_seen`, `visual_tokens`, `text_tokens` (mean per validation
+    clip), `loss_parallel`, `loss_autoregressive`, `loss_static`, `seconds`, `weights`, training compute by every
+    convention of FLOPS and size by every one of PARAMETERS (NaN where a convention does not apply).
+
+    configs: of each run, by its name."""
     last = study.evaluations.loc[study.evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
-    last = last.assign(
-        study=name, params_without_embeddings=last["params_total"] - last["params_embedding"], params_claimed=float("nan")
-    )
-    last["flops_study"] = [_study_flops(row.cell) * row.samples_seen for row in last.itertuples()]
-    kept = ["study", "run", "cell", "seed", "pair", "llm", "vision", "frames", "arch", "task", "schedule", "samples_seen",
-            "visual_tokens", "loss_parallel", "loss_autoregressive", "loss_static", "seconds", "weights",
-            *FLOPS.values(), *PARAMETERS.values()]  # fmt: skip
+    last["study"], last["config"] = name, last["run"].map(configs)
+    last["text_tokens"] = last["run"].map(study.samples.groupby("run")["text_tokens"].mean())
+    last["params_without_embeddings"], last["params_claimed"] = last["params_total"] - last["params_embedding"], float("nan")
+    last["flops_study"] = [_study_flops(row.config) * row.samples_seen for row in last.itertuples()]
+    kept = ["study", "run", "cell", "seed", "pair", "llm", "vision", "frames", "arch", "task", "schedule", "config",
+            "samples_seen", "visual_tokens", "text_tokens", "loss_parallel", "loss_autoregressive", "loss_static", "seconds",
+            "weights", *FLOPS.values(), *PARAMETERS.values()]  # fmt: skip
     return last[kept]
 
 
@@ -80,14 +84,16 @@ def earlier_runs() -> pd.DataFrame:
     and the other counts of parameters from shapes, by this package."""
     rows = []
     for row in earlier_study().to_dict("records"):
-        config, counts = _config(row["cell"]), parameter_counts(row["cell"])
+        config = RunConfig.from_cell(row["cell"], device="cpu")
+        counts = parameter_counts(config)
         rows.append(
             dict(study=EARLIER, run=f"{row['cell']}_seed0", cell=row["cell"], seed=0, pair=row["cell"].partition("_")[0],
                  llm=row["llm"], vision=row["vision"], frames=row["frames"], arch=row["arch"], task="caption",
-                 schedule="constant", samples_seen=EARLIER_SAMPLES, visual_tokens=visual_tokens_per_clip(config),
+                 schedule="constant", config=config, samples_seen=EARLIER_SAMPLES, visual_tokens=visual_tokens_per_clip(config),
+                 text_tokens=STUDY_TEXT_TOKENS,
                  loss_parallel=row["loss_parallel"], loss_autoregressive=row["loss_autoregressive"], loss_static=float("nan"),
                  seconds=float("nan"), weights="as published",
-                 flops=EARLIER_SAMPLES * flops_per_sample(config, text_tokens=65)["total"], flops_study=row["flops_claimed"],
+                 flops=EARLIER_SAMPLES * flops_per_sample(config, STUDY_TEXT_TOKENS)["total"], flops_study=row["flops_claimed"],
                  params_total=counts["total"], params_trainable=counts["trainable"],
                  params_without_embeddings=counts["total"] - counts["embedding"],
                  params_claimed=1e6 * row["params_millions_claimed"])
@@ -95,23 +101,23 @@ def earlier_runs() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@functools.lru_cache(maxsize=256)
-def parameter_counts(cell: str) -> dict[str, int]:
+def parameter_counts(config: RunConfig) -> dict[str, int]:
     """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never allocated."""
+    return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
+
+
+@functools.lru_cache(maxsize=256)
+def _parameter_counts(config: RunConfig) -> dict[str, int]:
     import torch
 
     from fvlm.models import build_model, parameter_groups
 
     with torch.device("meta"):
-        return parameter_groups(build_model(_config(cell), pretrained=False))
+        return parameter_groups(build_model(config, pretrained=False))
 
 
-def _config(cell: str) -> RunConfig:
-    return RunConfig.from_cell(cell, device="cpu")
-
-
-def _study_flops(cell: str) -> float:
+def _study_flops(config: RunConfig) -> float:
     try:
-        return study_flops_per_sample(_config(cell))["total"]
+        return study_flops_per_sample(config)["total"]
     except ValueError:
         return float("nan")

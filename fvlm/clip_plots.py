@@ -1,64 +1,14 @@
-"""Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`."""
+"""Clips as Plotly figures, and pictures and texts as Plotly takes them."""
 
 import base64
 import html
 import io
 import textwrap
 
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fvlm.imports import import_jsonschema_quickly
-
-import_jsonschema_quickly()  # Plotly does when it draws
-
-COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
-ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
-    "foveated": "#0072B2", "baseline": "#D55E00", "static": "#009E73", "meanpool": "#CC79A7", "blind": "#7F7F7F",
-}  # fmt: skip
-LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
-
-
-def training_curve(evaluations: pd.DataFrame | list[dict], training: list[tuple[int, float]] = (), title: str = "") -> go.Figure:
-    """Validation loss in every mode against training samples; `training` adds the loss of single steps."""
-    table = pd.DataFrame(evaluations)
-    figure = go.Figure(
-        layout=LAYOUT | dict(title=title, xaxis_title="training samples", yaxis_title="nats per text token", height=380)
-    )
-    if training:
-        x, y = zip(*training)
-        figure.add_scatter(x=x, y=y, name="training step", mode="lines", line=dict(color=COLOURS["training"], width=1.5))
-    for mode in ("parallel", "autoregressive", "static"):
-        if len(table) and table[f"loss_{mode}"].notna().any():
-            dash = "dot" if mode == "autoregressive" else "solid"
-            figure.add_scatter(
-                x=table["samples_seen"], y=table[f"loss_{mode}"], name=f"validation, {mode}", mode="lines+markers",
-                line=dict(color=COLOURS[mode], width=2.5, dash=dash),
-            )  # fmt: skip
-    return figure
-
-
-def study_curves(evaluations: pd.DataFrame) -> go.Figure:
-    """Validation loss of every run of a study against training samples, a panel per pair and number of frames; the
-    architectures by colour, seeds by line."""
-    panels = list(evaluations[["pair", "frames"]].drop_duplicates().itertuples(index=False, name=None))
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    titles = [f"{pair}, {frames} frames" for pair, frames in panels]
-    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_xaxes="all")
-    shown = set()
-    for (run, arch), table in evaluations.groupby(["run", "arch"], sort=False):
-        i = panels.index((table["pair"].iloc[0], table["frames"].iloc[0]))
-        figure.add_scatter(
-            x=table["samples_seen"], y=table["loss_parallel"], name=arch, legendgroup=arch, showlegend=arch not in shown,
-            mode="lines+markers", marker_size=4, line=dict(color=ARCH_COLOURS[arch], width=1.5), hovertext=run,
-            row=i // columns + 1, col=i % columns + 1,
-        )  # fmt: skip
-        shown.add(arch)
-    figure.update_xaxes(title="training samples", row=rows)
-    figure.update_yaxes(title="nats per text token", col=1)
-    return figure.update_layout(LAYOUT, height=60 + 300 * rows)
+from fvlm.plots import LAYOUT
 
 
 def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
@@ -126,11 +76,3 @@ def wrapped(text: str, width: int = 38, lines: int = 6) -> str:
     if len(parts) > lines:
         parts = parts[: lines - 1] + [parts[lines - 1][: width - 2] + " …"]
     return "<br>".join(html.escape(part) for part in parts)
-
-
-def question_guesses(table: pd.DataFrame) -> go.Figure:
-    """How far language alone leads, per kind of question, beside chance: the table of `fvlm.data.card.language_only`."""
-    figure = go.Figure(layout=LAYOUT | dict(barmode="group", height=320, yaxis_title="right answers", yaxis_range=[0, 1]))
-    for name, colour in (("chance", "#c9d6ea"), ("most_common", "#8d99ae"), ("guesser", "#1f5fbf")):
-        figure.add_bar(x=table["question"], y=table[name], name=name.replace("_", " "), marker_color=colour)
-    return figure

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fvlm.clip_plots import clip_player
 from fvlm.data import Clip, ShapesWorld
-from fvlm.plots import clip_player, question_guesses
+from fvlm.plots import question_guesses
 
 
 def pixels(image) -> np.ndarray:

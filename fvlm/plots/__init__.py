@@ -1,0 +1,54 @@
+"""Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`.
+
+`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `common.py` what they share, and files of
+figures. Clips and gazes: `fvlm/clip_plots.py`, `fvlm/gaze_plots.py`.
+"""
+
+from fvlm.plots.common import ARCH_COLOURS, COLOURS, LAYOUT, save_figures
+from fvlm.plots.scaling import (
+    all_figures,
+    cells_of,
+    chinchilla_ratio,
+    efficiency_frontier,
+    flops_breakdown,
+    frame_scaling,
+    gap_vs_scale,
+    gaze_vs_loss,
+    iso_flop_curves,
+    iso_loss,
+    loss_vs_flops_fitted,
+    model_size_scaling,
+    parameter_breakdown,
+    perplexity_vs_flops,
+    smolvlm_extrapolation,
+    token_efficiency,
+    train_inference_gap,
+)
+from fvlm.plots.training import question_guesses, training_curve, training_curves
+
+__all__ = [
+    "ARCH_COLOURS",
+    "COLOURS",
+    "LAYOUT",
+    "all_figures",
+    "cells_of",
+    "chinchilla_ratio",
+    "efficiency_frontier",
+    "flops_breakdown",
+    "frame_scaling",
+    "gap_vs_scale",
+    "gaze_vs_loss",
+    "iso_flop_curves",
+    "iso_loss",
+    "loss_vs_flops_fitted",
+    "model_size_scaling",
+    "parameter_breakdown",
+    "perplexity_vs_flops",
+    "question_guesses",
+    "save_figures",
+    "smolvlm_extrapolation",
+    "token_efficiency",
+    "train_inference_gap",
+    "training_curve",
+    "training_curves",
+]

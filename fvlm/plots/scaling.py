@@ -1,0 +1,451 @@
+"""Scaling figures, from `fvlm.scaling.open_results(...)`'s tables.
+
+A point is a cell: the mean over its seeds, with the 95 % interval of that mean (Student's t) where there are several;
+hovering names it. Colour is the architecture. Studies are never pooled: their texts differ, and so do their nats.
+"""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from fvlm.config import ConfigError
+from fvlm.flops import GROUPS, flops_per_sample
+from fvlm.plots.common import (
+    ARCH_COLOURS,
+    AXES,
+    DASHES,
+    GAP_COLOURS,
+    GROUP_COLOURS,
+    HOVER,
+    LAYOUT,
+    add_points,
+    dash_of,
+    empty_figure,
+    error_bar,
+    faint,
+    labels,
+    note,
+    nothing,
+    shade,
+    symbol_of,
+)  # fmt: skip
+from fvlm.plots.training import training_curves
+from fvlm.scaling import (
+    fit_points,
+    fit_power_law,
+    flops_corrected_gap,
+    iso_flop_optima,
+    pairs_of,
+    parameter_corrected_gap,
+    parameter_counts,
+)  # fmt: skip
+from fvlm.scaling.runs import EARLIER
+
+SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
+
+
+def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFrame:
+    """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed), compute and
+    size, and `seeds`, `hover`."""
+    from scipy.stats import t as student
+
+    by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
+    numbers = [name for name in runs.columns if name in AXES or name in ("samples_seen", "loss_static")]
+    runs = runs[runs[loss].notna()] if len(runs) else runs
+    cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
+    spread = runs.groupby(by, sort=False)[loss].agg(["std", "count"]).reset_index(drop=True)
+    cells["loss"], cells["seeds"] = cells[loss], spread["count"]
+    several = spread["count"] > 1
+    factor = student.ppf(0.975, spread["count"].clip(lower=2) - 1) / np.sqrt(spread["count"])
+    cells["error"] = (spread["std"] * factor).where(several)
+    seeds = cells["seeds"].map(lambda n: "one seed" if n == 1 else f"{n} seeds")
+    cells["hover"] = cells["cell"] + ", " + cells["study"] + ", " + seeds
+    return cells
+
+
+def loss_vs_flops_fitted(runs, loss="loss_autoregressive", flops="flops", bootstrap: int = 200) -> go.Figure:
+    """Loss against training compute, and the power law through each architecture's runs, with its band; where the data
+    do not identify one, the legend says so and no line is drawn."""
+    return _fitted(runs, loss, flops, "Loss against training compute", bootstrap)
+
+
+def _fitted(runs, loss, x, title, bootstrap, until=None):
+    figure = empty_figure(title, x, loss, log=True)
+    runs = runs[runs[x].notna() & runs[loss].notna()]
+    if not len(runs):
+        return nothing(figure, f"no run has a value for {AXES[x]}")
+    unfitted = []
+    for (study, arch, frames), part in runs.groupby(["study", "arch", "frames"], sort=False):
+        name = f"{arch}, {frames} frames, {study}"
+        add_points(figure, cells_of(part, loss), x, name, arch, dash=None)
+        fit = fit_power_law(part[x], part[loss], bootstrap=bootstrap)
+        if not fit.identified:
+            unfitted.append(f"{name}: {fit.reason}")
+            continue
+        grid = np.geomspace(part[x].min(), max(part[x].max(), until or 0), 60)
+        low, high = fit.band(grid)
+        colour = ARCH_COLOURS[arch]
+        figure.add_scatter(
+            x=[*grid, *grid[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=faint(colour), line_width=0,
+            hoverinfo="skip", showlegend=False, legendgroup=name, mode="lines",
+        )  # fmt: skip
+        low, high = fit.interval("alpha")
+        for piece, dash in ((grid <= part[x].max(), DASHES[0]), (grid >= part[x].max(), "dot")):
+            if piece.sum() > 1:
+                figure.add_scatter(
+                    x=grid[piece], y=fit.predict(grid[piece]), mode="lines", line=dict(color=colour, dash=dash), hoverinfo="skip",
+                    name=f"{name}: exponent {fit.alpha:.3f} ({low:.3f} to {high:.3f})", legendgroup=name, showlegend=dash != "dot",
+                )  # fmt: skip
+    if unfitted:
+        note(figure, "No power law: " + "<br>".join(unfitted))
+    return figure
+
+
+def model_size_scaling(runs, loss="loss_autoregressive", params="params_total") -> go.Figure:
+    """Loss against size; a line joins the sizes of an architecture with the same vision model, frames and study."""
+    figure = empty_figure("Loss against size", params, loss, log=True)
+    cells = cells_of(runs, loss)
+    cells = cells[cells[params].notna()]
+    for (study, arch, frames, vision), part in cells.groupby(["study", "arch", "frames", "vision"], sort=False):
+        name = f"{arch}, {frames} frames, {vision} vision, {study}"
+        add_points(figure, part.sort_values(params), params, name, arch, dash=dash_of(cells["frames"], frames))
+    return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[params]}")
+
+
+def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.Figure:
+    """Every cell's loss and compute; a stepped line per architecture joins those that no cheaper cell of it beats."""
+    figure = empty_figure("What is bought with compute", flops, loss, log=True)
+    cells = cells_of(runs, loss)
+    cells = cells[cells[flops].notna()]
+    for (study, arch), part in cells.groupby(["study", "arch"], sort=False):
+        name = f"{arch}, {study}"
+        add_points(figure, part, flops, name, arch, dash=None)
+        part = part.sort_values(flops)
+        best = part[part["loss"] <= part["loss"].cummin()]
+        figure.add_scatter(
+            x=best[flops], y=best["loss"], mode="lines", line=dict(color=ARCH_COLOURS[arch], shape="hv"), name=f"{name}, frontier",
+            legendgroup=name, hoverinfo="skip",
+        )  # fmt: skip
+    return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
+
+
+def smolvlm_extrapolation(runs, loss="loss_autoregressive", params="params_total", bootstrap: int = 200) -> go.Figure:
+    """The power laws in size, drawn on (dotted, with their bands) to SmolVLM's sizes. What these data and this recipe would
+    give there, if the law held; not what SmolVLM gives, which saw other data."""
+    figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
+    for name, size in SMOLVLM.items():
+        figure.add_vline(x=size, line=dict(color="#bbbbbb", dash="dot"), annotation_text=name, annotation_textangle=-90)
+    return figure
+
+
+def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
+    """Loss against visual tokens per clip: a line per size and number of frames, through its architectures. Blind cells,
+    which have none, stand as level lines."""
+    figure = empty_figure("What visual tokens buy", "visual_tokens", loss, log=True)
+    cells = cells_of(runs, loss)
+    for (study, pair, frames), part in cells.groupby(["study", "pair", "frames"], sort=False):
+        name, seen = f"{pair}, {frames} frames, {study}", part[part["visual_tokens"] > 0].sort_values("visual_tokens")
+        figure.add_scatter(
+            x=seen["visual_tokens"], y=seen["loss"], error_y=error_bar(seen["error"]), mode="lines+markers", name=name,
+            marker=dict(color=[ARCH_COLOURS[a] for a in seen["arch"]], symbol=symbol_of(cells["pair"], pair), size=9),
+            line=dict(color="#cccccc", dash=dash_of(cells["frames"], frames)), text=seen["hover"], hovertemplate=HOVER,
+        )  # fmt: skip
+        for row in part[part["visual_tokens"] == 0].itertuples():
+            figure.add_hline(y=row.loss, line=dict(color=ARCH_COLOURS["blind"], dash="dot"), annotation_text=f"{row.cell}: none")
+    return figure if len(cells) else nothing(figure, "no run")
+
+
+def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.Figure:
+    """Perplexity, exp(loss), against compute. The interval is that of the loss, so it is not symmetric."""
+    figure = empty_figure("Perplexity against training compute", flops, loss, log=True)
+    cells = cells_of(runs, loss)
+    cells = cells[cells[flops].notna()]
+    for (study, arch, frames), part in cells.groupby(["study", "arch", "frames"], sort=False):
+        middle, error = np.exp(part["loss"]), part["error"].fillna(0)
+        figure.add_scatter(
+            x=part[flops], y=middle, mode="markers", name=f"{arch}, {frames} frames, {study}", text=part["hover"], hovertemplate=HOVER,
+            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9),
+            error_y=dict(type="data", symmetric=False, array=np.exp(part["loss"] + error) - middle,
+                         arrayminus=middle - np.exp(part["loss"] - error), thickness=1),
+        )  # fmt: skip
+    figure.update_yaxes(title="perplexity")
+    return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
+
+
+def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_total", budgets: int = 4) -> go.Figure:
+    """Loss against size at equal compute, from the evaluations on the way of runs with a constant rate, a panel per
+    architecture and number of frames; a star is the best size, where one lies between the sizes that were run."""
+    figure = empty_figure("Which size is best for a budget?", params, loss, log=True)
+    panels, reason = _curves(evaluations, loss, params)
+    if not panels:
+        return nothing(figure, reason)
+
+    keys = list(panels)
+    figure = make_subplots(
+        cols=len(keys),
+        rows=1,
+        subplot_titles=[f"{arch}, {frames} frames, {study}" for study, arch, frames in keys],
+        shared_yaxes=True,
+    )
+    for column, (key, curves) in enumerate(panels.items(), 1):
+        low, high = _shared_budgets(curves)
+        for i, budget in enumerate(np.geomspace(low, high, budgets)):
+            read = [(n, np.interp(np.log(budget), np.log(c["flops"]), c["loss"])) for n, c in curves.items()
+                    if c["flops"].min() <= budget * 1.0001 and budget <= c["flops"].max() * 1.0001]  # fmt: skip
+            colour = shade(i, budgets)
+            figure.add_scatter(
+                x=[n for n, _ in read], y=[y for _, y in read], mode="lines+markers", line_color=colour, name=f"{budget:.1e} FLOPs",
+                row=1, col=column, legendgroup=f"{key}", hovertemplate="%{x:.3s} parameters<br>%{y:.4f} nats",
+            )  # fmt: skip
+            table = pd.concat([c.assign(n=n) for n, c in curves.items()])
+            best = iso_flop_optima(table["flops"], table["n"], table["loss"], [budget]).iloc[0]
+            if best["identified"]:
+                figure.add_scatter(
+                    x=[best["params"]], y=[best["loss"]], mode="markers", marker=dict(symbol="star", size=13, color=colour),
+                    row=1, col=column, showlegend=False, hovertemplate="best: %{x:.3s} parameters<br>%{y:.4f} nats<extra></extra>",
+                )  # fmt: skip
+    figure.update_xaxes(type="log", title=AXES[params]).update_yaxes(title=AXES[loss], col=1)
+    return figure.update_layout(LAYOUT, height=420, title="Which size is best for a budget?")
+
+
+def chinchilla_ratio(runs, samples=None, params="params_total") -> go.Figure:
+    """Text tokens trained on per parameter, against compute; the line is the 20 that Hoffmann et al. (2022) found best for
+    text alone. Tokens are those of the validation texts' mean length; without `samples`, training samples are shown."""
+    figure = empty_figure("Data per parameter", "flops", "loss_parallel", log=True)
+    cells = cells_of(runs, "loss_parallel")
+    per_sample, unit = 1.0, "training samples per parameter"
+    if samples is not None and len(samples):
+        per_sample, unit = cells["study"].map(samples.groupby("study")["text_tokens"].mean()), "text tokens per parameter"
+        figure.add_hline(y=20, line=dict(color="#888888", dash="dot"), annotation_text="20: Hoffmann et al., text alone")
+    cells["ratio"] = cells["samples_seen"] * per_sample / cells[params]
+    cells = cells[cells["ratio"].notna() & cells["flops"].notna()]
+    for arch, part in cells.groupby("arch", sort=False):
+        figure.add_scatter(
+            x=part["flops"], y=part["ratio"], mode="markers", name=arch, text=part["hover"],
+            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9),
+            hovertemplate="%{text}<br>%{x:.2e} FLOPs<br>%{y:.3g} " + unit + "<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title=unit, type="log")
+    return figure if len(cells) else nothing(figure, "no run with text tokens and sizes")
+
+
+def iso_loss(evaluations, loss="loss_autoregressive", params="params_total", levels: int = 3) -> go.Figure:
+    """The compute each size needed to come down to a loss, from its evaluations: a line per architecture, frames and level.
+    Levels are those that most runs reach. Runs whose rate decays reach a loss later than a shorter run would have."""
+    figure = empty_figure("What a loss costs", params, "flops", log=True)
+    panels, reason = _curves(evaluations, loss, params, mid_schedule=True)
+    if not panels:
+        return nothing(figure, reason)
+    ends = [curve["loss"].min() for curves in panels.values() for curve in curves.values()]
+    starts = [curve["loss"].max() for curves in panels.values() for curve in curves.values()]
+    wanted = np.linspace(np.median(ends), np.median(starts), levels + 2)[1:-1] if min(starts) > min(ends) else []
+    for (study, arch, frames), curves in panels.items():
+        for i, level in enumerate(wanted):
+            found = [(n, _reached(curve, level)) for n, curve in sorted(curves.items())]
+            found = [(n, c) for n, c in found if c is not None]
+            figure.add_scatter(
+                x=[n for n, _ in found], y=[c for _, c in found], mode="lines+markers", name=f"{arch}, {frames} frames, {study}: {level:.3f} nats",
+                line=dict(color=ARCH_COLOURS[arch], dash=DASHES[i % len(DASHES)]),
+                hovertemplate="%{x:.3s} parameters<br>%{y:.2e} FLOPs",
+            )  # fmt: skip
+    figure.update_yaxes(type="log")
+    return figure
+
+
+def frame_scaling(runs, loss="loss_autoregressive") -> go.Figure:
+    """Loss against frames per clip, a line per size and architecture."""
+    figure = empty_figure("Do more frames help?", "frames", loss)
+    cells = cells_of(runs, loss)
+    for (study, pair, arch), part in cells.groupby(["study", "pair", "arch"], sort=False):
+        add_points(
+            figure, part.sort_values("frames"), "frames", f"{pair}, {arch}, {study}", arch, dash=dash_of(cells["pair"], pair)
+        )
+    figure.update_xaxes(type="log", tickvals=sorted(set(cells["frames"])), ticktext=[str(f) for f in sorted(set(cells["frames"]))])
+    return figure if len(cells) else nothing(figure, "no run")
+
+
+def gap_vs_scale(runs, gaps: dict | None = None, loss="loss_autoregressive", params="params_total", kind: str = "raw") -> go.Figure:
+    """The foveated model's gap to the baseline against size. gaps: name to `GapScaling`, drawn with their intervals and,
+    from three sizes on, their trend with its band; the studies in `runs` that published no samples (the earlier one) are
+    drawn hollow and without intervals, which nobody can know."""
+    figure = empty_figure("What 16 times fewer visual tokens cost", params, loss, log=True)
+    figure.update_yaxes(title=f"gap, % of the baseline's loss ({kind.replace('_', ' ')})", zeroline=True, zerolinecolor="#888888")
+    for i, (name, gap) in enumerate((gaps or {}).items()):
+        table, column, colour = gap.table.dropna(subset=f"{kind}_percent"), f"{kind}_percent", GAP_COLOURS[i % len(GAP_COLOURS)]
+        figure.add_scatter(
+            x=table["params_fov"], y=table[column], mode="markers", name=name, text=table["pair"], hovertemplate=HOVER,
+            marker=dict(color=colour, size=10),
+            error_y=dict(type="data", symmetric=False, array=table[f"{column}_high"] - table[column],
+                         arrayminus=table[column] - table[f"{column}_low"]),
+        )  # fmt: skip
+        if len(table) > 2:
+            grid = np.geomspace(table["params_fov"].min(), table["params_fov"].max(), 20)
+            line = [gap.predict(n, kind) for n in grid]
+            figure.add_scatter(
+                x=[*grid, *grid[::-1]], y=[*(e.high for e in line), *(e.low for e in reversed(line))], fill="toself", mode="lines",
+                fillcolor=faint(colour), line_width=0, hoverinfo="skip", showlegend=False,
+            )  # fmt: skip
+            figure.add_scatter(
+                x=grid, y=[e.value for e in line], mode="lines", line_color=colour, name=f"{name}, trend", hoverinfo="skip"
+            )
+    bare = _published_pairs(runs, loss, params, kind)
+    for i, ((study, frames), part) in enumerate(bare.groupby(["study", "frames"], sort=False) if len(bare) else ()):
+        part = part.sort_values("params")
+        figure.add_scatter(
+            x=part["params"], y=part["gap"], mode="lines+markers", name=f"{study}, {frames} frames: one seed, no interval",
+            text=part["pair"], hovertemplate=HOVER, line=dict(color="#999999", dash=DASHES[i % len(DASHES)]),
+            marker=dict(symbol="circle-open", size=10, color="#555555"),
+        )  # fmt: skip
+    return figure if len(figure.data) else nothing(figure, "no size has both a foveated and a baseline run")
+
+
+def _published_pairs(runs, loss, params, kind):
+    """Gaps of the studies that have runs but no samples: a row per size."""
+    runs = runs[(runs["study"] == EARLIER) & runs[params].notna()]
+    found = []
+    for _, part in runs.groupby(["study", "frames", "vision"], sort=False):
+        table = pairs_of(part, by=("study", "pair", "llm", "vision", "frames"))
+        if not len(table):
+            continue
+        gap = 100 * (table[f"{loss}_fov"] / table[f"{loss}_bas"] - 1)
+        if kind != "raw":
+            if len(table) < 2:
+                continue
+            corrected, x = (parameter_corrected_gap, params) if kind == "parameter_corrected" else (flops_corrected_gap, "flops")
+            gap = corrected(table[f"{x}_fov"], table[f"{loss}_fov"], table[f"{x}_bas"], table[f"{loss}_bas"])[
+                "corrected_percent"
+            ].to_numpy()
+        found.append(table.assign(gap=gap, params=table[f"{params}_fov"]))
+    return pd.concat(found) if found else pd.DataFrame()
+
+
+def train_inference_gap(runs, params="params_total") -> go.Figure:
+    """How much more a foveated model loses frame by frame, as it is used, than in parallel, as it was trained."""
+    figure = empty_figure("Trained in parallel, used frame by frame", params, "loss_parallel", log=True)
+    figure.update_yaxes(title="frame by frame over parallel, %", zeroline=True, zerolinecolor="#888888")
+    runs = runs[(runs["arch"] == "foveated") & runs[params].notna()]
+    for (study, frames), part in runs.groupby(["study", "frames"], sort=False):
+        figure.add_scatter(
+            x=part[params], y=100 * (part["loss_autoregressive"] / part["loss_parallel"] - 1), mode="markers", text=part["run"],
+            name=f"{frames} frames, {study}", hovertemplate=HOVER,
+            marker=dict(color=ARCH_COLOURS["foveated"], symbol=symbol_of(runs["frames"], frames), size=9),
+        )  # fmt: skip
+    return figure if len(runs) else nothing(figure, "no foveated run")
+
+
+def parameter_breakdown(runs) -> go.Figure:
+    """Parameters of every cell by group, from shapes."""
+    cells = runs.drop_duplicates(["study", "cell"])
+    counts = [parameter_counts(config) for config in cells["config"]]
+    return _stacked("Where the parameters are", cells, counts, ("vision", "connector", "llm", "embedding"), "parameters")
+
+
+def flops_breakdown(runs) -> go.Figure:
+    """Training FLOPs of one clip by group, counted from shapes; diamonds: what the earlier study's convention makes of the
+    same cell. Gradient checkpointing's recomputation is in neither."""
+    cells = runs.drop_duplicates(["study", "cell"])
+    counts = [flops_per_sample(config, tokens) for config, tokens in zip(cells["config"], cells["text_tokens"])]
+    figure = _stacked("Where the compute goes, per training clip", cells, counts, GROUPS, "FLOPs")
+    claimed = cells[cells["flops_study"].notna()]
+    if len(claimed):
+        figure.add_scatter(
+            x=labels(claimed), y=claimed["flops_study"] / claimed["samples_seen"], mode="markers", name="the earlier study's 6N",
+            marker=dict(symbol="diamond-open", size=10, color="black"),
+        )  # fmt: skip
+    return figure
+
+
+def _stacked(title, cells, counts, groups, unit):
+    figure = go.Figure(layout=LAYOUT | dict(title=title, barmode="stack", height=460, yaxis_title=unit))
+    for i, group in enumerate(groups):
+        figure.add_bar(
+            x=labels(cells), y=[count[group] for count in counts], name=group.replace("_", " "), marker_color=GROUP_COLOURS[i],
+            hovertemplate="%{x}<br>" + group.replace("_", " ") + ": %{y:.3s}<extra></extra>",
+        )  # fmt: skip
+    return figure if len(cells) else nothing(figure, "no run")
+
+
+def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregressive") -> go.Figure:
+    """Do models that look at the right thing lose less? Pointing-game hit rate of each run with queries (its 95 % interval
+    over clips) against its loss. truth: `fvlm.gaze_truth.summarise`'s rows for a clip's own text."""
+    figure = empty_figure("Does a better gaze go with a lower loss?", "frames", loss)
+    figure.update_xaxes(title="hit: most attended patch inside the target's box")
+    if truth is None or not len(truth):
+        return nothing(figure, "no gaze scores: python -m fvlm gaze --run FOLDER makes them")
+    table = runs.merge(truth[truth["asked"] != "other"], on="run")
+    for arch, part in table.groupby("arch", sort=False):
+        figure.add_scatter(
+            x=part["hit"], y=part[loss], mode="markers", name=arch, text=part["run"], hovertemplate=HOVER,
+            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9),
+            error_x=dict(type="data", symmetric=False, array=part["hit_high"] - part["hit"], arrayminus=part["hit"] - part["hit_low"]),
+        )  # fmt: skip
+    if len(table):
+        figure.add_vline(x=table["chance"].mean(), line=dict(color="#888888", dash="dot"), annotation_text="chance")
+    return figure if len(table) else nothing(figure, "none of these runs has gaze scores")
+
+
+def _curves(evaluations, loss, params, mid_schedule=False):
+    """Loss against compute of every size, seeds averaged, by study, architecture and frames; or {} and why there are none."""
+    if not len(evaluations):
+        return {}, "these results have final losses only"
+    try:
+        points = fit_points(evaluations, every=True, mid_schedule=mid_schedule)
+    except ConfigError as error:
+        return {}, str(error)
+    if params == "params_without_embeddings":
+        points = points.assign(params_without_embeddings=points["params_total"] - points["params_embedding"])
+    if params not in points:
+        return {}, f"no evaluation has a value for {AXES[params]}"
+    panels = {}
+    for (study, arch, frames, _), part in points.groupby(["study", "arch", "frames", "pair"], sort=False):
+        curve = part.groupby("step")[["flops", loss]].mean().rename(columns={loss: "loss"})
+        if curve["loss"].notna().all() and (curve["flops"] > 0).all():
+            panels.setdefault((study, arch, frames), {})[float(part[params].mean())] = curve
+    return panels, "no evaluation"
+
+
+def _shared_budgets(curves) -> tuple[float, float]:
+    """The budgets that at least half of the sizes reached, a factor two apart at least."""
+    low = float(np.median([curve["flops"].min() for curve in curves.values()]))
+    high = float(np.median([curve["flops"].max() for curve in curves.values()]))
+    return low, max(high, low)
+
+
+def _reached(curve, level) -> float | None:
+    """Compute at which a curve's running minimum first comes down to a level; None if it never does or began below it."""
+    best = curve["loss"].cummin().to_numpy()
+    if best[0] < level or best[-1] > level:
+        return None
+    i = int(np.argmax(best <= level))
+    if i == 0:
+        return float(curve["flops"].iloc[0])
+    share = (best[i - 1] - level) / (best[i - 1] - best[i])
+    low, high = np.log(curve["flops"].iloc[i - 1]), np.log(curve["flops"].iloc[i])
+    return float(np.exp(low + share * (high - low)))
+
+
+def all_figures(
+    results, gaps: dict | None = None, truth: pd.DataFrame | None = None, loss="loss_autoregressive", flops="flops",
+    params="params_total", kind="raw", bootstrap: int = 200,
+) -> dict:  # fmt: skip
+    """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings for all."""
+    runs, evaluations, samples = results
+    return {
+        "gap_vs_scale": lambda: gap_vs_scale(runs, gaps, loss, params, kind),
+        "loss_vs_flops_fitted": lambda: loss_vs_flops_fitted(runs, loss, flops, bootstrap),
+        "training_curves": lambda: training_curves(evaluations, loss),
+        "model_size_scaling": lambda: model_size_scaling(runs, loss, params),
+        "efficiency_frontier": lambda: efficiency_frontier(runs, loss, flops),
+        "smolvlm_extrapolation": lambda: smolvlm_extrapolation(runs, loss, params, bootstrap),
+        "token_efficiency": lambda: token_efficiency(runs, loss),
+        "perplexity_vs_flops": lambda: perplexity_vs_flops(runs, loss, flops),
+        "iso_flop_curves": lambda: iso_flop_curves(evaluations, loss, params),
+        "chinchilla_ratio": lambda: chinchilla_ratio(runs, samples, params),
+        "iso_loss": lambda: iso_loss(evaluations, loss, params),
+        "frame_scaling": lambda: frame_scaling(runs, loss),
+        "train_inference_gap": lambda: train_inference_gap(runs, params),
+        "parameter_breakdown": lambda: parameter_breakdown(runs),
+        "flops_breakdown": lambda: flops_breakdown(runs),
+        "gaze_vs_loss": lambda: gaze_vs_loss(runs, truth, loss),
+    }
