@@ -1,6 +1,7 @@
 """Fits and gaps against truths that were planted, and the earlier study's figures, replayed."""
 
 import math
+import time
 
 import numpy as np
 import pandas as pd
@@ -102,6 +103,44 @@ def test_runs_are_resampled_not_their_points():
     n, d, loss, run = runs_of_a_law(noise=0.01)
     by_run, by_point = (fit_parametric(n, d, loss, runs=r, bootstrap=200).interval("E") for r in (run, None))
     assert by_run[1] - by_run[0] > 1.5 * (by_point[1] - by_point[0]), "points of one run share its luck"
+
+
+def simulated_power_law(seed, per_size):
+    """A study of six sizes with noise of 1 %, and its truth."""
+    truth, rng = dict(floor=0.5, A=60.0, alpha=0.35), np.random.default_rng(seed)
+    c = np.repeat(np.geomspace(1e5, 1e8, 6), per_size)
+    loss = (truth["floor"] + truth["A"] * c ** -truth["alpha"]) * np.exp(rng.normal(0, 0.01, c.size))
+    return fit_power_law(c, loss, bootstrap=200), truth
+
+
+def simulated_parametric_law(seed, per_size):
+    """A study of four sizes, each run with several points that share its luck, and its truth."""
+    n, d, loss, run = runs_of_a_law(noise=0.005, seed=seed, per_size=per_size, points=5 if per_size < 10 else 3)
+    return fit_parametric(n, d, loss, runs=run, bootstrap=200), LAW
+
+
+@pytest.mark.parametrize(
+    "simulated, per_size",
+    [(simulated_power_law, 2), (simulated_power_law, 20), (simulated_parametric_law, 3), (simulated_parametric_law, 30)],
+)
+def test_intervals_cover_the_planted_truth(simulated, per_size):
+    """200 studies of 12 runs, as many as the study has cells, and of ten times as many."""
+    covered = []
+    for seed in range(200):
+        fit, truth = simulated(seed, per_size)
+        assert fit.identified
+        covered.append([low <= truth[name] <= high for name in truth for low, high in [fit.interval(name)]])
+    shares = dict(zip(truth, np.mean(covered, axis=0)))
+    assert all(0.90 <= share <= 0.98 for share in shares.values()), shares
+
+
+def test_240_points_are_fitted_in_seconds_and_a_thousand_bootstraps_in_minutes():
+    n, d, loss, _ = runs_of_a_law(noise=0.005)
+    started = time.monotonic()
+    fit_parametric(n, d, loss)
+    assert n.size == 240 and time.monotonic() - started < 20
+    started = time.monotonic()
+    assert len(fit_parametric(n, d, loss, bootstrap=1000).draws) == 1000 and time.monotonic() - started < 600
 
 
 def test_a_fit_through_a_decaying_schedule_is_refused_unless_asked_for():

@@ -164,7 +164,8 @@ def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.F
     for (study, arch, frames), part in cells.groupby(["study", "arch", "frames"], sort=False):
         middle, error = np.exp(part["loss"]), part["error"].fillna(0)
         figure.add_scatter(
-            x=part[flops], y=middle, mode="markers", name=f"{arch}, {frames} frames, {study}", text=part["hover"], hovertemplate=HOVER,
+            x=part[flops], y=middle, mode="markers", name=f"{arch}, {frames} frames, {study}", text=part["hover"],
+            hovertemplate=HOVER,
             marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9),
             error_y=dict(type="data", symmetric=False, array=np.exp(part["loss"] + error) - middle,
                          arrayminus=middle - np.exp(part["loss"] - error), thickness=1),
@@ -245,7 +246,8 @@ def iso_loss(evaluations, loss="loss_autoregressive", params="params_total", lev
             found = [(n, _reached(curve, level)) for n, curve in sorted(curves.items())]
             found = [(n, c) for n, c in found if c is not None]
             figure.add_scatter(
-                x=[n for n, _ in found], y=[c for _, c in found], mode="lines+markers", name=f"{arch}, {frames} frames, {study}: {level:.3f} nats",
+                x=[n for n, _ in found], y=[c for _, c in found], mode="lines+markers",
+                name=f"{arch}, {frames} frames, {study}: {level:.3f} nats",
                 line=dict(color=ARCH_COLOURS[arch], dash=DASHES[i % len(DASHES)]),
                 hovertemplate="%{x:.3s} parameters<br>%{y:.2e} FLOPs",
             )  # fmt: skip
@@ -378,7 +380,8 @@ def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregress
         figure.add_scatter(
             x=part["hit"], y=part[loss], mode="markers", name=arch, text=part["run"], hovertemplate=HOVER,
             marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9),
-            error_x=dict(type="data", symmetric=False, array=part["hit_high"] - part["hit"], arrayminus=part["hit"] - part["hit_low"]),
+            error_x=dict(type="data", symmetric=False, array=part["hit_high"] - part["hit"],
+                         arrayminus=part["hit"] - part["hit_low"]),
         )  # fmt: skip
     if len(table):
         figure.add_vline(x=table["chance"].mean(), line=dict(color="#888888", dash="dot"), annotation_text="chance")

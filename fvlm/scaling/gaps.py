@@ -211,6 +211,26 @@ def gap_scaling(
     return GapScaling(table, pd.DataFrame(trend), losses, readings)
 
 
+def all_gaps(results, **settings) -> dict[str, GapScaling]:
+    """`gap_scaling` of every study, task and number of frames in `open_results(...)` that has samples of both
+    architectures, by a name such as "micro, 8 frames". settings: `gap_scaling`'s. Runs that are not finished count as far
+    as they are, but only where both architectures came equally far."""
+    found = {}
+    if not len(results.samples):
+        return found
+    for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"], sort=False):
+        samples = results.samples[results.samples["study"] == study]
+        runs = runs[runs["run"].isin(samples["run"])]
+        alike = [part for _, part in runs.groupby(["pair", "seed", "samples_seen"], sort=False)]
+        pairs = [part for part in alike if {"foveated", "baseline"} <= set(part["arch"])]
+        if pairs:
+            runs = pd.concat(pairs)
+            samples = samples[samples["run"].isin(runs["run"])]
+            name = f"{study}, {frames} frames" + (", questions" if task == "question" else "")
+            found[name] = gap_scaling(samples, runs, **settings)
+    return found
+
+
 class _Losses:
     """Both architectures' mean loss at every size, and how far resampled clips and seeds move it.
 

@@ -36,15 +36,12 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
 
     names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and `outputs/micro`,
     `outputs/study`, where they are. ConfigError for a folder without runs."""
-    if names == "auto":
-        found = [name for name in ("micro", "study") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
-        names = ",".join(["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)])
     runs, evaluations, samples = [], [], []
-    for name in filter(None, map(str.strip, names.split(","))):
+    for name in _names(names):
         if name == "earlier":
             runs.append(earlier_runs())
             continue
-        folder = Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
+        folder = _folder(name)
         study = load_study(folder, unfinished)
         configs = {name: load_run(folder / name).config for name in study.evaluations["run"].unique()}
         runs.append(runs_table(study, configs, folder.name))
@@ -121,3 +118,27 @@ def _study_flops(config: RunConfig) -> float:
         return study_flops_per_sample(config)["total"]
     except ValueError:
         return float("nan")
+
+
+def gaze_scores(names: str = "auto") -> pd.DataFrame:
+    """The gaze scores that `python -m fvlm gaze` or `make question` left in these studies, summarised: a row per run and
+    text asked, `fvlm.gaze_truth.summarise`'s columns; empty if there are none. names as in `open_results`."""
+    from fvlm.gaze_truth import summarise
+
+    rows = []
+    for name in _names(names):
+        if name != "earlier":
+            folder = _folder(name)
+            rows += [pd.read_parquet(path) for path in sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])]
+    return summarise(pd.concat(rows).to_dict("records")) if rows else pd.DataFrame()
+
+
+def _names(names: str) -> list[str]:
+    if names == "auto":
+        found = [name for name in ("micro", "study") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
+        return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
