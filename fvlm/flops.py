@@ -70,12 +70,19 @@ def _frame_by_frame(count: "_Counter", config: RunConfig, text_tokens: float, pr
 
 
 def recomputed_flops_per_sample(config: RunConfig, text_tokens: float = 32, prompt_tokens: float = 0) -> float:
-    """FLOPs that gradient checkpointing adds to a training step, per clip: the layers of both backbones forward once more.
-    They buy memory, not training, so no total has them in it."""
+    """FLOPs that gradient checkpointing adds to a training step, per clip: the layers of both backbones forward once more,
+    but for the last product of each, whose result the backward pass does not need. They buy memory, not training, so no
+    total has them in it."""
     count, T = _Counter(config, training=False), config.frames
     groups = flops_per_sample(config, text_tokens, prompt_tokens, training=False)
-    llm = 0.0 if config.freeze_llm and config.arch == "blind" else groups["coarse_llm"] + groups["fine_llm"]
-    return llm + (0.0 if config.freeze_vision or config.arch == "blind" else groups["vision"] - count.patches(T))
+    tokens = prompt_tokens + 1 + visual_tokens_per_clip(config) + text_tokens
+    if config.arch == "foveated":
+        tokens += config.fine_passes * (prompt_tokens + T)
+    last = count.llm_layers * count.linear(tokens, count.llm_mlp, count.llm_width)
+    vision = 0.0
+    if not config.freeze_vision and config.arch != "blind":
+        vision = groups["vision"] - count.patches(T) - count.linear(T * (count.grid**2 + 1), count.vision_width, count.vision_width)
+    return groups["coarse_llm"] + groups["fine_llm"] - last + vision
 
 
 # ── The earlier study's convention ───────────────────────────────────────────────────────────────

@@ -39,8 +39,8 @@ settings
 # the thick one is what the question asks about.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.data.prepare import preview
 from fvlm.clip_plots import clip_player
+from fvlm.data.prepare import preview
 
 clip_player(preview(settings, 4))
 

@@ -5,12 +5,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fvlm import RunConfig, build_model
 from fvlm.config import ARCHS
-from fvlm.flops import flops_per_sample
+from fvlm.flops import flops_per_sample, recomputed_flops_per_sample, study_flops_per_sample
 
 
-def counted(config, text, prompt, training=True) -> int:
+def counted(config, text, prompt, training=True, mode="parallel", checkpointing=False) -> int:
     """FLOPs of one real pass, by PyTorch's own counter (unfused attention, so that its backward is counted as it is)."""
     model = build_model(config, pretrained=False).train()
+    model.set_gradient_checkpointing(checkpointing)
     side = config.image_size
     frames, labels = torch.randn(1, config.frames, 3, side, side), torch.randint(1, 400, (1, text))
     prompt_ids = torch.randint(1, 400, (1, prompt)) if prompt else None
@@ -18,7 +19,7 @@ def counted(config, text, prompt, training=True) -> int:
         if training:
             model(frames, labels=labels, prompt_ids=prompt_ids).loss.backward()
         else:
-            model.requires_grad_(False)(frames, labels=labels, prompt_ids=prompt_ids)
+            model.requires_grad_(False)(frames, labels=labels, prompt_ids=prompt_ids, mode=mode)
     return counter.get_total_flops()
 
 
@@ -43,3 +44,38 @@ def test_flops_of_a_tiny_cell_equal_the_counter_s(arch, settings, prompt):
 def test_flops_of_the_real_sizes_equal_the_counter_s(arch):
     config = RunConfig(llm="135m", vision="small", arch=arch, frames=2)
     assert flops_per_sample(config, 32)["total"] == pytest.approx(counted(config, 32, 0), rel=0.01)
+
+
+@pytest.mark.parametrize("prompt", [0, 5])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_flops_of_true_inference_equal_the_counter_s(arch, prompt):
+    config = RunConfig(llm="tiny2", vision="tiny", arch=arch, frames=5)
+    ours = flops_per_sample(config, 20, prompt, training=False, mode="autoregressive")["total"]
+    assert ours == pytest.approx(counted(config, 20, prompt, training=False, mode="autoregressive"), rel=0.01)
+    with pytest.raises(ValueError, match="training=False"):
+        flops_per_sample(config, mode="autoregressive")
+
+
+@pytest.mark.parametrize("frames", [1, 8, 64])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_flops_equal_the_counter_s_for_every_number_of_frames(arch, frames):
+    config = RunConfig(llm="tiny2", vision="tiny", arch=arch, frames=frames)
+    assert flops_per_sample(config, 30)["total"] == pytest.approx(counted(config, 30, 0), rel=0.01)
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(freeze_vision=False), dict(freeze_llm=True), dict(fine_passes=2)])
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_what_checkpointing_recomputes_is_what_the_counter_sees_more(arch, settings):
+    config = RunConfig(llm="tiny2", vision="tiny", arch=arch, frames=3, **settings)
+    plain, again = (counted(config, 20, 5, checkpointing=on) for on in (False, True))
+    assert recomputed_flops_per_sample(config, 20, 5) == pytest.approx(again - plain, rel=0.01)
+
+
+def test_the_study_s_convention_gives_its_published_totals():
+    from fvlm.scaling import earlier_study
+
+    for row in earlier_study().itertuples():
+        total = 4480 * study_flops_per_sample(RunConfig.from_cell(row.cell))["total"]
+        assert total == pytest.approx(row.flops_claimed, rel=0.006)
+    with pytest.raises(ValueError, match="foveated and baseline"):
+        study_flops_per_sample(RunConfig.from_cell("S-S_8f_sta"))

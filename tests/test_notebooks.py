@@ -1,6 +1,7 @@
 """Notebooks as files: paired, executed, thin and small. nbval runs them as stored, in the same `pytest` call."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -125,3 +126,21 @@ def test_the_core_imports_only_torch_transformers_and_numpy():
         "import fvlm.config, fvlm.models, fvlm.training, fvlm.attention, fvlm.data\n"
     )
     python("-c", code)
+
+
+def test_a_changed_reference_row_fails_the_scaling_notebook(tmp_path):
+    """nbval compares the tagged numbers with those that are stored: a copy of the package with one other loss."""
+    shutil.copytree(REPOSITORY / "fvlm", tmp_path / "fvlm", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(REPOSITORY / "notebooks/scaling.ipynb", tmp_path / "notebooks")
+    rows = tmp_path / "fvlm/data/earlier_study.csv"
+    assert rows.read_text().count("M-S_8f_fov,360m,small,8,foveated,3.744") == 1
+    rows.write_text(rows.read_text().replace("foveated,3.744", "foveated,3.754"))
+    nbval = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*nbval, "notebooks/scaling.ipynb"], cwd=tmp_path, capture_output=True, text=True, timeout=600, env=env)
+    failed = re.findall(r"FAILED .*::Cell (\d+)", done.stdout)
+    assert done.returncode == 1 and failed, done.stdout[-2000:]
+    cells = code_cells(REPOSITORY / "notebooks/scaling.ipynb")
+    wrong = [cells[int(i)].source for i in failed]
+    assert set(wrong) == {"tables.replayed_correction()", "tables.inference_claim()"}

@@ -7,18 +7,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fvlm import ConfigError
+from fvlm import ConfigError, RunConfig
+from fvlm.flops import flops_per_sample
 from fvlm.scaling import (
+    all_gaps,
     earlier_study,
     fit_parametric,
     fit_points,
     fit_power_law,
     flops_corrected_gap,
+    gap_scaling,
     iso_flop_optima,
+    line_prediction,
+    next_cells,
+    open_results,
     paired_gap,
     pairs_of,
     parameter_corrected_gap,
-)  # fmt: skip
+)
+from fvlm.training import Stopped, request_stop
 
 LAW = dict(E=0.5, A=60.0, B=8.0, alpha=0.35, beta=0.45)
 
@@ -236,3 +243,148 @@ def test_corrections_read_straight_lines_and_say_where_they_leave_the_points():
         parameter_corrected_gap([1], [1], [1], [1])
     with pytest.raises(ValueError, match="linear, log"):
         parameter_corrected_gap([1, 2], [1, 1], [1, 2], [1, 1], interpolation="cubic")
+
+
+# ── The gap at every size ────────────────────────────────────────────────────────────────────────
+
+SIZES = {"A": 1e6, "B": 3e6, "C": 1e7, "D": 3e7}
+RAW = {pair: 6.0 - 2.0 * (math.log10(n) - 6) for pair, n in SIZES.items()}  # percent: 2 points less a decade
+
+
+def study_with_a_trend(seed, seeds=4, clips=80, by_seed=0.01, by_clip=0.03):
+    """Samples and runs of four sizes in both architectures with the gaps RAW; the baseline has a tenth more parameters."""
+    rng = np.random.default_rng(seed)
+    hard = np.exp(rng.normal(0, 0.2, clips))
+    hard *= 3 / hard.mean()
+    samples, runs = [], []
+    for pair, n in SIZES.items():
+        for s in range(seeds):
+            for arch, factor in (("foveated", 1 + RAW[pair] / 100), ("baseline", 1.0)):
+                luck = rng.normal(0, by_seed) if arch == "foveated" else 0.0
+                who = dict(run=f"{pair}_{arch}_{s}", pair=pair, arch=arch, seed=s)
+                runs.append(
+                    who | dict(params_total=n * (1.1 if arch == "baseline" else 1), flops=n * (2 if arch == "baseline" else 1))
+                )
+                noise = rng.normal(0, by_clip, clips)
+                level = (1.2 - 0.1 * (math.log10(n) - 6)) * factor * (1 + luck)
+                samples.append(
+                    pd.DataFrame(who | dict(clip_id=np.arange(clips), text_tokens=10, loss_autoregressive=level * (hard + noise)))
+                )
+    return pd.concat(samples), pd.DataFrame(runs)
+
+
+def test_gaps_of_all_sizes_agree_with_gaps_of_each():
+    samples, runs = study_with_a_trend(0)
+    found = gap_scaling(samples, runs)
+    for row in found.table.itertuples():
+        a, b = (samples[(samples["pair"] == row.pair) & (samples["arch"] == arch)] for arch in ("foveated", "baseline"))
+        one = paired_gap(a, b)
+        assert row.raw_percent == pytest.approx(one.percent)
+        assert (row.raw_percent_low, row.raw_percent_high) == pytest.approx(one.percent_interval, abs=0.3)
+    byhand = parameter_corrected_gap(*(found.table[c] for c in ("params_fov", "loss_fov", "params_bas", "loss_bas")), "log")
+    assert found.table["parameter_corrected_percent"].tolist() == pytest.approx(byhand["corrected_percent"].tolist())
+    assert found.table["parameter_corrected_extrapolated"].tolist() == byhand["extrapolated"].tolist()
+
+
+def test_the_trend_s_and_the_prediction_s_intervals_cover_what_was_planted():
+    """200 studies; the corrected gap's truth is that of the same study without noise."""
+    truth = gap_scaling(*study_with_a_trend(0, by_seed=0, by_clip=0)).table["parameter_corrected_percent"].to_numpy()
+    covered = []
+    for seed in range(200):
+        found = gap_scaling(*study_with_a_trend(seed), bootstrap=300)
+        slope, ahead = found.trend.iloc[0], found.predict(1e8)
+        corrected = found.table[["parameter_corrected_percent_low", "parameter_corrected_percent_high"]].to_numpy()
+        covered.append(
+            [slope.low <= -2 <= slope.high, ahead.low <= 2 <= ahead.high, corrected[1, 0] <= truth[1] <= corrected[1, 1]]
+        )
+    assert all(0.90 <= share <= 0.98 for share in np.mean(covered, axis=0)), np.mean(covered, axis=0)
+
+
+def test_two_sizes_have_no_trend_and_other_clips_no_gap():
+    samples, runs = study_with_a_trend(0)
+    two = gap_scaling(samples[samples["pair"].isin(["A", "B"])], runs)
+    assert two.trend["slope"].isna().all() and math.isnan(two.predict(1e8).value) and len(two.table) == 2
+    with pytest.raises(ConfigError, match="no size has runs of both"):
+        gap_scaling(samples[samples["arch"] == "foveated"], runs)
+    other = samples.assign(clip_id=samples["clip_id"].where(samples["pair"] != "B", samples["clip_id"] + 1000))
+    with pytest.raises(ConfigError, match="B: its validation samples are not those"):
+        gap_scaling(other, runs)
+
+
+def test_the_next_cell_is_the_one_that_tells_most_of_the_line():
+    """Against the variance of the prediction in simulated studies that have the cell."""
+    sizes = pd.DataFrame(dict(pair=list(SIZES), params=list(SIZES.values()), seeds=1, flops=1.0))
+    found = next_cells(sizes, 1e8, {"E": (1e8, 9.0)}).set_index("cell")
+    assert found.index[0] == "E, seed 1" and list(found.index[1:]) == ["D, seed 2", "C, seed 2", "A, seed 2", "B, seed 2"]
+    rng, x = np.random.default_rng(0), np.log10([1e6, 3e6, 1e7, 3e7, 1e8])
+    at_end = [np.polyval(np.polyfit(x, rng.normal(size=5), 1), 8) for _ in range(4000)]
+    assert found["sd"].iloc[0] == pytest.approx(np.std(at_end), rel=0.05)
+    before = [np.polyval(np.polyfit(x[:4], rng.normal(size=4), 1), 8) for _ in range(4000)]
+    assert found["sd_before"].iloc[0] == pytest.approx(np.std(before), rel=0.05)
+    with pytest.raises(ConfigError, match="two sizes"):
+        next_cells(sizes[:1], 1e8)
+
+
+def test_a_prediction_from_single_gaps_covers_the_next_one():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        gaps = 3 - 0.5 * np.log10([1, 2, 3, 5]) + rng.normal(0, 0.3, 4)
+        found = line_prediction([1, 2, 3, 5], gaps, 10)
+        covered += found.low <= 2.5 + rng.normal(0, 0.3) <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+    assert math.isnan(line_prediction([1, 2], [3, 2], 10).value)
+
+
+# ── Rows of studies ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_study_that_is_still_running_can_be_read(tmp_path):
+    from fvlm import train
+
+    settings = dict(llm="tiny1", vision="tiny", frames=2, device="cpu", out=str(tmp_path), study="half", steps=4, eval_every=2)
+    for arch in ("foveated", "baseline"):
+        config = RunConfig(arch=arch, eval_samples=4, effective_batch=2, **settings)
+        with pytest.raises(Stopped):
+            train(config, on_progress=lambda progress, folder=config.folder: request_stop(folder))
+    found = open_results(str(tmp_path / "half"))
+    assert found.runs["samples_seen"].tolist() == [4, 4], "stopped half way"
+    (gap,) = all_gaps(found).values()
+    assert gap.table["pair"].tolist() == ["T1-T"] and np.isfinite(gap.table["raw_percent"]).all()
+    with pytest.raises(ConfigError, match="no finished run"):
+        open_results(str(tmp_path / "half"), unfinished=False)
+    with pytest.raises(ConfigError, match="name folders of studies"):
+        open_results(" , ")
+
+
+def test_the_earlier_study_has_every_convention_by_its_name():
+    runs = open_results("earlier").runs.set_index("cell")
+    assert len(runs) == 10 and runs.loc["S-S_8f_fov", "params_claimed"] == 159e6
+    assert runs.loc["S-S_8f_fov", "params_total"] / 1e6 == pytest.approx(157.3, rel=1e-3)
+    assert runs.loc["S-S_8f_fov", "flops_study"] == 2.18e15 != runs.loc["S-S_8f_fov", "flops"]
+    assert runs.loc["S-S_8f_fov", "flops"] == pytest.approx(4480 * flops_per_sample(runs.loc["S-S_8f_fov", "config"], 65)["total"])
+
+
+def test_the_explorer_s_figures_follow_its_controls(tmp_path):
+    from test_plots import planted
+
+    from fvlm.scaling.explorer import ScalingExplorer
+
+    explorer = ScalingExplorer("earlier", tmp_path)
+    explorer.results = planted([f"{pair}_8f_{arch}" for pair in ("T1-T", "T2-T", "T3-T") for arch in ("fov", "bas")], seeds=(0, 1))
+    explorer._offer()
+    explorer.figure.value = "gap_vs_scale"
+    raw = list(explorer.drawn.data[0].y)
+    explorer.kind.value = "parameter_corrected"
+    assert len(raw) == 3 and list(explorer.drawn.data[0].y) != raw
+    shown = explorer._view.children[0]
+    assert list(shown.data[0].y) == list(explorer.drawn.data[0].y), "the widget shows what was drawn"
+    explorer.pairs.value = ("T1-T", "T2-T")
+    assert len(explorer.drawn.data[0].y) == 2
+    explorer.figure.value, explorer.archs.value = "efficiency_frontier", ("baseline",)
+    assert {t.name for t in explorer.drawn.data} == {"baseline, planted", "baseline, planted, frontier"}
+    explorer.params.value = "params_claimed"
+    explorer.figure.value = "model_size_scaling"
+    assert "no run has a value" in explorer.drawn.layout.annotations[0].text
+    explorer.export.click()
+    assert (tmp_path / "model_size_scaling.html").exists() and "written" in explorer.message.value
+    assert "application/vnd.plotly.v1+json" in explorer._repr_mimebundle_(), "what a stored notebook keeps"

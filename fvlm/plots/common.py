@@ -42,7 +42,7 @@ def empty_figure(title, x, y, log=False) -> go.Figure:
 def nothing(figure: go.Figure, reason: str) -> go.Figure:
     """The figure without data, saying why there is none."""
     figure.add_annotation(text=f"nothing to show: {reason}", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    return figure
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
 
 
 def note(figure, text):
@@ -52,11 +52,11 @@ def note(figure, text):
     figure.update_layout(margin_b=90 + 14 * text.count("<br>"))
 
 
-def add_points(figure, cells, x, name, arch, dash):
+def add_points(figure, cells, x, name, arch, dash, symbol="circle"):
     figure.add_scatter(
         x=cells[x], y=cells["loss"], error_y=error_bar(cells["error"]), mode="lines+markers" if dash else "markers", name=name,
         legendgroup=name, text=cells["hover"], hovertemplate=HOVER, line=dict(color=ARCH_COLOURS[arch], dash=dash or "solid"),
-        marker=dict(color=ARCH_COLOURS[arch], size=9),
+        marker=dict(color=ARCH_COLOURS[arch], size=9, symbol=symbol),
     )  # fmt: skip
 
 

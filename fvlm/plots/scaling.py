@@ -51,7 +51,7 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
     from scipy.stats import t as student
 
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
-    numbers = [name for name in runs.columns if name in AXES or name in ("samples_seen", "loss_static")]
+    numbers = [name for name in runs.columns if (name in AXES or name in ("samples_seen", "loss_static")) and name not in by]
     runs = runs[runs[loss].notna()] if len(runs) else runs
     cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
     spread = runs.groupby(by, sort=False)[loss].agg(["std", "count"]).reset_index(drop=True)
@@ -78,7 +78,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
     unfitted = []
     for (study, arch, frames), part in runs.groupby(["study", "arch", "frames"], sort=False):
         name = f"{arch}, {frames} frames, {study}"
-        add_points(figure, cells_of(part, loss), x, name, arch, dash=None)
+        add_points(figure, cells_of(part, loss), x, name, arch, dash=None, symbol=symbol_of(runs["frames"], frames))
         fit = fit_power_law(part[x], part[loss], bootstrap=bootstrap)
         if not fit.identified:
             unfitted.append(f"{name}: {fit.reason}")
@@ -135,7 +135,10 @@ def smolvlm_extrapolation(runs, loss="loss_autoregressive", params="params_total
     give there, if the law held; not what SmolVLM gives, which saw other data."""
     figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
     for name, size in SMOLVLM.items():
-        figure.add_vline(x=size, line=dict(color="#bbbbbb", dash="dot"), annotation_text=name, annotation_textangle=-90)
+        figure.add_vline(x=size, line=dict(color="#bbbbbb", dash="dot"))
+        figure.add_annotation(
+            x=np.log10(size), y=0.98, yref="paper", text=name, textangle=-90, showarrow=False, xanchor="right", yanchor="top"
+        )
     return figure
 
 
@@ -183,13 +186,11 @@ def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_tota
         return nothing(figure, reason)
 
     keys = list(panels)
-    figure = make_subplots(
-        cols=len(keys),
-        rows=1,
-        subplot_titles=[f"{arch}, {frames} frames, {study}" for study, arch, frames in keys],
-        shared_yaxes=True,
-    )
-    for column, (key, curves) in enumerate(panels.items(), 1):
+    columns = min(2, len(keys))
+    titles = [f"{arch}, {frames} frames, {study}" for study, arch, frames in keys]
+    figure = make_subplots(rows=-(-len(keys) // columns), cols=columns, subplot_titles=titles, shared_xaxes="all")
+    for number, (key, curves) in enumerate(panels.items()):
+        where = dict(row=number // columns + 1, col=number % columns + 1)
         low, high = _shared_budgets(curves)
         for i, budget in enumerate(np.geomspace(low, high, budgets)):
             read = [(n, np.interp(np.log(budget), np.log(c["flops"]), c["loss"])) for n, c in curves.items()
@@ -197,17 +198,18 @@ def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_tota
             colour = shade(i, budgets)
             figure.add_scatter(
                 x=[n for n, _ in read], y=[y for _, y in read], mode="lines+markers", line_color=colour, name=f"{budget:.1e} FLOPs",
-                row=1, col=column, legendgroup=f"{key}", hovertemplate="%{x:.3s} parameters<br>%{y:.4f} nats",
+                **where, legendgroup=str(key), legendgrouptitle_text=titles[number],
+                hovertemplate="%{x:.3s} parameters<br>%{y:.4f} nats",
             )  # fmt: skip
             table = pd.concat([c.assign(n=n) for n, c in curves.items()])
             best = iso_flop_optima(table["flops"], table["n"], table["loss"], [budget]).iloc[0]
             if best["identified"]:
                 figure.add_scatter(
                     x=[best["params"]], y=[best["loss"]], mode="markers", marker=dict(symbol="star", size=13, color=colour),
-                    row=1, col=column, showlegend=False, hovertemplate="best: %{x:.3s} parameters<br>%{y:.4f} nats<extra></extra>",
+                    **where, showlegend=False, hovertemplate="best: %{x:.3s} parameters<br>%{y:.4f} nats<extra></extra>",
                 )  # fmt: skip
     figure.update_xaxes(type="log", title=AXES[params]).update_yaxes(title=AXES[loss], col=1)
-    return figure.update_layout(LAYOUT, height=420, title="Which size is best for a budget?")
+    return figure.update_layout(LAYOUT, height=80 + 320 * -(-len(keys) // columns), title="Which size is best for a budget?")
 
 
 def chinchilla_ratio(runs, samples=None, params="params_total") -> go.Figure:
@@ -218,7 +220,10 @@ def chinchilla_ratio(runs, samples=None, params="params_total") -> go.Figure:
     per_sample, unit = 1.0, "training samples per parameter"
     if samples is not None and len(samples):
         per_sample, unit = cells["study"].map(samples.groupby("study")["text_tokens"].mean()), "text tokens per parameter"
-        figure.add_hline(y=20, line=dict(color="#888888", dash="dot"), annotation_text="20: Hoffmann et al., text alone")
+        figure.add_hline(y=20, line=dict(color="#888888", dash="dot"))
+        figure.add_annotation(
+            x=0.98, xref="paper", y=np.log10(20), text="20: Hoffmann et al., text alone", showarrow=False, yanchor="bottom"
+        )
     cells["ratio"] = cells["samples_seen"] * per_sample / cells[params]
     cells = cells[cells["ratio"].notna() & cells["flops"].notna()]
     for arch, part in cells.groupby("arch", sort=False):

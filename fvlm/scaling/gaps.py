@@ -162,6 +162,16 @@ class GapScaling:
         weights = _line(self.table["params_fov"], params)
         return self._losses.estimate(lambda fov, bas: _gaps(kind, fov, bas, self._readings) @ weights)
 
+    def noise(self) -> tuple[float, float]:
+        """Variances of a raw gap, in squared percentage points: between seeds, pooled over sizes, and from the choice of
+        clips, the mean over sizes. The first is NaN where no size has two seeds."""
+        losses = self._losses
+        clips = _gaps("raw", losses.fov + losses._clips[0], losses.bas + losses._clips[1], {}).var(0)  # (K,)
+        seeds = np.array(losses.seeds, float)
+        by_seed = _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * seeds
+        freedom = seeds - 1
+        return float((by_seed * freedom).sum() / freedom.sum()) if freedom.any() else float("nan"), float(clips.mean())
+
 
 def gap_scaling(
     samples: pd.DataFrame, runs: pd.DataFrame, loss: str = "loss_autoregressive", params: str = "params_total",
@@ -312,39 +322,51 @@ def _line(params, at: float | None) -> np.ndarray:
     return slope if at is None else 1 / len(x) + (np.log10(at) - x.mean()) * slope
 
 
-def next_cells(gaps: GapScaling, params: float, new: dict[str, tuple[float, float]] | None = None) -> pd.DataFrame:
+def line_prediction(params, gaps, at: float) -> Estimate:
+    """The gap at a size that was not run, from single gaps (m,) at sizes (m,) whose own errors are not known: least squares
+    in log N, with the 95 % prediction interval of one more such gap by the scatter about the line. All NaN below three
+    sizes, where nothing is known of the scatter."""
+    from scipy.stats import t as student
+
+    x, y = np.log10(np.asarray(params, float)), np.asarray(gaps, float)
+    if len(np.unique(x)) < 3:
+        return Estimate(*[float("nan")] * 4)
+    weights = _line(params, at)
+    slope, freedom = _line(params, None), len(x) - 2
+    value = float(y @ weights)
+    residuals = y - y.mean() - (y @ slope) * (x - x.mean())
+    error = float(np.sqrt((residuals @ residuals) / freedom * (1 + weights @ weights)))
+    half = float(student.ppf(0.975, freedom)) * error
+    return Estimate(value, value - half, value + half, float(2 * student.sf(abs(value) / error, freedom)))
+
+
+def next_cells(sizes: pd.DataFrame, at: float, new: dict | None = None, seed: float = 1.0, clips: float = 0.0) -> pd.DataFrame:
     """Which next cell would shrink the gap's interval at a size most, and what it costs.
 
-    params: the size that the answer is wanted at, which may not have been run. new: sizes that are on offer but have no
-    run yet, name to (parameters, training FLOPs of both architectures). Candidates: one more seed of a size that is
-    there, or one seed of a new one. Seeds are taken to differ as much at every size as, pooled, they do where there are
-    several; clips as they are. A row per candidate: `cell`, `sd` and `sd_before` of the predicted gap in percentage
-    points, `shrinks_percent`, `flops`, best first. ConfigError if no size has two seeds or fewer than three have runs."""
-    table, losses = gaps.table, gaps._losses
-    if len(table) < 3:
-        raise ConfigError("a trend needs three sizes")
-    if max(losses.seeds) < 2:
-        raise ConfigError("with one seed of each size nothing is known of how seeds differ: run a second one somewhere")
-    clips = (_gaps("raw", losses.fov + losses._clips[0], losses.bas + losses._clips[1], {})).var(0)  # (K,)
-    by_seed = _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * losses.seeds  # (K,)
-    freedom = np.array(losses.seeds) - 1
-    seed = float((by_seed * freedom).sum() / freedom.sum())  # variance of one seed's gap
+    sizes: a row per size that has runs: `pair`, `params`, `seeds`, `flops` (training FLOPs of one seed, both
+    architectures). at: the parameters that the answer is wanted for, which may not have been run. new: sizes on offer
+    that have no run yet, name to (parameters, FLOPs). seed, clips: variances of a gap between seeds and from the choice
+    of clips (`GapScaling.noise`); with seed = 1 and clips = 0, if they are not known, sd counts in units of one seed's,
+    and `shrinks_percent` is right whatever that is. The answer is the least-squares line in log N.
+
+    Candidates: one more seed of a size that is there, the first of a new one. A row each: `cell`, `sd` after it,
+    `sd_before`, `shrinks_percent`, `flops`; best first. ConfigError below two sizes."""
+    x, seeds = sizes["params"].to_numpy(float), sizes["seeds"].to_numpy(float)
+    if len(np.unique(x)) < 2:
+        raise ConfigError("a trend with size needs two sizes")
 
     def spread(x, variances):
-        """Of the weighted line's value at `params`."""
-        X = np.c_[np.ones(len(x)), np.log10(x)]
-        target = np.array([1, np.log10(params)])
+        X, target = np.c_[np.ones(len(x)), np.log10(x)], np.array([1, np.log10(at)])
         return float(np.sqrt(target @ np.linalg.solve(X.T @ (X / np.asarray(variances)[:, None]), target)))
 
-    sizes, counts = table["params_fov"].to_numpy(float), np.array(losses.seeds, float)
-    before = spread(sizes, seed / counts + clips)
+    before = spread(x, seed / seeds + clips)
     rows = []
-    for k, pair in enumerate(table["pair"]):
-        after = spread(sizes, seed / (counts + (np.arange(len(sizes)) == k)) + clips)
-        rows.append(dict(cell=f"{pair}, one more seed", sd=after, flops=float(table["flops_fov"][k] + table["flops_bas"][k])))
-    for name, (size, cost) in (new or {}).items():
-        after = spread(np.append(sizes, size), np.append(seed / counts + clips, seed + clips.mean()))
-        rows.append(dict(cell=f"{name}, first seed", sd=after, flops=float(cost)))
+    for k, row in enumerate(sizes.itertuples()):
+        more = seeds + (np.arange(len(x)) == k)
+        rows.append(dict(cell=f"{row.pair}, seed {int(row.seeds) + 1}", sd=spread(x, seed / more + clips), flops=float(row.flops)))
+    for name, (params, flops) in (new or {}).items():
+        after = spread(np.append(x, params), seed / np.append(seeds, 1) + clips)
+        rows.append(dict(cell=f"{name}, seed 1", sd=after, flops=float(flops)))
     found = pd.DataFrame(rows).assign(sd_before=before)
     found["shrinks_percent"] = 100 * (1 - found["sd"] / before)
     return found.sort_values("shrinks_percent", ascending=False, ignore_index=True)
