@@ -12,7 +12,7 @@ train: $(READY)
 	@$(BIN)/python -m fvlm train --cell T-T_8f_fov
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Does a question steer the gaze, and does that help? Six runs, under 40 minutes on two cores; goes on where it was stopped.
 question: $(READY)

@@ -23,6 +23,7 @@ What mattered, each tried on one seed with an easier or equal world (frozen eye,
 import sys
 
 import pandas as pd
+from filelock import FileLock
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.executors import Local
@@ -63,7 +64,10 @@ def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
     full = pair()
     if all((config.folder / "model" / "config.json").exists() for config in full):
         return tuple(load_run(config.folder) for config in full)
-    return tuple(train(config) for config in pair(quick=True))
+    quick = pair(quick=True)
+    quick[0].folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(quick[0].folder.parent / ".lock"):  # whoever comes second waits, and finds them
+        return tuple(train(config) for config in quick)
 
 
 def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from side_by_side import SideBySide
 
 from fvlm import RunConfig, build_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(SideBySide(config))
 
 
 def tiny(arch: str = "foveated", **settings) -> RunConfig:

@@ -292,6 +292,7 @@ def test_a_node_without_shared_storage_sends_its_results_back(tmp_path):
     assert cell.state() == FINISHED and len(load_study(tmp_path / "here" / "smoke").samples) == 8
 
 
+@pytest.mark.alone
 def test_a_notebook_takes_at_most_twelve_seconds_more_than_the_training_in_it(tmp_path):
     """Where it has the machine to itself: the best of three, as others may use it too."""
     around = []

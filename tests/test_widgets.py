@@ -76,6 +76,7 @@ def _points(explorer, row, column):
     return Points(xs=[heat.x0 + column * heat.dx], ys=[heat.y0 + row * heat.dy], trace_index=1, trace_name="", point_inds=[])
 
 
+@pytest.mark.alone
 def test_it_reacts_at_once_from_a_cached_gaze(explorer):
     def seconds(control, value):
         start = time.perf_counter()

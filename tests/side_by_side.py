@@ -1,0 +1,49 @@
+"""How tests run beside each other: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as `make test` does."""
+
+import fcntl
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+FIRST = ("tests/test_grid.py", "notebooks/train.ipynb", "tests/test_notebooks.py", "tests/test_scaling.py")  # the longest
+
+
+class SideBySide:
+    """The plugin that `conftest.py` registers."""
+
+    def __init__(self, config):
+        if getattr(config.option, "numprocesses", None):
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the workers start: two that each take all cores crawl
+            os.environ.setdefault("FVLM_TEST_LOCKS", tempfile.mkdtemp(prefix="fvlm-locks-"))
+
+    def pytest_collection_modifyitems(self, items):
+        """Long files first, so that none is left over at the end; in a file, those that want to be alone."""
+        order = {item: item.nodeid.partition("::")[0] for item in items}
+        items.sort(
+            key=lambda item: (
+                FIRST.index(order[item]) if order[item] in FIRST else len(FIRST),
+                order[item],
+                order[item].endswith(".py") and not item.get_closest_marker("alone"),
+            )
+        )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        folder = os.environ.get("FVLM_TEST_LOCKS")
+        if folder is None:
+            return (yield)
+        with held(Path(folder), alone=item.get_closest_marker("alone") is not None):
+            return (yield)
+
+
+@contextmanager
+def held(folder: Path, alone: bool):
+    """All tests share a room, but who wants it alone waits at the door until it is empty, and nobody passes meanwhile."""
+    with open(folder / "door", "w") as door, open(folder / "room", "w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
