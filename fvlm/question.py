@@ -28,7 +28,7 @@ from filelock import FileLock
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.executors import Local
 from fvlm.gaze_truth import gaze_truth, interval, summarise
-from fvlm.grid import GridRun, Table, read_grid
+from fvlm.grid import Grid, GridRun, Table, read_grid
 from fvlm.results import Run, load_run, write_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
@@ -36,10 +36,13 @@ CROWDED = 3  # shapes in a clip that is scored
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
 
+def grid(quick: bool = False) -> Grid:
+    """The experiment's runs, a foveated and a static one for each seed; `quick`: in another study, with hardly any steps."""
+    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(priority=1)
+
+
 def configs(quick: bool = False) -> list[RunConfig]:
-    """The grid's runs, a foveated and a static one for each seed; `quick`: in another study, with hardly any steps."""
-    grid = read_grid(GRID, QUICK, "question_quick") if quick else read_grid(GRID)
-    return [cell.config for cell in grid.cells]
+    return [cell.config for cell in grid(quick).cells]
 
 
 def pair(seed: int = 0, quick: bool = False) -> tuple[RunConfig, RunConfig]:
@@ -94,9 +97,9 @@ def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
 
 def main():
     """Train the grid's runs, those that are not there yet, as many at once as there are cores; then score them."""
-    grid = read_grid(GRID)
-    if not GridRun(grid, Local(), retry_failed=True, on_change=Table()).run():
-        sys.exit(f"not every run is finished: see {grid.cells[0].folder.parent}")
+    runs = grid()
+    if not GridRun(runs, Local(), retry_failed=True, on_change=Table()).run():
+        sys.exit(f"not every run is finished: see {runs.cells[0].folder.parent}")
     gazes, answers = [], []
     for config in configs():
         run, count = load_run(config.folder), config.eval_samples

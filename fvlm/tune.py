@@ -1,0 +1,92 @@
+"""Which learning rate suits each size? `python -m fvlm.tune params/micro.yaml` tries them on a seed that the study does
+not use, and says which to write under `pairs:` in the grid file.
+
+Every pair of the grid is trained at every rate in the study's first number of frames, foveated and baseline, for a part of
+the study's steps. A rate serves both architectures: chosen is the one with the lowest mean of their last losses, so that
+neither is favoured. What was found is kept in `outputs/<study>_rates/rates.parquet`; runs go on where they were stopped.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from fvlm.config import REPOSITORY, ConfigError
+from fvlm.executors import Local
+from fvlm.grid import Cell, Grid, GridRun, Table, read_grid
+from fvlm.results import load_run, write_table
+
+SEED = 100  # held out
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+ARCHS = ("foveated", "baseline")
+
+
+def sweep(path: str | Path, rates=RATES, share: float = 0.5, out: str | Path | None = None) -> list[Grid]:
+    """The sweep's cells, a grid for each rate. share: of the study's steps. ConfigError as `read_grid`, and if the grid
+    file has no pair in both architectures."""
+    study = read_grid(path)
+    frames = study.cells[0].config.frames
+    steps = max(1, round(share * study.cells[0].config.steps))
+    out = str(out or REPOSITORY / "outputs" / f"{study.study}_rates")
+    grids = []
+    for rate in rates:
+        changes = dict(learning_rate=rate, steps=steps, eval_every=steps, out=out)
+        grid = read_grid(path, changes, f"{rate:g}")
+        cells = {cell.config.cell: cell for cell in grid.cells if cell.config.frames == frames and cell.config.arch in ARCHS}
+        held_out = [Cell(dataclasses.replace(cell.config, seed=SEED), cell.settings | dict(seed=SEED)) for cell in cells.values()]
+        grids.append(Grid(grid.study, held_out))
+    if not all(grid.cells for grid in grids):
+        raise ConfigError(f"{path}: no cell of {' or '.join(ARCHS)} with {frames} frames")
+    return grids
+
+
+def found(grids: list[Grid]) -> list[dict]:
+    """A row per finished run: pair, arch, rate, steps, loss (parallel, the last one)."""
+    rows = []
+    for cell in (cell for grid in grids for cell in grid.cells):
+        if (cell.folder / "evaluations.parquet").exists():
+            config, last = cell.config, load_run(cell.folder).evaluations.iloc[-1]
+            pair = config.cell.partition("_")[0]
+            rows.append(dict(pair=pair, arch=config.arch, rate=config.learning_rate, steps=config.steps, seed=config.seed,
+                             loss=last["loss_parallel"]))  # fmt: skip
+    return rows
+
+
+def best_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair: the rate with the lowest mean loss of its architectures, that loss, and whether the rate is the
+    lowest or highest that was tried (`edge`), so that a better one may lie beyond. Rates that not all architectures have
+    are left out."""
+    rows = []
+    for pair, part in table.groupby("pair"):
+        losses = part.pivot(index="rate", columns="arch", values="loss").dropna().mean(axis=1)
+        if len(losses):
+            rate = float(losses.idxmin())
+            rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), edge=rate in (losses.index.min(), losses.index.max())))
+    return pd.DataFrame(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m fvlm.tune", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("grid", help="a grid file, such as params/micro.yaml")
+    parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES), help="joined by commas (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=0.5, help="of the study's steps (default: %(default)s)")
+    options = parser.parse_args()
+    grids = sweep(options.grid, [float(rate) for rate in options.rates.split(",")], options.share)
+    done = [GridRun(grid, Local(), retry_failed=True, on_change=Table()).run() for grid in grids]
+    rows = found(grids)
+    write_table(Path(grids[0].cells[0].config.out) / "rates.parquet", rows)
+    table = pd.DataFrame(rows)
+    print(table.pivot(index=["pair", "arch"], columns="rate", values="loss").round(4).to_string())
+    print(best_rates(table).round(4).to_string(index=False))
+    if not all(done):
+        sys.exit("not every run is finished")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,41 @@
+"""Learning rates are tried on a seed of their own, and chosen for both architectures together."""
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import python
+
+from fvlm import ConfigError
+from fvlm.grid import read_grid
+from fvlm.tune import SEED, best_rates, sweep
+
+
+def test_the_rate_with_the_lowest_mean_of_both_architectures_is_chosen():
+    losses = {("foveated", 1e-3): 1.0, ("baseline", 1e-3): 1.2, ("foveated", 2e-3): 1.05, ("baseline", 2e-3): 1.0,
+              ("foveated", 4e-3): 0.9, ("baseline", 4e-3): 1.3, ("foveated", 8e-3): 0.1}  # fmt: skip
+    table = pd.DataFrame([dict(pair="T1-T", arch=arch, rate=rate, loss=loss) for (arch, rate), loss in losses.items()])
+    (row,) = best_rates(table).to_dict("records")
+    assert row == dict(pair="T1-T", rate=2e-3, loss=pytest.approx(1.025), edge=False), "8e-3 was tried in one alone"
+    assert best_rates(table[table["rate"] < 3e-3])["edge"].tolist() == [True]
+
+
+def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
+    grid = dict(study="small", seeds=[0, 1], settings=dict(steps=4, eval_every=2, eval_samples=2, effective_batch=2),
+                cells=[dict(pairs=["T1-T"], frames=[2, 3], archs=["fov", "bas", "bli"])])  # fmt: skip
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(grid | dict(settings=grid["settings"] | dict(out=str(tmp_path / "out")))))
+    grids = sweep(path, [1e-3, 2e-3], out=tmp_path / "rates")
+    assert [len(g.cells) for g in grids] == [2, 2]
+    for grid_, rate in zip(grids, (1e-3, 2e-3)):
+        for cell in grid_.cells:
+            assert (cell.config.learning_rate, cell.config.seed, cell.config.steps, cell.config.frames) == (rate, SEED, 2, 2)
+            assert cell.config.out != read_grid(path).cells[0].config.out, "beside the study, not in it"
+            assert cell.settings["seed"] == SEED
+    with pytest.raises(ConfigError, match="no cell of foveated or baseline"):
+        path.write_text(yaml.safe_dump(grid | dict(cells=[dict(pairs=["T1-T"], frames=[2], archs=["bli"])])))
+        sweep(path, [1e-3])
+
+
+def test_a_mistake_ends_with_status_2():
+    done = python("-m", "fvlm.tune", "params/none.yaml", check=False)
+    assert done.returncode == 2 and "no such grid file" in done.stderr and "Traceback" not in done.stderr
