@@ -223,15 +223,15 @@ def gap_scaling(
 
 def all_gaps(results, **settings) -> dict[str, GapScaling]:
     """`gap_scaling` of every study, task and number of frames in `open_results(...)` that has samples of both
-    architectures, by a name such as "micro, 8 frames". settings: `gap_scaling`'s. Runs that are not finished count as far
-    as they are, but only where both architectures came equally far."""
+    architectures, by a name such as "micro, 8 frames". settings: `gap_scaling`'s. While a study is running only the runs that
+    have seen most samples count, so that all sizes were trained as long."""
     found = {}
     if not len(results.samples):
         return found
     for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"], sort=False):
         samples = results.samples[results.samples["study"] == study]
         runs = runs[runs["run"].isin(samples["run"])]
-        alike = [part for _, part in runs.groupby(["pair", "seed", "samples_seen"], sort=False)]
+        alike = [part for _, part in runs[runs["samples_seen"] == runs["samples_seen"].max()].groupby(["pair", "seed"], sort=False)]
         pairs = [part for part in alike if {"foveated", "baseline"} <= set(part["arch"])]
         if pairs:
             runs = pd.concat(pairs)
