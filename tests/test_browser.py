@@ -19,7 +19,9 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from fvlm.attention import EncodedClip
+from fvlm.plots import all_figures
 from fvlm.question import chosen_runs
+from fvlm.scaling import Results, open_results
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -45,10 +47,11 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Address of a JupyterLab of its own, with a copy of attention.ipynb."""
+    """Address of a JupyterLab of its own, with copies of the notebooks that have widgets."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
-    shutil.copy(REPOSITORY / "notebooks/attention.ipynb", folder / "notebooks")
+    for name in ("attention", "scaling"):
+        shutil.copy(REPOSITORY / f"notebooks/{name}.ipynb", folder / "notebooks")
     for name, values in SETTINGS.items():
         path = folder / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +167,28 @@ class Screen:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
+def run_all(browser, address: str):
+    """Open a notebook, run all its cells; no cell may fail."""
+    page = browser.new_page(viewport=dict(width=1400, height=1000))
+    page.goto(address)
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady"
+        " && jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'", timeout=90_000
+    )  # fmt: skip
+    page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_function(
+        "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
+        ".every(c => c.executionCount !== null && c.executionState !== 'running')"
+        " && jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=300_000
+    )  # fmt: skip
+    errors = page.evaluate(
+        "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
+        ".flatMap(c => c.toJSON().outputs).filter(o => o.output_type === 'error').map(o => o.evalue)"
+    )
+    assert errors == []
+    return page
+
+
 def test_the_explorer_in_jupyterlab_shows_what_python_computes(chromium, lab):
     playwright = pytest.importorskip("playwright.sync_api")
     foveated, _ = chosen_runs()  # trains quick ones where there are none, as the notebook would
@@ -171,23 +196,7 @@ def test_the_explorer_in_jupyterlab_shows_what_python_computes(chromium, lab):
     encoded = EncodedClip(foveated.model, clip, foveated.tokenizer, foveated.config.task)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        page = browser.new_page(viewport=dict(width=1400, height=1000))
-        page.goto(f"{lab}/lab/tree/attention.ipynb?reset")
-        page.wait_for_function(
-            "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady"
-            " && jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'", timeout=90_000
-        )  # fmt: skip
-        page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_function(
-            "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
-            ".every(c => c.executionCount !== null && c.executionState !== 'running')"
-            " && jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=300_000
-        )  # fmt: skip
-        errors = page.evaluate(
-            "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
-            ".flatMap(c => c.toJSON().outputs).filter(o => o.output_type === 'error').map(o => o.evalue)"
-        )
-        assert errors == []
+        page = run_all(browser, f"{lab}/lab/tree/attention.ipynb?reset")
         page.locator(".widget-tab .js-plotly-plot").first.wait_for(timeout=30_000)
         page.locator(".widget-tab").scroll_into_view_if_needed()
         screen, looks = Screen(page), {mode: encoded.gaze(mode) for mode in ("autoregressive", "parallel")}
@@ -224,4 +233,34 @@ def test_the_explorer_in_jupyterlab_shows_what_python_computes(chromium, lab):
         page.wait_for_function("() => document.querySelectorAll('.widget-tab .js-plotly-plot').length >= 5")
         page.wait_for_timeout(1500)
         screen.picture("4_side_by_side")
+        browser.close()
+
+
+def test_the_scaling_notebook_s_figures_follow_its_widgets_in_jupyterlab(chromium, lab):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        page = run_all(browser, f"{lab}/lab/tree/scaling.ipynb?reset")
+        screen, shown = Screen(page), ".jupyter-widgets .js-plotly-plot"
+        page.locator(shown).first.wait_for(timeout=30_000)
+
+        def drawn():
+            return page.evaluate(
+                "shown => document.querySelector(shown)._fullData.map(t => [t.name, Array.from(t.x).length])", shown
+            )
+
+        results = open_results("earlier")
+        for figure in ("frame_scaling", "train_inference_gap"):
+            screen.choose("figure", figure)
+            wanted = [[t.name, len(t.x)] for t in all_figures(results)[figure]().data]
+            wait_for(lambda wanted=wanted: drawn() == wanted, 20)
+        screen.control("frames").locator("select").select_option(label="64")
+        few = results.runs[results.runs["frames"] == 64]
+        wanted = [[t.name, len(t.x)] for t in all_figures(Results(few, *results[1:]))["train_inference_gap"]().data]
+        wait_for(lambda: drawn() == wanted, 20)
+        screen.choose("figure", "loss_vs_flops_fitted")
+        page.wait_for_timeout(1500)
+        page.get_by_role("heading", name="Look for yourself").scroll_into_view_if_needed()
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / "5_scaling.png")
         browser.close()

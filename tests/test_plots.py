@@ -158,7 +158,9 @@ def test_compute_bars_are_the_counted_flops():
 
 def test_gaze_and_loss_are_joined_by_run(many):
     runs = many.runs["run"].iloc[:3]
-    truth = pd.DataFrame(dict(run=runs, asked="caption", hit=[0.2, 0.3, 0.4], hit_low=0.1, hit_high=0.5, chance=0.05))
+    truth = pd.DataFrame(
+        dict(study="planted", run=runs, asked="caption", hit=[0.2, 0.3, 0.4], hit_low=0.1, hit_high=0.5, chance=0.05)
+    )
     figure = all_figures(many, truth=truth)["gaze_vs_loss"]()
     assert sorted(x for t in figure.data for x in t.x) == [0.2, 0.3, 0.4] and "chance" in said(figure)
 

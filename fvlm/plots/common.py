@@ -47,9 +47,9 @@ def nothing(figure: go.Figure, reason: str) -> go.Figure:
 
 def note(figure, text):
     figure.add_annotation(
-        text=text, x=0, y=-0.2, xref="paper", yref="paper", showarrow=False, align="left", yanchor="top", font_size=10
+        text=text, x=0, y=-0.27, xref="paper", yref="paper", showarrow=False, align="left", yanchor="top", font_size=10
     )
-    figure.update_layout(margin_b=90 + 14 * text.count("<br>"))
+    figure.update_layout(margin_b=110 + 14 * text.count("<br>"))
 
 
 def add_points(figure, cells, x, name, arch, dash, symbol="circle"):

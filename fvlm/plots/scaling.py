@@ -375,12 +375,12 @@ def _stacked(title, cells, counts, groups, unit):
 
 def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregressive") -> go.Figure:
     """Do models that look at the right thing lose less? Pointing-game hit rate of each run with queries (its 95 % interval
-    over clips) against its loss. truth: `fvlm.gaze_truth.summarise`'s rows for a clip's own text."""
+    over clips) against its loss. truth: `fvlm.scaling.gaze_scores(...)`."""
     figure = empty_figure("Does a better gaze go with a lower loss?", "frames", loss)
     figure.update_xaxes(title="hit: most attended patch inside the target's box")
     if truth is None or not len(truth):
         return nothing(figure, "no gaze scores: python -m fvlm gaze --run FOLDER makes them")
-    table = runs.merge(truth[truth["asked"] != "other"], on="run")
+    table = runs.merge(truth[truth["asked"] != "other"], on=["study", "run"])
     for arch, part in table.groupby("arch", sort=False):
         figure.add_scatter(
             x=part["hit"], y=part[loss], mode="markers", name=arch, text=part["run"], hovertemplate=HOVER,

@@ -37,7 +37,8 @@ def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> g
     titles = [f"{pair}, {frames} frames" for pair, frames in panels]
     figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_xaxes="all")
     shown = set()
-    for (run, arch), table in evaluations.groupby(["run", "arch"], sort=False):
+    studies = ["study"] if "study" in evaluations else []
+    for (*_, run, arch), table in evaluations.groupby([*studies, "run", "arch"], sort=False):
         i = panels.index((table["pair"].iloc[0], table["frames"].iloc[0]))
         figure.add_scatter(
             x=table["samples_seen"], y=table[loss], name=arch, legendgroup=arch, showlegend=arch not in shown,

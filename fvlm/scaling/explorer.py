@@ -29,7 +29,7 @@ class ScalingExplorer(ipw.VBox):
         self.studies, self.frames, self.pairs, self.archs = (
             ipw.SelectMultiple(description=name, **several) for name in ("study", "frames", "pair", "arch")
         )
-        wide = dict(layout=ipw.Layout(width="390px"), style=dict(description_width="110px"))
+        wide = dict(layout=ipw.Layout(width="330px"), style=dict(description_width="100px"))
         self.loss = ipw.Dropdown(options=LOSSES, description="loss", **wide)
         self.flops = ipw.Dropdown(options=FLOPS, description="compute", **wide)
         self.params = ipw.Dropdown(options=PARAMETERS, description="parameters", **wide)

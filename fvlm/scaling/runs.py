@@ -122,15 +122,17 @@ def _study_flops(config: RunConfig) -> float:
 
 def gaze_scores(names: str = "auto") -> pd.DataFrame:
     """The gaze scores that `python -m fvlm gaze` or `make question` left in these studies, summarised: a row per run and
-    text asked, `fvlm.gaze_truth.summarise`'s columns; empty if there are none. names as in `open_results`."""
+    text asked, `fvlm.gaze_truth.summarise`'s columns and `study`; empty if there are none. names as in `open_results`."""
     from fvlm.gaze_truth import summarise
 
-    rows = []
+    tables = []
     for name in _names(names):
-        if name != "earlier":
-            folder = _folder(name)
-            rows += [pd.read_parquet(path) for path in sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])]
-    return summarise(pd.concat(rows).to_dict("records")) if rows else pd.DataFrame()
+        folder = _folder(name)
+        paths = [] if name == "earlier" else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
+        if paths:
+            rows = pd.concat([pd.read_parquet(path) for path in paths]).to_dict("records")
+            tables.append(summarise(rows).assign(study=folder.name))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _names(names: str) -> list[str]:
