@@ -156,6 +156,13 @@ def test_compute_bars_are_the_counted_flops():
     assert list(figure.data[-1].y) == pytest.approx(list(results.runs["flops_study"] / results.runs["samples_seen"]))
 
 
+def test_data_per_parameter_counts_text_tokens(many):
+    figure = all_figures(many)["chinchilla_ratio"]()
+    runs = many.runs.drop_duplicates("cell")
+    wanted = runs["samples_seen"] * runs["text_tokens"] / runs["params_total"]
+    assert sorted(y for t in figure.data for y in t.y) == pytest.approx(sorted(wanted))
+
+
 def test_gaze_and_loss_are_joined_by_run(many):
     runs = many.runs["run"].iloc[:3]
     truth = pd.DataFrame(

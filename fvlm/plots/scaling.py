@@ -51,7 +51,9 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
     from scipy.stats import t as student
 
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
-    numbers = [name for name in runs.columns if (name in AXES or name in ("samples_seen", "loss_static")) and name not in by]
+    numbers = [
+        name for name in runs.columns if (name in AXES or name in ("samples_seen", "text_tokens", "loss_static")) and name not in by
+    ]
     runs = runs[runs[loss].notna()] if len(runs) else runs
     cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
     spread = runs.groupby(by, sort=False)[loss].agg(["std", "count"]).reset_index(drop=True)
@@ -66,7 +68,7 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
 
 def loss_vs_flops_fitted(runs, loss="loss_autoregressive", flops="flops", bootstrap: int = 200) -> go.Figure:
     """Loss against training compute, and the power law through each architecture's runs, with its band; where the data
-    do not identify one, the legend says so and no line is drawn."""
+    do not identify one, no line is drawn, and below stands why."""
     return _fitted(runs, loss, flops, "Loss against training compute", bootstrap)
 
 
@@ -212,19 +214,17 @@ def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_tota
     return figure.update_layout(LAYOUT, height=80 + 320 * -(-len(keys) // columns), title="Which size is best for a budget?")
 
 
-def chinchilla_ratio(runs, samples=None, params="params_total") -> go.Figure:
+def chinchilla_ratio(runs, params="params_total") -> go.Figure:
     """Text tokens trained on per parameter, against compute; the line is the 20 that Hoffmann et al. (2022) found best for
-    text alone. Tokens are those of the validation texts' mean length; without `samples`, training samples are shown."""
+    text alone. Tokens are training samples times the mean length of the validation texts (in the earlier study, of 65)."""
     figure = empty_figure("Data per parameter", "flops", "loss_parallel", log=True)
+    unit = "text tokens per parameter"
+    figure.add_hline(y=20, line=dict(color="#888888", dash="dot"))
+    figure.add_annotation(
+        x=0.98, xref="paper", y=np.log10(20), text="20: Hoffmann et al., text alone", showarrow=False, yanchor="bottom"
+    )
     cells = cells_of(runs, "loss_parallel")
-    per_sample, unit = 1.0, "training samples per parameter"
-    if samples is not None and len(samples):
-        per_sample, unit = cells["study"].map(samples.groupby("study")["text_tokens"].mean()), "text tokens per parameter"
-        figure.add_hline(y=20, line=dict(color="#888888", dash="dot"))
-        figure.add_annotation(
-            x=0.98, xref="paper", y=np.log10(20), text="20: Hoffmann et al., text alone", showarrow=False, yanchor="bottom"
-        )
-    cells["ratio"] = cells["samples_seen"] * per_sample / cells[params]
+    cells["ratio"] = cells["samples_seen"] * cells["text_tokens"] / cells[params]
     cells = cells[cells["ratio"].notna() & cells["flops"].notna()]
     for arch, part in cells.groupby("arch", sort=False):
         figure.add_scatter(
@@ -243,11 +243,8 @@ def iso_loss(evaluations, loss="loss_autoregressive", params="params_total", lev
     panels, reason = _curves(evaluations, loss, params, mid_schedule=True)
     if not panels:
         return nothing(figure, reason)
-    ends = [curve["loss"].min() for curves in panels.values() for curve in curves.values()]
-    starts = [curve["loss"].max() for curves in panels.values() for curve in curves.values()]
-    wanted = np.linspace(np.median(ends), np.median(starts), levels + 2)[1:-1] if min(starts) > min(ends) else []
     for (study, arch, frames), curves in panels.items():
-        for i, level in enumerate(wanted):
+        for i, level in enumerate(_levels([c for key, group in panels.items() if key[0] == study for c in group.values()], levels)):
             found = [(n, _reached(curve, level)) for n, curve in sorted(curves.items())]
             found = [(n, c) for n, c in found if c is not None]
             figure.add_scatter(
@@ -420,6 +417,12 @@ def _shared_budgets(curves) -> tuple[float, float]:
     return low, max(high, low)
 
 
+def _levels(curves, count: int) -> np.ndarray:
+    """Losses between where most runs start and where most end."""
+    start, end = (np.median([value(curve["loss"]) for curve in curves]) for value in (np.max, np.min))
+    return np.linspace(end, start, count + 2)[1:-1] if start > end else np.empty(0)
+
+
 def _reached(curve, level) -> float | None:
     """Compute at which a curve's running minimum first comes down to a level; None if it never does or began below it."""
     best = curve["loss"].cummin().to_numpy()
@@ -438,7 +441,7 @@ def all_figures(
     params="params_total", kind="raw", bootstrap: int = 200,
 ) -> dict:  # fmt: skip
     """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings for all."""
-    runs, evaluations, samples = results
+    runs, evaluations, _ = results
     return {
         "gap_vs_scale": lambda: gap_vs_scale(runs, gaps, loss, params, kind),
         "loss_vs_flops_fitted": lambda: loss_vs_flops_fitted(runs, loss, flops, bootstrap),
@@ -449,7 +452,7 @@ def all_figures(
         "token_efficiency": lambda: token_efficiency(runs, loss),
         "perplexity_vs_flops": lambda: perplexity_vs_flops(runs, loss, flops),
         "iso_flop_curves": lambda: iso_flop_curves(evaluations, loss, params),
-        "chinchilla_ratio": lambda: chinchilla_ratio(runs, samples, params),
+        "chinchilla_ratio": lambda: chinchilla_ratio(runs, params),
         "iso_loss": lambda: iso_loss(evaluations, loss, params),
         "frame_scaling": lambda: frame_scaling(runs, loss),
         "train_inference_gap": lambda: train_inference_gap(runs, params),
