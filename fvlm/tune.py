@@ -74,13 +74,18 @@ def main():
     parser.add_argument("--share", type=float, default=0.5, help="of the study's steps (default: %(default)s)")
     options = parser.parse_args()
     grids = sweep(options.grid, [float(rate) for rate in options.rates.split(",")], options.share)
-    done = [GridRun(grid, Local(), retry_failed=True, on_change=Table()).run() for grid in grids]
+    done = True
+    for grid in grids:
+        run = GridRun(grid, Local(), retry_failed=True, on_change=Table())
+        done = run.run() and done
+        if run.stopping:  # Ctrl-C is meant for all of it
+            sys.exit("stopped; the same command goes on")
     rows = found(grids)
     write_table(Path(grids[0].cells[0].config.out) / "rates.parquet", rows)
     table = pd.DataFrame(rows)
     print(table.pivot(index=["pair", "arch"], columns="rate", values="loss").round(4).to_string())
     print(best_rates(table).round(4).to_string(index=False))
-    if not all(done):
+    if not done:
         sys.exit("not every run is finished")
 
 
