@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import RunConfig
-from fvlm.flops import flops_per_sample, recomputed_flops_per_sample, study_flops_per_sample
+from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, recomputed_flops_per_sample, study_flops_per_sample
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
 from fvlm.scaling.runs import EARLIER_SAMPLES, PARAMETERS, earlier_study, parameter_counts
 
@@ -63,7 +63,7 @@ def frames_claim() -> pd.DataFrame:
     return pd.DataFrame(rows).round(3)
 
 
-def flops_conventions(text_tokens: float = 65) -> pd.DataFrame:
+def flops_conventions(text_tokens: float = STUDY_TEXT_TOKENS) -> pd.DataFrame:
     """Training FLOPs of a clip of every pair of the study's cells, counted and by the study's convention: how many times
     cheaper the foveated cell is by each, the share of DINOv2 in what is counted, and what recomputation would add."""
     rows = []
@@ -161,4 +161,4 @@ def _params(pair: str, frames: int) -> int:
 
 def _flops(pair: str, frames: int) -> float:
     configs = (RunConfig.from_cell(f"{pair}_{frames}f_{arch}", device="cpu") for arch in ("fov", "bas"))
-    return EARLIER_SAMPLES * sum(flops_per_sample(config, 65)["total"] for config in configs)
+    return EARLIER_SAMPLES * sum(flops_per_sample(config, STUDY_TEXT_TOKENS)["total"] for config in configs)
