@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.results import find_folder, load_run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,12 +146,18 @@ def _add_train(commands):
         "--cell", default="T-T_8f_fov", help="pair, frames and architecture, such as S-S_8f_fov (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig; repeatable")
+    parser.add_argument(
+        "--compare", metavar="FOLDER", help="results of the same run, kept elsewhere: how far are the new ones off?"
+    )
 
 
 def _train(options) -> int:
     from fvlm.training import TrainingError, train
 
     config = RunConfig.from_cell(options.cell, **_settings(options.set))
+    kept = load_run(find_folder(options.compare)) if options.compare else None
+    if kept and (changed := config.changes_from(kept.config)):
+        raise ConfigError(f"{options.compare} is not the same run ({'; '.join(changed)})")
     print(f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on {config.device}")
     with ProgressBar(config) as bar:
         try:
@@ -165,8 +172,22 @@ def _train(options) -> int:
     for clip, text in zip(clips, run.write(clips)):
         print(f"\n  is:   {clip.caption if config.task == 'caption' else f'{clip.question} {clip.answer}'}\n  says: {text}")
     print(f"\nResults: {run.folder}")
+    if kept:
+        return _compare(kept, run)
     print("Open next: .venv/bin/jupyter lab notebooks/train.ipynb   (it finds this run and shows its curve, captions and gaze)")
     return 0
+
+
+def _compare(kept, again) -> int:
+    """Status 1 if a loss differs by more than the seeds do."""
+    from fvlm.report import compare_runs
+
+    table = compare_runs(kept, again)
+    print(f"\nBeside {kept.folder}, nats per text token; seeds: highest less lowest of that study's seeds\n")
+    print(table.dropna(subset="kept").round(4).to_string(index=False))
+    worse = table[table["difference"].abs() > table["seeds"].fillna(float("inf"))]
+    print("differs by more than the seeds do" if len(worse) else "as near as another seed, or nearer")
+    return 1 if len(worse) else 0
 
 
 class ProgressBar(_Bar):
@@ -203,7 +224,7 @@ def _add_gaze(commands):
 def _gaze(options) -> int:
     from fvlm.gaze_truth import SCORES, gaze_truth, summarise
     from fvlm.report import truth_table
-    from fvlm.results import load_run, write_table
+    from fvlm.results import write_table
 
     rows = []
     for folder in options.folders:

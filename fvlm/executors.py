@@ -101,10 +101,22 @@ def execute(job: Job) -> bool:
 
 
 def write_html(notebook: Path):
-    """An executed notebook as a page of its own beside it; written whole or not at all."""
+    """An executed notebook as a page of its own beside it, with live figures (the browser fetches plotly.js); written whole
+    or not at all."""
+    import nbformat
     from nbconvert import HTMLExporter
+    from plotly.io import to_html
 
-    body, _ = HTMLExporter().from_filename(str(notebook))
+    content = nbformat.read(notebook, as_version=4)
+    script = "cdn"
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get("application/vnd.plotly.v1+json")
+            if figure:
+                figure = {name: figure[name] for name in ("data", "layout")}
+                output.data["text/html"] = to_html(figure, include_plotlyjs=script, full_html=False, validate=False)
+                script = False  # once is enough
+    body, _ = HTMLExporter().from_notebook_node(content)
     scratch = notebook.with_suffix(".html.part")
     scratch.write_text(body)
     scratch.replace(notebook.with_suffix(".html"))
@@ -304,7 +316,7 @@ class Ray:
         except self.ray.exceptions.RayError as error:
             return f"Ray: {type(error).__name__}: {str(error).splitlines()[0]}"
         if results is not None:
-            unpack(results, Path(job.parameters["out"]))
+            unpack(results, Path(job.folder).parents[1])
         return "" if read_record(Path(job.folder)) is None else "failed"
 
     def kill(self, reference):

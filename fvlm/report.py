@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from fvlm.config import REPOSITORY, RunConfig
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.data import Clip
 from fvlm.flops import flops_per_sample, visual_tokens_per_clip
 from fvlm.models import build_model, parameter_groups
-from fvlm.results import Run
+from fvlm.results import Run, load_run
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -87,10 +87,36 @@ def truth_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def command(config: RunConfig) -> str:
-    """The command that trains a cell again, with every setting in which it differs from the cell's defaults."""
+    """The command that trains a cell again, with every setting in which it differs from the cell's defaults: into
+    `outputs/runs`, and if the results are kept in another study, compared with those."""
     plain = RunConfig.from_cell(config.cell, device=config.device).to_dict()
-    kept = {name: value for name, value in config.to_dict().items() if plain[name] != value and name not in ("out", "overwrite")}
-    return f"python -m fvlm train --cell {config.cell}" + "".join(f" --set {name}={value}" for name, value in kept.items())
+    elsewhere = ("out", "study", "overwrite")
+    changed = {name: value for name, value in config.to_dict().items() if plain[name] != value and name not in elsewhere}
+    settings = "".join(f" --set {name}={value}" for name, value in changed.items())
+    compare = f" --compare {where(config.folder)}" if config.study != plain["study"] else ""
+    return f"python -m fvlm train --cell {config.cell}{settings}{compare}"
+
+
+LOSSES = ("loss_parallel", "loss_autoregressive", "loss_static")
+
+
+def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
+    """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found `again` (last
+    evaluation, nats per text token), their `difference`, and by how much the kept study's seeds of that cell differ
+    (`seeds`, highest less lowest; NaN with one seed). The same seed on another machine, or with another number of threads,
+    rounds otherwise and in the end differs too: by about as much as another seed, at the worst.
+
+    ConfigError if the configurations differ."""
+    if changed := kept.config.changes_from(again.config):
+        raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
+    seeds = [load_run(path.parent) for path in kept.folder.parent.glob(f"{kept.config.cell}_seed*/config.json")]
+    ends = pd.DataFrame([run.evaluations.iloc[-1] for run in seeds])
+    rows = []
+    for name in LOSSES:
+        then, now = kept.evaluations[name].iloc[-1], again.evaluations[name].iloc[-1]
+        spread = float(ends[name].max() - ends[name].min()) if len(ends) > 1 else float("nan")
+        rows.append(dict(loss=name.removeprefix("loss_"), kept=then, again=now, difference=now - then, seeds=spread))
+    return pd.DataFrame(rows)
 
 
 def cells_table(cells: pd.DataFrame) -> pd.DataFrame:

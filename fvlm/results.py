@@ -95,6 +95,11 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder.absolute())
 
 
+def find_folder(name: str | Path) -> Path:
+    """A folder by its name as seen from here or, where there is none, from the repository."""
+    return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
+
+
 class Study(NamedTuple):
     """What the runs of a study found, as two DataFrames: a row per evaluation, and a row per validation sample at each
     run's last evaluation. Both begin with `run` (folder name), `cell`, `seed`, `pair`, `llm`, `vision`, `frames`, `arch`,

@@ -1,5 +1,11 @@
+import shlex
+
+import pandas as pd
 import pytest
-from conftest import python
+from conftest import python, tiny
+
+from fvlm import train
+from fvlm.report import command
 
 
 @pytest.mark.parametrize("command", ["train", "bench"])
@@ -22,6 +28,30 @@ def test_a_mistake_ends_with_status_2_and_one_message(arguments, words):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
+
+
+def test_the_printed_command_trains_again_and_compares(tmp_path):
+    cell = dict(steps=2, effective_batch=2, eval_every=2, eval_samples=2, out=str(tmp_path), study="kept")
+    first, second = (train(tiny(seed=seed, **cell)) for seed in (0, 1))
+    spread = abs(first.evaluations["loss_parallel"].iloc[-1] - second.evaluations["loss_parallel"].iloc[-1])
+    printed = shlex.split(command(first.config))
+    assert printed[:4] == ["python", "-m", "fvlm", "train"] and printed[-2:] == ["--compare", str(first.folder)]
+    again = [*printed[1:], "--set", f"out={tmp_path}"]
+    kept = pd.read_parquet(first.folder / "evaluations.parquet")
+
+    done = python(*again)
+    assert "as near as another seed, or nearer" in done.stdout
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["parallel"])
+    loss = kept["loss_parallel"].iloc[-1]
+    assert list(map(float, row[1:])) == pytest.approx([loss, loss, 0, spread], abs=2e-4)
+    assert (tmp_path / "runs" / first.folder.name / "model").exists(), "beside the kept results, not over them"
+    pd.testing.assert_frame_equal(kept, pd.read_parquet(first.folder / "evaluations.parquet"))
+
+    second.evaluations.to_parquet(first.folder / "evaluations.parquet")  # then seeds do not differ at all, and the new run does
+    done = python(*again, check=False)
+    assert done.returncode == 1 and "more than the seeds do" in done.stdout
+    done = python(*again, "--set", "steps=4", check=False)
+    assert done.returncode == 2 and "not the same run (steps was 2, is 4)" in done.stderr
 
 
 def test_bench_gaze_measures_the_explorer():

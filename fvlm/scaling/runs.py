@@ -9,7 +9,7 @@ import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, study_flops_per_sample, visual_tokens_per_clip
-from fvlm.results import Study, load_run, load_study
+from fvlm.results import Study, find_folder, load_run, load_study
 
 EARLIER = "earlier study"
 EARLIER_SAMPLES = 4480
@@ -41,7 +41,7 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
         if name == "earlier":
             runs.append(earlier_runs())
             continue
-        folder = _folder(name)
+        folder = find_folder(name)
         study = load_study(folder, unfinished)
         configs = {name: load_run(folder / name).config for name in study.evaluations["run"].unique()}
         runs.append(runs_table(study, configs, folder.name))
@@ -127,7 +127,7 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
 
     tables = []
     for name in _names(names):
-        folder = _folder(name)
+        folder = find_folder(name)
         paths = [] if name == "earlier" else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
         if paths:
             rows = pd.concat([pd.read_parquet(path) for path in paths]).to_dict("records")
@@ -140,7 +140,3 @@ def _names(names: str) -> list[str]:
         found = [name for name in ("micro", "study") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
         return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]
     return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _folder(name: str) -> Path:
-    return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
