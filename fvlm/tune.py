@@ -1,9 +1,11 @@
 """Which learning rate suits each size? `python -m fvlm.tune params/micro.yaml` tries them on a seed that the study does
 not use, and says which to write under `pairs:` in the grid file.
 
-Every pair of the grid is trained at every rate in the study's first number of frames, foveated and baseline, for a part of
-the study's steps. A rate serves both architectures: chosen is the one with the lowest mean of their last losses, so that
-neither is favoured. What was found is kept in `outputs/<study>_rates/rates.parquet`; runs go on where they were stopped.
+Every pair of the grid is trained at every rate in the study's first number of frames, foveated and baseline. A rate serves
+both architectures: chosen is the one with the lowest mean of their last losses, so that neither is favoured. A part of the
+study's steps (`--share 0.4`) rules rates out cheaply; what is near the best is then tried with all of them, `--only` its
+pairs: the longest runs decide. All that was found is kept in `outputs/<study>_rates/rates.parquet`; runs go on where they
+were stopped.
 """
 
 import argparse
@@ -23,17 +25,17 @@ RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 ARCHS = ("foveated", "baseline")
 
 
-def sweep(path: str | Path, rates=RATES, share: float = 0.5, out: str | Path | None = None) -> list[Grid]:
-    """The sweep's cells, a grid for each rate. share: of the study's steps. ConfigError as `read_grid`, and if the grid
-    file has no pair in both architectures."""
+def sweep(path: str | Path, rates=RATES, share: float = 1.0, only: str | None = None, out: str | Path | None = None) -> list[Grid]:
+    """The sweep's cells, a grid for each rate. share: of the study's steps; only: cells whose name fits, as `T[45]-T_*`.
+    ConfigError as `read_grid`, and if the grid file has no pair in both architectures."""
     study = read_grid(path)
     frames = study.cells[0].config.frames
     steps = max(1, round(share * study.cells[0].config.steps))
-    out = str(out or REPOSITORY / "outputs" / f"{study.study}_rates")
+    out = str(out or _folder(study.study))
     grids = []
     for rate in rates:
         changes = dict(learning_rate=rate, steps=steps, eval_every=steps, out=out)
-        grid = read_grid(path, changes, f"{rate:g}")
+        grid = read_grid(path, changes, f"{rate:g}_{steps}steps").select(only)
         cells = {cell.config.cell: cell for cell in grid.cells if cell.config.frames == frames and cell.config.arch in ARCHS}
         held_out = [Cell(dataclasses.replace(cell.config, seed=SEED), cell.settings | dict(seed=SEED)) for cell in cells.values()]
         grids.append(Grid(grid.study, held_out))
@@ -42,28 +44,36 @@ def sweep(path: str | Path, rates=RATES, share: float = 0.5, out: str | Path | N
     return grids
 
 
-def found(grids: list[Grid]) -> list[dict]:
-    """A row per finished run: pair, arch, rate, steps, loss (parallel, the last one)."""
+def _folder(study: str) -> Path:
+    return REPOSITORY / "outputs" / f"{study}_rates"
+
+
+def found(folder: Path) -> list[dict]:
+    """A row per finished run of a sweep: pair, arch, rate, steps, seed, loss (parallel, the last one)."""
     rows = []
-    for cell in (cell for grid in grids for cell in grid.cells):
-        if (cell.folder / "evaluations.parquet").exists():
-            config, last = cell.config, load_run(cell.folder).evaluations.iloc[-1]
-            pair = config.cell.partition("_")[0]
-            rows.append(dict(pair=pair, arch=config.arch, rate=config.learning_rate, steps=config.steps, seed=config.seed,
-                             loss=last["loss_parallel"]))  # fmt: skip
+    for path in sorted(folder.glob("*/*/evaluations.parquet")):
+        run = load_run(path.parent)
+        config, last = run.config, run.evaluations.iloc[-1]
+        if last["step"] == config.steps:
+            rows.append(dict(pair=config.cell.partition("_")[0], arch=config.arch, rate=config.learning_rate,
+                             steps=config.steps, seed=config.seed, loss=last["loss_parallel"]))  # fmt: skip
     return rows
 
 
 def best_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per pair: the rate with the lowest mean loss of its architectures, that loss, and whether the rate is the
-    lowest or highest that was tried (`edge`), so that a better one may lie beyond. Rates that not all architectures have
-    are left out."""
+    """A row per pair: of the rates tried in its longest runs the one with the lowest mean loss of its architectures, that
+    loss, those runs' `steps`, and whether the rate is the lowest or highest that was tried at all (`edge`), so that a
+    better one may lie beyond. Rates that not all architectures have are left out."""
     rows = []
+    archs = table["arch"].nunique()
     for pair, part in table.groupby("pair"):
-        losses = part.pivot(index="rate", columns="arch", values="loss").dropna().mean(axis=1)
-        if len(losses):
+        means = part.groupby(["steps", "rate"])["loss"].agg(["mean", "count"]).query(f"count == {archs}")["mean"]
+        if len(means):
+            steps = means.index.get_level_values("steps").max()
+            tried, losses = means.index.get_level_values("rate"), means[steps]
             rate = float(losses.idxmin())
-            rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), edge=rate in (losses.index.min(), losses.index.max())))
+            rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), steps=int(steps),
+                             edge=bool(rate in (tried.min(), tried.max()))))  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -71,19 +81,21 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m fvlm.tune", description=__doc__.partition("\n\n")[0])
     parser.add_argument("grid", help="a grid file, such as params/micro.yaml")
     parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES), help="joined by commas (default: %(default)s)")
-    parser.add_argument("--share", type=float, default=0.5, help="of the study's steps (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the study's steps (default: %(default)s)")
+    parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
     options = parser.parse_args()
-    grids = sweep(options.grid, [float(rate) for rate in options.rates.split(",")], options.share)
+    grids = sweep(options.grid, [float(rate) for rate in options.rates.split(",")], options.share, options.only)
     done = True
     for grid in grids:
         run = GridRun(grid, Local(), retry_failed=True, on_change=Table())
         done = run.run() and done
         if run.stopping:  # Ctrl-C is meant for all of it
             sys.exit("stopped; the same command goes on")
-    rows = found(grids)
-    write_table(Path(grids[0].cells[0].config.out) / "rates.parquet", rows)
+    folder = Path(grids[0].cells[0].config.out)
+    rows = found(folder)
+    write_table(folder / "rates.parquet", rows)
     table = pd.DataFrame(rows)
-    print(table.pivot(index=["pair", "arch"], columns="rate", values="loss").round(4).to_string())
+    print(table.pivot(index=["steps", "pair", "arch"], columns="rate", values="loss").round(4).to_string())
     print(best_rates(table).round(4).to_string(index=False))
     if not done:
         sys.exit("not every run is finished")

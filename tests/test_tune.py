@@ -13,10 +13,16 @@ from fvlm.tune import SEED, best_rates, sweep
 def test_the_rate_with_the_lowest_mean_of_both_architectures_is_chosen():
     losses = {("foveated", 1e-3): 1.0, ("baseline", 1e-3): 1.2, ("foveated", 2e-3): 1.05, ("baseline", 2e-3): 1.0,
               ("foveated", 4e-3): 0.9, ("baseline", 4e-3): 1.3, ("foveated", 8e-3): 0.1}  # fmt: skip
-    table = pd.DataFrame([dict(pair="T1-T", arch=arch, rate=rate, loss=loss) for (arch, rate), loss in losses.items()])
+    table = pd.DataFrame([dict(pair="T1-T", arch=arch, rate=rate, steps=20, loss=loss) for (arch, rate), loss in losses.items()])
     (row,) = best_rates(table).to_dict("records")
-    assert row == dict(pair="T1-T", rate=2e-3, loss=pytest.approx(1.025), edge=False), "8e-3 was tried in one alone"
+    assert row == dict(pair="T1-T", rate=2e-3, loss=pytest.approx(1.025), steps=20, edge=False), "8e-3 was tried in one alone"
     assert best_rates(table[table["rate"] < 3e-3])["edge"].tolist() == [True]
+    longer = [
+        dict(pair="T1-T", arch=arch, rate=rate, steps=50, loss=rate) for arch in ("foveated", "baseline") for rate in (1e-3, 2e-3)
+    ]
+    (row,) = best_rates(pd.concat([table, pd.DataFrame(longer)])).to_dict("records")
+    assert (row["rate"], row["steps"]) == (1e-3, 50), "the longest runs decide"
+    assert row["edge"], "nothing below 1e-3 was tried, however short"
 
 
 def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
@@ -24,7 +30,7 @@ def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
                 cells=[dict(pairs=["T1-T"], frames=[2, 3], archs=["fov", "bas", "bli"])])  # fmt: skip
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(grid | dict(settings=grid["settings"] | dict(out=str(tmp_path / "out")))))
-    grids = sweep(path, [1e-3, 2e-3], out=tmp_path / "rates")
+    grids = sweep(path, [1e-3, 2e-3], share=0.5, out=tmp_path / "rates")
     assert [len(g.cells) for g in grids] == [2, 2]
     for grid_, rate in zip(grids, (1e-3, 2e-3)):
         for cell in grid_.cells:
