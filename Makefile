@@ -18,7 +18,7 @@ test: $(READY)
 question: $(READY)
 	@$(BIN)/python -m fvlm.question
 
-# The README's figure, from the run that `make train` leaves.
+# The README's pictures, from the run that `make train` leaves and from outputs/micro.
 figure: train
 	@$(BIN)/python -m fvlm.figures
 

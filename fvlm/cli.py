@@ -208,12 +208,12 @@ class ProgressBar(_Bar):
 
 
 def _add_gaze(commands):
-    example = "python -m fvlm gaze --run outputs/runs/T-T_8f_fov_seed0 --run outputs/runs/T-T_8f_sta_seed0"
+    example = "python -m fvlm gaze --run outputs/runs/T-T_8f_fov_seed0 outputs/runs/T-T_8f_sta_seed0"
     parser = _command(
         commands, "gaze", _gaze, "Does the gaze find what is asked about? Scores against the boxes of shapes.", example
     )
     parser.add_argument(
-        "--run", dest="folders", action="append", required=True, metavar="FOLDER", help="a finished run's folder; repeatable"
+        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
     )
     parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
     parser.add_argument("--mode", default="autoregressive", choices=["autoregressive", "parallel", "static"])

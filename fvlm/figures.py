@@ -1,21 +1,37 @@
-"""The README's figure: `python -m fvlm.figures` draws it from the run that `make train` leaves."""
+"""The README's pictures: `python -m fvlm.figures` draws one from the run that `make train` leaves, one from outputs/micro."""
 
-from fvlm.attention import gaze
+from pathlib import Path
+
 from fvlm.config import REPOSITORY, RunConfig
-from fvlm.gaze_plots import gaze_picture
 from fvlm.results import load_run
 
-PICTURE = REPOSITORY / "outputs" / "figures" / "gaze.png"
+FOLDER = REPOSITORY / "outputs" / "figures"
 
 
-def draw(clip_number: int = 1):
+def draw_gaze(clip_number: int = 1) -> Path:
+    """A clip and where the smallest foveated model looks. ConfigError if that run is not there."""
+    from fvlm.attention import gaze
+    from fvlm.gaze_plots import gaze_picture
+
     run = load_run(RunConfig.from_cell("T-T_8f_fov").folder)
     clip = run.validation_clips(clip_number + 1)[clip_number]
     picture = gaze_picture(gaze(run.model, clip), clip.boxes, scale=1)
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(PICTURE, optimize=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    picture.save(FOLDER / "gaze.png", optimize=True)
+    return FOLDER / "gaze.png"
+
+
+def draw_gap() -> Path:
+    """The gap at every size of outputs/micro, with its trend. ConfigError if there is no such study, or no kaleido."""
+    from fvlm.findings import PARAMS
+    from fvlm.plots import gap_vs_scale, save_figures
+    from fvlm.scaling import all_gaps, open_results
+
+    micro = open_results(str(REPOSITORY / "outputs" / "micro"), unfinished=False)
+    (path,) = save_figures(dict(gap=gap_vs_scale(micro.runs, all_gaps(micro, params=PARAMS), params=PARAMS)), FOLDER, ["png"])
+    return path
 
 
 if __name__ == "__main__":
-    draw()
-    print(PICTURE)
+    print(draw_gaze())
+    print(draw_gap())

@@ -1,5 +1,5 @@
-"""What the committed results show, in words: `python -m fvlm.findings` writes outputs/FINDINGS.md from them, and nothing in
-it is typed by hand, so a test can compare the page with the results.
+"""What the committed results show, in words: `python -m fvlm.findings` writes outputs/FINDINGS.md and the README's answer
+from them, and nothing in either is typed by hand, so a test can compare both with the results.
 
 `--predict` writes what the largest size of outputs/micro is expected to show, from the smaller ones, before it is run.
 """
@@ -22,21 +22,60 @@ from fvlm.scaling.tables import answer, flops_conventions, inference_claim, repl
 
 OUTPUTS = REPOSITORY / "outputs"
 PAGE, PREDICTION = OUTPUTS / "FINDINGS.md", OUTPUTS / "micro" / "prediction.json"
+STUDIES = ("micro", "question", "sees", "study")
+CONTROLS = ("static", "meanpool", "blind")
+README, ANSWER = REPOSITORY / "README.md", ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->")
 LARGEST = "T5-T"
 PARAMS = "params_trainable"  # by which micro's sizes differ: all have the same frozen eye
 
 
 def render() -> str:
     """The page, from the results that are there."""
-    sections = [_head(), question_section(), sees_section()]
-    micro = _micro()
+    micro, study = _study("micro"), _study("study")
+    sections = [_head()]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
+    sections += [question_section(), sees_section()]
+    if study:
+        sections.append(real_weights_section(study))
     return "\n".join([*sections, earlier_section(micro)])
 
 
+def readme_answer() -> str:
+    """What stands in the README between ANSWER's two marks."""
+    micro, lines = _study("micro"), []
+    if micro:
+        gaps = all_gaps(micro, params=PARAMS)
+        lines = [
+            "The foveated model's loss over the baseline's, on captions of the built-in world, five LLMs from scratch:\n",
+            *(f"- {line}" for line in _trends(gaps)),
+            "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
+            _answer_table(micro, gaps).to_markdown(index=False),
+            f"\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. {_budget(micro)} "
+            "`python -m fvlm grid params/micro.yaml --study mine` runs it again.\n",
+        ]
+    lines.append(
+        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md): each claim with its number, interval, cells and command, and what\n"
+        "these runs say of the earlier study's conclusions."
+    )
+    return "\n".join(lines)
+
+
+def _answer_table(micro, gaps) -> pd.DataFrame:
+    rows = []
+    for pair, size in micro.runs[micro.runs["arch"] == "foveated"].groupby("pair"):
+        row = {"size": pair, "parameters trained": f"{size[PARAMS].mean() / 1e6:.2f} M"}
+        for name, gap in gaps.items():
+            found = gap.table.set_index("pair")
+            if pair in found.index:
+                value, low, high = found.loc[pair, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
+                row[f"against the baseline, {name.removeprefix('micro, ')}"] = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+        rows.append(row | _against_controls(micro.samples[(micro.samples["pair"] == pair) & (micro.samples["frames"] == 8)]))
+    return pd.DataFrame(rows).fillna("")
+
+
 def _head() -> str:
-    studies = [name for name in ("question", "sees", "micro") if any((OUTPUTS / name).glob("*/evaluations.parquet"))]
+    studies = [name for name in STUDIES if any((OUTPUTS / name).glob("*/evaluations.parquet"))]
     devices = sorted({device for name in studies for device in load_study(OUTPUTS / name).evaluations["device"]})
     return f"""# Findings
 
@@ -49,13 +88,115 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 # ── What was found ───────────────────────────────────────────────────────────────────────────────
 
 
+def micro_section(micro: Results) -> str:
+    gaps = all_gaps(micro, params=PARAMS)
+    table = answer(gaps).to_markdown(index=False)
+    return f"""## What 16 times fewer visual tokens cost, five sizes from scratch
+
+The foveated model's loss over the baseline's, in percent, on captions of the built-in world; parameters are those trained.
+
+{table}
+
+{chr(10).join(f"- {line}" for line in _trends(gaps))}
+
+{_budget(micro)} Learning rates were tuned per size on a held-out seed: `micro_rates/rates.parquet`.
+
+Cells: `micro/`. Again: `python -m fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook.
+"""
+
+
+def _trends(gaps) -> list[str]:
+    """A sentence for each number of frames: from the smallest size to the largest, and whether that is a trend."""
+    lines = []
+    for name, gap in gaps.items():
+        trend, table, where = gap.trend.set_index("kind").loc["raw"], gap.table, name.removeprefix("micro, ")
+        small, large = (f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1]))
+        if not np.isfinite(trend["slope"]):
+            lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
+            continue
+        word = "it shrinks with size" if trend["high"] < 0 else "it grows with size" if trend["low"] > 0 else "no trend can be told"
+        interval = f"{trend['slope']:+.2f} points per tenfold parameters ({trend['low']:+.2f} to {trend['high']:+.2f})"
+        lines.append(f"{where}: {small} to {large}; {interval}: {word}.")
+    return lines
+
+
+def _budget(results: Results) -> str:
+    """How long what was trained, where."""
+    runs, rows = results.runs, results.evaluations
+    config = runs["config"].iloc[0]
+    devices = ", ".join(sorted(rows["device"].unique()))
+    return (
+        f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, constant learning rate, "
+        f"{config.precision}, on {devices}: {runs['seconds'].sum() / 3600:.1f} hours of one process, evaluations included."
+    )
+
+
+def controls_section(micro: Results) -> str:
+    rows = []
+    samples = micro.samples[micro.samples["frames"] == 8]
+    for pair, part in samples.groupby("pair", sort=False):
+        if found := _against_controls(part):
+            rows.append(dict(size=pair) | found)
+    return f"""## What the dynamic query buys on captions
+
+The foveated model's loss over that of controls with the same size, budget and clips, 8 frames, in percent; below zero it is
+better.
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+{_caption_gaze()}"""
+
+
+def _against_controls(samples: pd.DataFrame) -> dict[str, str]:
+    """The foveated model's gap in percent to each control in one size's samples."""
+    found = {}
+    for arch in CONTROLS:
+        both = [samples[samples["arch"] == name] for name in ("foveated", arch)]
+        if all(map(len, both)):
+            found[f"against {arch}"] = _percent(paired_gap(*both))
+    return found
+
+
+def _caption_gaze() -> str:
+    path = OUTPUTS / "micro" / "gaze.parquet"
+    if not path.exists():
+        return ""
+    return f"""
+Where it looks, for captions, of an object drawn by lot. *hit*: the share of frames whose most attended patch is on it. *mass*:
+the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.
+
+{_gazes(pd.read_parquet(path), "caption").to_markdown(index=False)}
+
+Again: `python -m fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
+"""
+
+
+def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
+    """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's interval."""
+    gazes = gazes[gazes["asked"] == asked]
+    gazes = gazes.assign(text_tokens=1, **gazes["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$"))
+    rows = []
+    for pair, part in gazes.groupby("pair"):
+        both = [part[part["arch"] == arch] for arch in ("fov", "sta")]
+        if not all(map(len, both)):
+            continue
+        row = {"size": pair, "hit by chance": f"{part['chance'].mean():.3f}"}
+        for name, digits in (("hit", 3), ("mass", 2)):
+            gap = paired_gap(*both, loss=name)
+            low, high = gap.interval
+            row |= {f"{name}, {arch}": f"{half[name].mean():.{digits}f}" for arch, half in zip(("foveated", "static"), both)}
+            row[f"{name}, difference"] = f"{gap.nats:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def question_section() -> str:
-    table = question_results().set_index("run")
+    table = question_results()
     gazes = pd.read_parquet(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
     samples = load_study(OUTPUTS / "question").samples
-    samples = samples[samples["clip_id"].isin(gazes["clip_id"]) & (samples["pair"] == "T2-T")]
-    gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "static")))
-    fov, sta = (table[table.index.str.contains(f"_{arch}_")] for arch in ("fov", "sta"))
+    samples = samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])]
+    main = samples[samples["pair"] == "T2-T"]
+    gap = paired_gap(*(main[main["arch"] == arch] for arch in ("foveated", "static")))
+    fov, sta = (table[table["run"].str.startswith(f"T2-T_2f_{arch}_")] for arch in ("fov", "sta"))
     return f"""## A question steers the gaze, and that helps
 
 - **Answer loss**: {_nats(gap)} against the static control, {gap.seeds} seeds, {gap.samples} clips with three shapes or more.
@@ -65,8 +206,34 @@ def question_section() -> str:
 
 Ranges are over seeds; every seed with its own intervals is in the README. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
 `question/`. Again: `make question`.
-
+{_question_sizes(samples, table, gazes)}
 What did not work on the way, and what it took, is in `fvlm/question.py`.
+"""
+
+
+def _question_sizes(samples, table, gazes) -> str:
+    rows = []
+    for pair, part in samples.groupby("pair"):
+        arch = {name: part[part["arch"] == name] for name in ("foveated", "static", "baseline")}
+        if not all(map(len, arch.values())):
+            continue
+        row = dict(size=pair)
+        for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
+            row[f"right, {name}, %"] = _range(table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"])
+        for name in ("static", "baseline"):
+            gap = paired_gap(arch["foveated"], arch[name])
+            row[f"answer loss against {name}, nats"] = f"{gap.nats:+.3f} ({gap.interval[0]:+.3f} to {gap.interval[1]:+.3f})"
+        rows.append(row)
+    if not rows:
+        return ""
+    return f"""
+The same at other sizes, and beside the baseline's 16 tokens per frame (right answers: lowest and highest seed):
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+
+{_gazes(gazes, "own").to_markdown(index=False)}
+
+One learning rate for all sizes, found at T2. Again: `python -m fvlm.question --all`.
 """
 
 
@@ -82,38 +249,25 @@ Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `python -m fvlm train --cel
 """
 
 
-def micro_section(micro: Results) -> str:
-    gaps = all_gaps(micro, params=PARAMS)
-    table = answer(gaps).to_markdown(index=False)
-    return f"""## What 16 times fewer visual tokens cost, five sizes from scratch
-
-The foveated model's loss over the baseline's, in percent, on captions of the built-in world; parameters are those trained.
-
-{table}
-
-Cells: `micro/`. Again: `python -m fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook. Learning
-rates were tuned per size on a held-out seed: `micro_rates/rates.parquet`.
-"""
-
-
-def controls_section(micro: Results) -> str:
+def real_weights_section(study: Results) -> str:
     rows = []
-    samples = micro.samples[micro.samples["frames"] == 8]
-    for pair, part in samples.groupby("pair", sort=False):
-        row = dict(size=pair)
-        for arch in ("static", "meanpool", "blind"):
-            both = [part[part["arch"] == name] for name in ("foveated", arch)]
-            if all(map(len, both)):
-                gap = paired_gap(*both)
-                low, high = gap.percent_interval
-                row[f"against {arch}, %"] = f"{gap.percent:+.2f} ({low:+.2f} to {high:+.2f})"
-        if len(row) > 1:
-            rows.append(row)
-    return f"""## What the dynamic query buys on captions
+    for (pair, frames), part in study.samples.groupby(["pair", "frames"], sort=False):
+        both = [part[part["arch"] == arch] for arch in ("foveated", "baseline")]
+        if all(map(len, both)):
+            gap, runs = paired_gap(*both), study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)]
+            losses = runs.groupby("arch")["loss_autoregressive"].mean()
+            rows.append({"cells": f"{pair}_{frames}f", "clips seen": int(runs["samples_seen"].iloc[0]),
+                         "foveated": f"{losses['foveated']:.3f}", "baseline": f"{losses['baseline']:.3f}",
+                         "gap, %": _percent(gap), "clips": gap.samples, "seeds": gap.seeds})  # fmt: skip
+    weights = "; ".join(sorted(study.runs["weights"].unique()))
+    return f"""## Real weights
 
-The foveated model's loss over that of controls with the same size, budget and clips, 8 frames; below zero it is better.
+{_budget(study)} The study's own budget is 280 steps of 16, on a GPU. With one seed an interval is for
+these weights: how far another seed would move the gap is not in it. Weights: {weights}.
 
 {pd.DataFrame(rows).to_markdown(index=False)}
+
+Cells: `study/`. Again: the command in a cell's notebook.
 """
 
 
@@ -208,9 +362,9 @@ def _verdict_frames(micro):
 # ── Words and files ──────────────────────────────────────────────────────────────────────────────
 
 
-def _micro() -> Results | None:
+def _study(name: str) -> Results | None:
     try:
-        return open_results(str(OUTPUTS / "micro"), unfinished=False)
+        return open_results(str(OUTPUTS / name), unfinished=False)
     except ConfigError:
         return None
 
@@ -218,6 +372,11 @@ def _micro() -> Results | None:
 def _nats(gap: Gap) -> str:
     (low, high), p = gap.interval, gap.percent
     return f"{gap.nats:+.3f} nats ({low:+.3f} to {high:+.3f}), {p:+.1f} %,"
+
+
+def _percent(gap: Gap) -> str:
+    low, high = gap.percent_interval
+    return f"{gap.percent:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _range(values) -> str:
@@ -231,9 +390,17 @@ def _t_interval(values) -> tuple[float, float]:
     return values.mean() - half, values.mean() + half
 
 
+def with_answer(readme: str) -> str:
+    """The README's text with the answer as the results have it now."""
+    before, start, rest = readme.partition(ANSWER[0])
+    _, end, after = rest.partition(ANSWER[1])
+    assert start and end, "the README's two marks"
+    return f"{before}{start}\n{readme_answer()}\n{end}{after}"
+
+
 def predict(date: str) -> Path:
     """Write what the largest size will show, from the others. ConfigError if it has been run, or fewer than three others."""
-    micro = _micro()
+    micro = _study("micro")
     if micro is None or LARGEST in set(micro.runs["pair"]):
         raise ConfigError(f"a prediction is written when the other sizes of outputs/micro are there and {LARGEST} is not")
     found = {}
@@ -258,6 +425,7 @@ def main():
 
         print(predict(date.today().isoformat()))
     print(write_text(PAGE, render()))
+    print(write_text(README, with_answer(README.read_text())))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ What mattered, each tried on one seed with an easier or equal world (frozen eye,
   shape is read wherever one looks, so with one to five of them all three seeds had left chance by step 300.
 """
 
+import argparse
 import sys
 
 import pandas as pd
@@ -29,6 +30,7 @@ from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.executors import Local
 from fvlm.gaze_truth import gaze_truth, interval, summarise
 from fvlm.grid import Grid, GridRun, Table, read_grid
+from fvlm.models import StaticVLM
 from fvlm.results import Run, load_run, write_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
@@ -36,9 +38,10 @@ CROWDED = 3  # shapes in a clip that is scored
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
 
-def grid(quick: bool = False) -> Grid:
-    """The experiment's runs, a foveated and a static one for each seed; `quick`: in another study, with hardly any steps."""
-    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(priority=1)
+def grid(quick: bool = False, every: bool = False) -> Grid:
+    """The experiment's runs, a foveated and a static one for each seed; `every`: two other sizes and the baseline too;
+    `quick`: in another study, with hardly any steps."""
+    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(priority=2 if every else 1)
 
 
 def configs(quick: bool = False) -> list[RunConfig]:
@@ -74,44 +77,54 @@ def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
 
 
 def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
-    """A row per run: answer loss (autoregressive, nats per token), right answers and hit rate on CROWDED validation clips,
-    each with a bootstrap 95 % interval over clips (`_low`, `_high`), from the files that `main` left."""
+    """A row per scored run: answer loss (autoregressive, nats per token) and right answers on validation clips of CROWDED
+    shapes or more; where a run has a gaze also its `hit`, that when another object is asked about (`hit_other`), and
+    `chance`. Each with a bootstrap 95 % interval over clips (`_low`, `_high`), from the files that `main` left."""
     gazes = pd.read_parquet(folder / "gaze.parquet").query(f"objects >= {CROWDED}")
-    truth = summarise(gazes.to_dict("records"))
+    truth = summarise(gazes.to_dict("records")).set_index(["run", "asked"])
     answers = pd.read_parquet(folder / "answers.parquet")
     answers = answers[answers["clip_id"].isin(gazes["clip_id"])]
     rows = []
-    for line in truth[truth["asked"] == "own"].to_dict("records"):
-        samples = pd.read_parquet(folder / line["run"] / "samples.parquet")
+    for run, mine in answers.groupby("run", sort=False):
+        samples = pd.read_parquet(folder / run / "samples.parquet")
         loss = samples.loc[samples["clip_id"].isin(gazes["clip_id"]), "loss_autoregressive"].to_numpy()
-        right = answers.loc[answers["run"] == line["run"], "right"].to_numpy(float)
-        other = truth[(truth["run"] == line["run"]) & (truth["asked"] == "other")].iloc[0]
-        row = dict(
-            run=line["run"], clips=line["clips"], loss=loss.mean(), right=right.mean(), hit=line["hit"], hit_other=other["hit"]
-        )
-        for name, (low, high) in dict(loss=interval(loss), right=interval(right), hit=(line["hit_low"], line["hit_high"])).items():
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | dict(hit_other_low=other["hit_low"], hit_other_high=other["hit_high"], chance=line["chance"]))
+        row = dict(run=run, clips=len(mine))
+        for name, values in dict(loss=loss, right=mine["right"].to_numpy(float)).items():
+            low, high = interval(values)
+            row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+        for name, asked in dict(hit="own", hit_other="other").items():
+            for part in ("", "_low", "_high"):
+                row[name + part] = truth[f"hit{part}"].get((run, asked), float("nan"))
+        rows.append(row | dict(chance=truth["chance"].get((run, "own"), float("nan"))))
     return pd.DataFrame(rows)
+
+
+def score(run: Run, count: int) -> tuple[list[dict], list[dict]]:
+    """A run's gaze on its first `count` validation clips (`gaze_truth`; no rows if it has none), and what it answers:
+    run, clip_id, said, right."""
+    gazes = gaze_truth(run, count) if isinstance(run.model, StaticVLM) else []
+    clips = run.validation_clips(count)
+    said = zip(clips, run.write(clips))
+    return gazes, [dict(run=run.folder.name, clip_id=clip.clip_id, said=text, right=text == clip.answer) for clip, text in said]
 
 
 def main():
     """Train the grid's runs, those that are not there yet, as many at once as there are cores; then score them."""
-    runs = grid()
+    parser = argparse.ArgumentParser(prog="python -m fvlm.question", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--all", action="store_true", help="two other sizes and the 16-token baseline too (27 runs)")
+    runs = grid(every=parser.parse_args().all)
     if not GridRun(runs, Local(), retry_failed=True, on_change=Table()).run():
         sys.exit(f"not every run is finished: see {runs.cells[0].folder.parent}")
-    gazes, answers = [], []
-    for config in configs():
-        run, count = load_run(config.folder), config.eval_samples
-        print(f"scoring {run.folder.name}", file=sys.stderr)
-        gazes += gaze_truth(run, count)
-        clips = run.validation_clips(count)
-        answers += [
-            dict(run=run.folder.name, clip_id=clip.clip_id, said=text, right=text == clip.answer)
-            for clip, text in zip(clips, run.write(clips))
-        ]
-    write_table(run.folder.parent / "gaze.parquet", gazes)
-    write_table(run.folder.parent / "answers.parquet", answers)
+    folder = runs.cells[0].folder.parent
+    tables = {folder / "gaze.parquet": [], folder / "answers.parquet": []}
+    for cell in runs.cells:
+        print(f"scoring {cell.name}", file=sys.stderr)
+        for table, rows in zip(tables.values(), score(load_run(cell.folder), cell.config.eval_samples)):
+            table += rows
+    for path, rows in tables.items():
+        kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
+        again = {cell.name for cell in runs.cells}
+        write_table(path, sorted([row for row in kept if row["run"] not in again] + rows, key=lambda row: row["run"]))
     print(results().round(3).to_string(index=False))
 
 

@@ -1,20 +1,38 @@
 """FINDINGS.md is what the committed results say, and says what planted ones do."""
 
+import itertools
 import json
 import math
 import re
 
+import pandas as pd
 import pytest
 from conftest import python
 from test_plots import SIZES, planted
 
 from fvlm import ConfigError, RunConfig, findings
-from fvlm.findings import PAGE, controls_section, earlier_section, micro_section, predict, prediction_section, render
+from fvlm.findings import (
+    PAGE,
+    README,
+    controls_section,
+    earlier_section,
+    micro_section,
+    predict,
+    prediction_section,
+    question_section,
+    readme_answer,
+    real_weights_section,
+    render,
+    with_answer,
+)
+from fvlm.results import Study
 from fvlm.scaling import parameter_counts
 
 
-def test_the_page_is_what_the_committed_results_say():
+def test_the_page_and_the_readme_are_what_the_committed_results_say():
     assert PAGE.read_text() == render(), "run python -m fvlm.findings"
+    readme = README.read_text()
+    assert readme == with_answer(readme), "run python -m fvlm.findings"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +49,7 @@ def as_micro(study, monkeypatch, tmp_path):
 
     def put(pairs=SIZES):
         tables = [table.assign(study="micro")[table["pair"].isin(pairs)].reset_index(drop=True) for table in study]
-        monkeypatch.setattr(findings, "_micro", lambda: study._make(tables))
+        monkeypatch.setattr(findings, "_study", lambda name: study._make(tables))
         monkeypatch.setattr(findings, "PREDICTION", tmp_path / "prediction.json")
         return study._make(tables)
 
@@ -41,12 +59,71 @@ def as_micro(study, monkeypatch, tmp_path):
 def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
     micro = as_micro()
     lines = micro_section(micro).splitlines()
-    assert sum("T3-T" in line for line in lines) == 2 and sum("per tenfold" in line for line in lines) == 2
+    assert sum("T3-T" in line for line in lines) == 2 and sum("| per tenfold" in line for line in lines) == 2
     rows = [line for line in controls_section(micro).splitlines() if line.startswith("| T")]
     assert len(rows) == 3
     found, low, high = map(float, re.findall(r"[-+][\d.]+", rows[1].split("|")[2]))
     million = parameter_counts(RunConfig.from_cell("T3-T_8f_fov", device="cpu"))["total"] / 1e6
     assert low < 100 * ((1.05 - 0.02 * math.log10(million)) / 1.1 - 1) < high and low < found < high, "static loses 10 %"
+
+
+def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
+    as_micro()
+    found = readme_answer()
+    assert found.count("it shrinks with size") == 2 and "outputs/figures/gap.png" in found
+    rows = {line.split()[1]: line.split("|")[2:-1] for line in found.splitlines() if line.startswith("| T")}
+    assert list(rows) == list(SIZES)
+    for pair, (params, *gaps) in rows.items():
+        config = RunConfig.from_cell(f"{pair}_8f_fov", device="cpu")
+        assert float(params.split()[0]) == round(parameter_counts(config)["trainable"] / 1e6, 2)
+        assert sum(bool(gap.strip()) for gap in gaps) == (5 if pair in ("T1-T", "T3-T", "T5-T") else 2)
+    assert readme_answer() == with_answer(README.read_text()).partition("from here -->\n")[2].partition("\n<!-- to here")[0]
+    as_micro(SIZES[:2])
+    assert "a trend needs three sizes" in readme_answer()
+
+
+def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatch, tmp_path):
+    micro = as_micro()
+    (tmp_path / "micro").mkdir()
+    monkeypatch.setattr(findings, "OUTPUTS", tmp_path)
+    assert "hit" not in controls_section(micro), "nothing was scored yet"
+    rows = [dict(run=f"T3-T_8f_{arch}_seed{seed}", clip_id=f"c{i}", asked="caption", hit=hit + i % 2 / 10, mass=2 * hit, chance=0.1)
+            for arch, hit in (("fov", 0.5), ("sta", 0.2)) for seed in range(3) for i in range(20)]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "micro" / "gaze.parquet")
+    (line,) = [line for line in controls_section(micro).partition("*hit*")[2].splitlines() if line.startswith("| T")]
+    found = [float(value) for value in re.findall(r"-?[\d.]+", line)[1:]]
+    assert found == pytest.approx([0.1, 0.55, 0.25, 0.3, 0.3, 0.3, 1, 0.4, 0.6, 0.6, 0.6]), (
+        "chance; hit and mass of both, difference"
+    )
+    real = real_weights_section(micro)
+    assert sum(line.startswith("| T") for line in real.splitlines()) == 10 and "planted" in real
+
+
+def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
+    """A question study of two sizes and three architectures, of which one answers better and looks at the object."""
+    samples, gazes, rows = [], [], []
+    for pair, arch, seed in itertools.product(("T1-T", "T2-T"), ("foveated", "static", "baseline"), range(3)):
+        run, good = f"{pair}_2f_{arch[:3]}_seed{seed}", arch == "foveated"
+        names = dict(run=run, pair=pair, arch=arch, seed=seed)
+        samples += [names | dict(clip_id=f"c{i}", text_tokens=2, loss_autoregressive=1 - 0.5 * good + i / 100) for i in range(30)]
+        rows.append(dict(run=run, clips=30, right=0.9 if good else 0.25, hit=0.8, hit_other=0.1, chance=0.1))
+        if arch != "baseline":
+            gazes += [dict(run=run, clip_id=f"c{i}", objects=2 + (i > 9), asked="own", hit=0.8 * good, mass=3.0, chance=0.1)
+                      for i in range(30)]  # fmt: skip
+    (tmp_path / "question").mkdir()
+    pd.DataFrame(gazes).to_parquet(tmp_path / "question" / "gaze.parquet")
+    study = Study(pd.DataFrame(), pd.DataFrame(samples))
+    monkeypatch.setattr(findings, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(findings, "question_results", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(findings, "load_study", lambda folder: study)
+    text = question_section()
+    assert "3 seeds, 20 clips with three shapes or more" in text and "-0.500 nats" in text
+    lines = [line for line in text.splitlines() if line.startswith("| T")]
+    assert [line.split()[1] for line in lines] == ["T1-T", "T2-T"] * 2, "answers, then gazes"
+    assert lines[0].count("-0.500 (-0.500 to -0.500)") == 2 and lines[0].count("25 to 25") == 2 and "90 to 90" in lines[0]
+    assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
+    rows[:] = [row for row in rows if "bas" not in row["run"]]
+    assert "at other sizes" not in question_section(), "without the baseline there is nothing to compare"
 
 
 def test_verdicts_follow_the_planted_truth(as_micro):

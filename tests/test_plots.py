@@ -40,7 +40,7 @@ def planted(cells, seeds=(0,), schedule="constant", slope=-0.01, noise=0.004) ->
                     who | dict(step=step, samples_seen=budget, flops=budget * each, visual_tokens=visual_tokens_per_clip(config),
                                loss_parallel=value, loss_autoregressive=value * 1.002, loss_static=value * 1.1, seconds=60.0,
                                params_total=N, params_trainable=counts["trainable"], params_embedding=counts["embedding"],
-                               weights="planted")
+                               weights="planted", device="planted")
                 )  # fmt: skip
             last = loss[-1] * (1 + hard) + rng.normal(0, 0.01, CLIPS)
             samples += [

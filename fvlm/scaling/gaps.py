@@ -14,7 +14,8 @@ from fvlm.config import ConfigError
 
 @dataclass(frozen=True)
 class Gap:
-    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's.
+    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's (NaN
+    where b has none).
 
     `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of no gap.
     With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is not in them."""
@@ -57,7 +58,7 @@ def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "lo
     draws = nats + deviations
     low, high = np.percentile(draws, [2.5, 97.5])
     p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
-    percent = 100 / level
+    percent = 100 / level if level else float("nan")
     return Gap(nats, nats * percent, (float(low), float(high)), (float(low * percent), float(high * percent)), p, S, R, draws)
 
 
@@ -228,7 +229,7 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
     found = {}
     if not len(results.samples):
         return found
-    for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"], sort=False):
+    for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"]):
         samples = results.samples[results.samples["study"] == study]
         runs = runs[runs["run"].isin(samples["run"])]
         alike = [part for _, part in runs[runs["samples_seen"] == runs["samples_seen"].max()].groupby(["pair", "seed"], sort=False)]
