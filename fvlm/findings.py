@@ -19,6 +19,7 @@ from fvlm.results import load_study, write_json, write_text
 from fvlm.scaling import Results, all_gaps, earlier_study, gap_scaling, open_results, paired_gap, parameter_counts
 from fvlm.scaling.gaps import Gap
 from fvlm.scaling.tables import answer, flops_conventions, inference_claim, replayed_correction, size_claims
+from fvlm.tune import best_rates, mean_losses
 
 OUTPUTS = REPOSITORY / "outputs"
 PAGE, PREDICTION = OUTPUTS / "FINDINGS.md", OUTPUTS / "micro" / "prediction.json"
@@ -38,6 +39,8 @@ def render() -> str:
     sections += [question_section(), sees_section()]
     if study:
         sections.append(real_weights_section(study))
+    if (OUTPUTS / "micro_rates" / "rates.parquet").exists():
+        sections.append(rates_section(pd.read_parquet(OUTPUTS / "micro_rates" / "rates.parquet")))
     return "\n".join([*sections, earlier_section(micro)])
 
 
@@ -289,6 +292,35 @@ From {", ".join(said["sizes"])}, written on {said["date"]} before {LARGEST} was 
 in log N, whose interval holds the noise of runs and clips, not the line's being wrong.
 
 {chr(10).join(lines) or f"{LARGEST} has not been run yet."}
+"""
+
+
+def rates_section(table: pd.DataFrame) -> str:
+    """table: `fvlm.tune`'s rows."""
+    losses = mean_losses(table).unstack().sort_index(axis=1)
+    few, all_ = losses.index.levels[0].min(), losses.index.levels[0].max()
+    short, full = losses.loc[few], losses.loc[all_]
+    lines = []
+    for pair in short.index.intersection(full.index):
+        both = pd.DataFrame({few: short.loc[pair], all_: full.loc[pair]}).dropna()
+        early, late = both[few].idxmin() if len(both) else 0, both[all_].idxmin() if len(both) else 0
+        if early != late:
+            less, more = (both[steps][late] - both[steps][early] for steps in (few, all_))
+            change = f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
+            lines.append(f"- **A short sweep misleads** at {pair}, {change}.")
+    edges = best_rates(table).query("edge")["pair"].tolist()
+    lines.append(f"- At the edge of what was tried, so that a rate beyond may be better: {', '.join(edges) or 'no size'}.")
+    rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
+    return f"""## The learning rate of each size
+
+Parallel loss, the mean of foveated and baseline, at the last step, 8 frames, seed {table["seed"].iloc[0]}, which no study
+uses: one seed, no interval. The longest runs decide.
+
+{rows.reset_index().to_markdown(index=False, disable_numparse=True)}
+
+{chr(10).join(lines)}
+
+Again: `python -m fvlm.tune params/micro.yaml --share 0.4`, then without `--share` for the rates that are left.
 """
 
 

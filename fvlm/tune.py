@@ -60,20 +60,23 @@ def found(folder: Path) -> list[dict]:
     return rows
 
 
+def mean_losses(table: pd.DataFrame) -> pd.Series:
+    """The mean loss of the architectures, by (steps, pair, rate), where all of them are there."""
+    means = table.groupby(["steps", "pair", "rate"])["loss"].agg(["mean", "count"])
+    return means.loc[means["count"] == table["arch"].nunique(), "mean"]
+
+
 def best_rates(table: pd.DataFrame) -> pd.DataFrame:
     """A row per pair: of the rates tried in its longest runs the one with the lowest mean loss of its architectures, that
     loss, those runs' `steps`, and whether the rate is the lowest or highest that was tried at all (`edge`), so that a
     better one may lie beyond. Rates that not all architectures have are left out."""
     rows = []
-    archs = table["arch"].nunique()
-    for pair, part in table.groupby("pair"):
-        means = part.groupby(["steps", "rate"])["loss"].agg(["mean", "count"]).query(f"count == {archs}")["mean"]
-        if len(means):
-            steps = means.index.get_level_values("steps").max()
-            tried, losses = means.index.get_level_values("rate"), means[steps]
-            rate = float(losses.idxmin())
-            rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), steps=int(steps),
-                             edge=bool(rate in (tried.min(), tried.max()))))  # fmt: skip
+    for pair, means in mean_losses(table).groupby("pair"):
+        steps, tried = means.index.get_level_values("steps").max(), means.index.get_level_values("rate")
+        losses = means.loc[steps, pair]
+        rate = float(losses.idxmin())
+        rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), steps=int(steps),
+                         edge=bool(rate in (tried.min(), tried.max()))))  # fmt: skip
     return pd.DataFrame(rows)
 
 
