@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tomllib
 
+import pandas as pd
+import pytest
 import yaml
 from conftest import REPOSITORY, tracked
 
@@ -67,6 +69,13 @@ def test_nothing_tracked_is_large_or_left_over():
     assert not [n for n in tracked() if n.startswith((".venv", "notebooks/out/S"))]
 
 
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "outputs").glob("*/index.html")), ids=lambda path: path.parent.name)
+def test_every_link_of_a_committed_study_s_page_leads_somewhere(page):
+    if str(page.relative_to(REPOSITORY)) in tracked():
+        links = re.findall(r'<a href="([^"]+)"', page.read_text())
+        assert links and [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_lint_and_format():
     for command in (["check", "."], ["format", "--check", "."]):
         done = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=REPOSITORY, capture_output=True, text=True)
@@ -79,8 +88,6 @@ def test_ci_runs_the_readme_s_test_command():
 
 def test_the_readme_s_numbers_are_the_committed_results():
     """The tiny model sees: under the blind control with the same budget and clips, by three seeds without overlap."""
-    import pandas as pd
-
     runs = {p.parent.name: pd.read_parquet(p) for p in (REPOSITORY / "outputs/sees").glob("*/evaluations.parquet")}
     final = {arch: [runs[f"T-T_8f_{arch}_seed{s}"]["loss_parallel"].iloc[-1] for s in range(3)] for arch in ("fov", "bli")}
     for arch, losses in final.items():
@@ -95,9 +102,10 @@ def test_a_question_steers_the_gaze_and_that_helps():
     and its gaze leaves the target when something else is asked about."""
     table = results().set_index("run")
     rows = {arch: table.loc[[f"T2-T_2f_{arch}_seed{seed}" for seed in range(3)]] for arch in ("fov", "sta")}
-    for run, row in table.iterrows():
+    for run, row in pd.concat(rows.values()).iterrows():
         shown = [f"{row[n]:.3f} ({row[n + '_low']:.3f} to {row[n + '_high']:.3f})" for n in ("loss", "right", "hit", "hit_other")]
         assert f"| `{run}` | {' | '.join(shown)} |" in README
+    assert f"random is in {100 * rows['fov']['chance'].iloc[0]:.1f}% of frames" in " ".join(README.split())
     assert rows["fov"]["loss_high"].max() < rows["sta"]["loss_low"].min()
     assert rows["fov"]["hit_low"].min() > rows["sta"]["hit_high"].max()
     assert rows["fov"]["hit_other_high"].max() < rows["fov"]["hit_low"].min()
