@@ -23,7 +23,8 @@ from fvlm.tune import best_rates, mean_losses
 
 OUTPUTS = REPOSITORY / "outputs"
 PAGE, PREDICTION = OUTPUTS / "FINDINGS.md", OUTPUTS / "micro" / "prediction.json"
-STUDIES = ("micro", "question", "sees", "study")
+REAL = ("study", "study_cpu")
+STUDIES = ("micro", "question", "sees", *REAL)
 CONTROLS = ("static", "meanpool", "blind")
 README, ANSWER = REPOSITORY / "README.md", ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->")
 LARGEST = "T5-T"
@@ -32,13 +33,12 @@ PARAMS = "params_trainable"  # by which micro's sizes differ: all have the same 
 
 def render() -> str:
     """The page, from the results that are there."""
-    micro, study = _study("micro"), _study("study")
+    micro = _study("micro")
     sections = [_head()]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     sections += [question_section(), sees_section()]
-    if study:
-        sections.append(real_weights_section(study))
+    sections += [real_weights_section(study) for study in map(_study, REAL) if study]
     if (OUTPUTS / "micro_rates" / "rates.parquet").exists():
         sections.append(rates_section(pd.read_parquet(OUTPUTS / "micro_rates" / "rates.parquet")))
     return "\n".join([*sections, earlier_section(micro)])
@@ -270,7 +270,7 @@ these weights: how far another seed would move the gap is not in it. Weights: {w
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 
-Cells: `study/`. Again: the command in a cell's notebook.
+Cells: `{study.runs["study"].iloc[0]}/`. Again: the command in a cell's notebook.
 """
 
 

@@ -60,6 +60,8 @@ def test_the_grids_that_come_with_the_repository():
     assert all(cell.config.steps == 280 and cell.config.effective_batch == 16 for cell in study.cells)
     assert len(micro.cells) == 87 and len(smoke.cells) == 6 and len(study.cells) == 16
     assert {cell.config.schedule for cell in micro.cells} == {"constant"}
+    both = [cell.config.to_dict() | dict(arch="") for cell in read_grid(PARAMS / "study_cpu.yaml").cells]
+    assert len(both) == 2 and both[0] == both[1], "one budget for both architectures"
     assert {cell.settings["out"] for cell in micro.cells} == {"auto"}, "an executed notebook names no folder of this machine"
 
 

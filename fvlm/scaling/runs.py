@@ -34,8 +34,8 @@ class Results(NamedTuple):
 def open_results(names: str = "auto", unfinished: bool = True) -> Results:
     """Results of one or several studies, also while they are running (`unfinished`: their unfinished runs too).
 
-    names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and `outputs/micro`,
-    `outputs/study`, where they are. ConfigError for a folder without runs."""
+    names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and, of `outputs/`,
+    `micro`, `study` and `study_cpu`, where they are. ConfigError for a folder without runs."""
     runs, evaluations, samples = [], [], []
     for name in _names(names):
         if name == "earlier":
@@ -137,6 +137,8 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
 
 def _names(names: str) -> list[str]:
     if names == "auto":
-        found = [name for name in ("micro", "study") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
+        found = [
+            name for name in ("micro", "study", "study_cpu") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))
+        ]
         return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]
     return [name.strip() for name in names.split(",") if name.strip()]
