@@ -72,7 +72,7 @@ def _answer_table(micro, gaps) -> pd.DataFrame:
             found = gap.table.set_index("pair")
             if pair in found.index:
                 value, low, high = found.loc[pair, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
-                row[f"against the baseline, {name.removeprefix('micro, ')}"] = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+                row[f"against the baseline, {name.removeprefix('micro, ')}"] = _with_interval(value, low, high)
         rows.append(row | _against_controls(micro.samples[(micro.samples["pair"] == pair) & (micro.samples["frames"] == 8)]))
     return pd.DataFrame(rows).fillna("")
 
@@ -118,8 +118,8 @@ def _trends(gaps) -> list[str]:
             lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
             continue
         word = "it shrinks with size" if trend["high"] < 0 else "it grows with size" if trend["low"] > 0 else "no trend can be told"
-        interval = f"{trend['slope']:+.2f} points per tenfold parameters ({trend['low']:+.2f} to {trend['high']:+.2f})"
-        lines.append(f"{where}: {small} to {large}; {interval}: {word}.")
+        slope = _with_interval(trend["slope"], trend["low"], trend["high"])
+        lines.append(f"{where}: {small} to {large}; {slope} points per tenfold parameters: {word}.")
     return lines
 
 
@@ -185,9 +185,8 @@ def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
         row = {"size": pair, "hit by chance": f"{part['chance'].mean():.3f}"}
         for name, digits in (("hit", 3), ("mass", 2)):
             gap = paired_gap(*both, loss=name)
-            low, high = gap.interval
             row |= {f"{name}, {arch}": f"{half[name].mean():.{digits}f}" for arch, half in zip(("foveated", "static"), both)}
-            row[f"{name}, difference"] = f"{gap.nats:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+            row[f"{name}, difference"] = _with_interval(gap.nats, *gap.interval, digits)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -225,7 +224,7 @@ def _question_sizes(samples, table, gazes) -> str:
             row[f"right, {name}, %"] = _range(table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"])
         for name in ("static", "baseline"):
             gap = paired_gap(arch["foveated"], arch[name])
-            row[f"answer loss against {name}, nats"] = f"{gap.nats:+.3f} ({gap.interval[0]:+.3f} to {gap.interval[1]:+.3f})"
+            row[f"answer loss against {name}, nats"] = _with_interval(gap.nats, *gap.interval, 3)
         rows.append(row)
     if not rows:
         return ""
@@ -366,7 +365,7 @@ def _verdict_trend(micro):
     for name, gap in all_gaps(micro, params=PARAMS).items():
         row = gap.trend.set_index("kind").loc["raw"]
         word = "supports" if row["high"] < 0 else "contradicts" if row["low"] > 0 else "cannot decide"
-        words.append(f"{name}: {row['slope']:+.2f} points per tenfold ({row['low']:+.2f} to {row['high']:+.2f}): {word}")
+        words.append(f"{name}: {_with_interval(row['slope'], row['low'], row['high'])} points per tenfold: {word}")
     return "; ".join(words)
 
 
@@ -406,9 +405,12 @@ def _nats(gap: Gap) -> str:
     return f"{gap.nats:+.3f} nats ({low:+.3f} to {high:+.3f}), {p:+.1f} %,"
 
 
+def _with_interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
 def _percent(gap: Gap) -> str:
-    low, high = gap.percent_interval
-    return f"{gap.percent:+.2f} ({low:+.2f} to {high:+.2f})"
+    return _with_interval(gap.percent, *gap.percent_interval)
 
 
 def _range(values) -> str:

@@ -15,7 +15,9 @@
 
 # %% tags=["parameters"]
 # Parameters
-studies: str = "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
+studies: str = (
+    "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
+)
 target: str = "B-L_8f_fov"  # the cell that is predicted before it is run
 
 # %%
