@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
-from conftest import python
+from conftest import REPOSITORY, python
 
 from fvlm import ConfigError
 from fvlm.grid import read_grid
@@ -45,3 +45,12 @@ def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
 def test_a_mistake_ends_with_status_2():
     done = python("-m", "fvlm.tune", "params/none.yaml", check=False)
     assert done.returncode == 2 and "no such grid file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_micro_study_trains_each_size_at_the_rate_its_sweep_found():
+    table = pd.read_parquet(REPOSITORY / "outputs" / "micro_rates" / "rates.parquet")
+    best = best_rates(table).set_index("pair")
+    micro = read_grid(REPOSITORY / "params" / "micro.yaml")
+    assert {cell.config.cell.partition("_")[0]: cell.config.learning_rate for cell in micro.cells} == best["rate"].to_dict()
+    assert set(best["steps"]) == {cell.config.steps for cell in micro.cells}, "as long as the study's own runs"
+    assert set(table["seed"]) == {SEED} and SEED not in {cell.config.seed for cell in micro.cells}
