@@ -152,12 +152,13 @@ def _add_train(commands):
 
 
 def _train(options) -> int:
+    from fvlm.report import require_same_run
     from fvlm.training import TrainingError, train
 
     config = RunConfig.from_cell(options.cell, **_settings(options.set))
     kept = load_run(find_folder(options.compare)) if options.compare else None
-    if kept and (changed := config.changes_from(kept.config)):
-        raise ConfigError(f"{options.compare} is not the same run ({'; '.join(changed)})")
+    if kept:
+        require_same_run(kept, config)
     print(f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on {config.device}")
     with ProgressBar(config) as bar:
         try:

@@ -77,7 +77,7 @@ def execute(job: Job) -> bool:
     watch = _Watch(folder, job.hang_minutes)
     try:
         execute_notebook(
-            str(NOTEBOOK), str(folder / "train.ipynb"), parameters=job.parameters, cwd=str(NOTEBOOK.parent),
+            str(NOTEBOOK), str(folder / "train.ipynb"), parameters=notebook_parameters(job), cwd=str(NOTEBOOK.parent),
             store_widget_state=False, progress_bar=False, log_output=False, request_save_on_cell_execute=False,
         )  # fmt: skip
         watch.end()
@@ -100,12 +100,21 @@ def execute(job: Job) -> bool:
     return False
 
 
+def notebook_parameters(job: Job) -> dict:
+    """A job's parameters as its notebook spells them out: where results go by default is `auto`, so that an executed
+    notebook names no folder of the machine."""
+    default = job.parameters["out"] == str(REPOSITORY / "outputs")  # decided where it runs: a node may have its own checkout
+    return job.parameters | ({"out": "auto"} if default else {})
+
+
 def write_html(notebook: Path):
     """An executed notebook as a page of its own beside it, with live figures (the browser fetches plotly.js); written whole
     or not at all."""
     import nbformat
     from nbconvert import HTMLExporter
     from plotly.io import to_html
+
+    from fvlm.results import write_text
 
     content = nbformat.read(notebook, as_version=4)
     script = "cdn"
@@ -117,9 +126,7 @@ def write_html(notebook: Path):
                 output.data["text/html"] = to_html(figure, include_plotlyjs=script, full_html=False, validate=False)
                 script = False  # once is enough
     body, _ = HTMLExporter().from_notebook_node(content)
-    scratch = notebook.with_suffix(".html.part")
-    scratch.write_text(body)
-    scratch.replace(notebook.with_suffix(".html"))
+    write_text(notebook.with_suffix(".html"), body)
 
 
 def _await_release(folder: Path):

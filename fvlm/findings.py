@@ -18,13 +18,13 @@ from fvlm.question import results as question_results
 from fvlm.results import load_study, write_json, write_text
 from fvlm.scaling import Results, all_gaps, earlier_study, gap_scaling, open_results, paired_gap, parameter_counts
 from fvlm.scaling.gaps import Gap
+from fvlm.scaling.runs import MICRO, REAL
 from fvlm.scaling.tables import answer, flops_conventions, inference_claim, replayed_correction, size_claims
 from fvlm.tune import best_rates, mean_losses
 
 OUTPUTS = REPOSITORY / "outputs"
-PAGE, PREDICTION = OUTPUTS / "FINDINGS.md", OUTPUTS / "micro" / "prediction.json"
-REAL = ("study", "study_cpu")
-STUDIES = ("micro", "question", "sees", *REAL)
+PAGE, PREDICTION = OUTPUTS / "FINDINGS.md", OUTPUTS / MICRO / "prediction.json"
+STUDIES = (MICRO, "question", "sees", *REAL)
 CONTROLS = ("static", "meanpool", "blind")
 README, ANSWER = REPOSITORY / "README.md", ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->")
 LARGEST = "T5-T"
@@ -33,7 +33,7 @@ PARAMS = "params_trainable"  # by which micro's sizes differ: all have the same 
 
 def render() -> str:
     """The page, from the results that are there."""
-    micro = _study("micro")
+    micro = _study(MICRO)
     sections = [_head()]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
@@ -46,7 +46,7 @@ def render() -> str:
 
 def readme_answer() -> str:
     """What stands in the README between ANSWER's two marks."""
-    micro, lines = _study("micro"), []
+    micro, lines = _study(MICRO), []
     if micro:
         gaps = all_gaps(micro, params=PARAMS)
         lines = [
@@ -160,7 +160,7 @@ def _against_controls(samples: pd.DataFrame) -> dict[str, str]:
 
 
 def _caption_gaze() -> str:
-    path = OUTPUTS / "micro" / "gaze.parquet"
+    path = OUTPUTS / MICRO / "gaze.parquet"
     if not path.exists():
         return ""
     return f"""
@@ -288,7 +288,8 @@ def prediction_section(micro: Results) -> str:
     return f"""## A prediction, and what came
 
 From {", ".join(said["sizes"])}, written on {said["date"]} before {LARGEST} was run (`micro/prediction.json`): the gap on the line
-in log N, whose interval holds the noise of runs and clips, not the line's being wrong.
+in log N, whose interval holds the noise of runs and clips, not the line's being wrong. The sweep of learning rates had
+trained {LARGEST} by then, on a seed that neither the prediction nor the study uses.
 
 {chr(10).join(lines) or f"{LARGEST} has not been run yet."}
 """
@@ -302,7 +303,7 @@ def rates_section(table: pd.DataFrame) -> str:
     lines = []
     for pair in short.index.intersection(full.index):
         both = pd.DataFrame({few: short.loc[pair], all_: full.loc[pair]}).dropna()
-        early, late = both[few].idxmin() if len(both) else 0, both[all_].idxmin() if len(both) else 0
+        early, late = (both[steps].idxmin() if len(both) else None for steps in (few, all_))
         if early != late:
             less, more = (both[steps][late] - both[steps][early] for steps in (few, all_))
             change = f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
@@ -434,7 +435,7 @@ def with_answer(readme: str) -> str:
 
 def predict(date: str) -> Path:
     """Write what the largest size will show, from the others. ConfigError if it has been run, or fewer than three others."""
-    micro = _study("micro")
+    micro = _study(MICRO)
     if micro is None or LARGEST in set(micro.runs["pair"]):
         raise ConfigError(f"a prediction is written when the other sizes of outputs/micro are there and {LARGEST} is not")
     found = {}

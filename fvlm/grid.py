@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.config import ConfigError, RunConfig
 from fvlm.executors import Job, Local, Ray, Slurm, read_record, record_path, write_record
 from fvlm.report import clock
 from fvlm.results import load_run
@@ -166,8 +166,7 @@ def _cells_of(block: dict, content: dict, overrides: dict, study: str):
     for seed, pair, frames, arch in itertools.product(seeds, block["pairs"], block["frames"], block["archs"]):
         settings = content.get("settings", {}) | content.get("pairs", {}).get(pair, {}) | block.get("settings", {}) | overrides
         config = RunConfig.from_cell(f"{pair}_{frames}f_{arch}", **settings | dict(seed=seed, study=study))
-        named = {name: getattr(config, name) for name in ("llm", "vision", "frames", "arch", "seed", "study")}
-        named["out"] = config.out if config.out != str(REPOSITORY / "outputs") else "auto"  # notebooks say nothing of this machine
+        named = {name: getattr(config, name) for name in ("llm", "vision", "frames", "arch", "seed", "study", "out")}
         typed = {name: getattr(config, name) for name in settings}
         yield Cell(config, typed | named, block.get("priority", 1))
 

@@ -100,6 +100,12 @@ def command(config: RunConfig) -> str:
 LOSSES = ("loss_parallel", "loss_autoregressive", "loss_static")
 
 
+def require_same_run(kept: Run, config: RunConfig):
+    """ConfigError, naming what differs, if `kept` was trained with another configuration."""
+    if changed := config.changes_from(kept.config):
+        raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
+
+
 def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
     """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found `again` (last
     evaluation, nats per text token), their `difference`, and by how much the kept study's seeds of that cell differ
@@ -107,8 +113,7 @@ def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
     rounds otherwise and in the end differs too: by about as much as another seed, at the worst.
 
     ConfigError if the configurations differ."""
-    if changed := kept.config.changes_from(again.config):
-        raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
+    require_same_run(kept, again.config)
     seeds = [load_run(path.parent) for path in kept.folder.parent.glob(f"{kept.config.cell}_seed*/config.json")]
     ends = pd.DataFrame([run.evaluations.iloc[-1] for run in seeds])
     rows = []

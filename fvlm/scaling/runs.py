@@ -12,6 +12,7 @@ from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, study_flops_per_samp
 from fvlm.results import Study, find_folder, load_run, load_study
 
 EARLIER = "earlier study"
+MICRO, REAL = "micro", ("study", "study_cpu")  # this repository's studies: LLMs from scratch, real weights
 EARLIER_SAMPLES = 4480
 PARAMETERS = {
     "all": "params_total",
@@ -137,8 +138,6 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
 
 def _names(names: str) -> list[str]:
     if names == "auto":
-        found = [
-            name for name in ("micro", "study", "study_cpu") if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))
-        ]
+        found = [name for name in (MICRO, *REAL) if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
         return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]
     return [name.strip() for name in names.split(",") if name.strip()]
