@@ -309,7 +309,9 @@ def rates_section(table: pd.DataFrame) -> str:
             change = f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
             lines.append(f"- **A short sweep misleads** at {pair}, {change}.")
     edges = best_rates(table).query("edge")["pair"].tolist()
-    lines.append(f"- At the edge of what was tried, so that a rate beyond may be better: {', '.join(edges) or 'no size'}.")
+    lines.append(
+        f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
+    )
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
     return f"""## The learning rate of each size
 

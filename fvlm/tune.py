@@ -68,15 +68,15 @@ def mean_losses(table: pd.DataFrame) -> pd.Series:
 
 def best_rates(table: pd.DataFrame) -> pd.DataFrame:
     """A row per pair: of the rates tried in its longest runs the one with the lowest mean loss of its architectures, that
-    loss, those runs' `steps`, and whether the rate is the lowest or highest that was tried at all (`edge`), so that a
-    better one may lie beyond. Rates that not all architectures have are left out."""
+    loss, those runs' `steps`, and whether the rate is the lowest or highest of these runs (`edge`), so that a better one
+    may lie beyond; what shorter runs say of rates beyond does not count. Rates that not all architectures have are left out."""
     rows = []
     for pair, means in mean_losses(table).groupby("pair"):
-        steps, tried = means.index.get_level_values("steps").max(), means.index.get_level_values("rate")
+        steps = means.index.get_level_values("steps").max()
         losses = means.loc[steps, pair]
         rate = float(losses.idxmin())
         rows.append(dict(pair=pair, rate=rate, loss=float(losses.min()), steps=int(steps),
-                         edge=bool(rate in (tried.min(), tried.max()))))  # fmt: skip
+                         edge=bool(rate in (losses.index.min(), losses.index.max()))))  # fmt: skip
     return pd.DataFrame(rows)
 
 

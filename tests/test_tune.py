@@ -18,11 +18,12 @@ def test_the_rate_with_the_lowest_mean_of_both_architectures_is_chosen():
     assert row == dict(pair="T1-T", rate=2e-3, loss=pytest.approx(1.025), steps=20, edge=False), "8e-3 was tried in one alone"
     assert best_rates(table[table["rate"] < 3e-3])["edge"].tolist() == [True]
     longer = [
-        dict(pair="T1-T", arch=arch, rate=rate, steps=50, loss=rate) for arch in ("foveated", "baseline") for rate in (1e-3, 2e-3)
-    ]
+        dict(pair="T1-T", arch=arch, rate=rate, steps=50, loss=1 - rate)
+        for arch in ("foveated", "baseline") for rate in (1e-3, 2e-3)
+    ]  # fmt: skip
     (row,) = best_rates(pd.concat([table, pd.DataFrame(longer)])).to_dict("records")
-    assert (row["rate"], row["steps"]) == (1e-3, 50), "the longest runs decide"
-    assert row["edge"], "nothing below 1e-3 was tried, however short"
+    assert (row["rate"], row["steps"]) == (2e-3, 50), "the longest runs decide"
+    assert row["edge"], "4e-3 was tried in short runs alone"
 
 
 def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
