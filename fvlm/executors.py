@@ -77,7 +77,7 @@ def execute(job: Job) -> bool:
     watch = _Watch(folder, job.hang_minutes)
     try:
         execute_notebook(
-            str(NOTEBOOK), str(folder / "train.ipynb"), parameters=notebook_parameters(job), cwd=str(NOTEBOOK.parent),
+            str(NOTEBOOK), str(folder / "train.ipynb"), parameters=portable_parameters(job), cwd=str(NOTEBOOK.parent),
             store_widget_state=False, progress_bar=False, log_output=False, request_save_on_cell_execute=False,
         )  # fmt: skip
         watch.end()
@@ -100,7 +100,7 @@ def execute(job: Job) -> bool:
     return False
 
 
-def notebook_parameters(job: Job) -> dict:
+def portable_parameters(job: Job) -> dict:
     """A job's parameters as its notebook spells them out: where results go by default is `auto`, so that an executed
     notebook names no folder of the machine."""
     default = job.parameters["out"] == str(REPOSITORY / "outputs")  # decided where it runs: a node may have its own checkout

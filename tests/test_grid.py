@@ -17,7 +17,7 @@ from conftest import REPOSITORY, python
 
 from fvlm import ConfigError, RunConfig, load_run
 from fvlm.config import _LLM_LETTER
-from fvlm.executors import Slurm, notebook_parameters, pack, read_record, record_path, run_here, run_on_node, unpack, write_record
+from fvlm.executors import Slurm, pack, portable_parameters, read_record, record_path, run_here, run_on_node, unpack, write_record
 from fvlm.grid import CHANGED, FAILED, FINISHED, WAITING, GridRun, read_grid, time_left
 from fvlm.results import load_study
 
@@ -62,7 +62,7 @@ def test_the_grids_that_come_with_the_repository():
     assert {cell.config.schedule for cell in micro.cells} == {"constant"}
     both = [cell.config.to_dict() | dict(arch="") for cell in read_grid(PARAMS / "study_cpu.yaml").cells]
     assert len(both) == 2 and both[0] == both[1], "one budget for both architectures"
-    named = {notebook_parameters(cell.job(30))["out"] for cell in micro.cells}
+    named = {portable_parameters(cell.job(30))["out"] for cell in micro.cells}
     assert named == {"auto"}, "an executed notebook names no folder of this machine"
 
 
