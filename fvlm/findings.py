@@ -49,12 +49,14 @@ def readme_answer() -> str:
     micro, lines = _study(MICRO), []
     if micro:
         gaps = all_gaps(micro, params=PARAMS)
+        sizes = micro.runs["pair"].nunique()
         lines = [
-            "The foveated model's loss over the baseline's, on captions of the built-in world, five LLMs from scratch:\n",
-            *(f"- {line}" for line in _trends(gaps)),
+            f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM sizes from scratch:\n",
+            *(f"- {line}" for line in [*_trends(gaps), *_query_buys(micro)]),
             "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
             _answer_table(micro, gaps).to_markdown(index=False),
             f"\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. {_budget(micro)} "
+            f"{_still_falling(micro)} "
             "`python -m fvlm grid params/micro.yaml --study mine` runs it again.\n",
         ]
     lines.append(
@@ -73,7 +75,8 @@ def _answer_table(micro, gaps) -> pd.DataFrame:
             if pair in found.index:
                 value, low, high = found.loc[pair, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
                 row[f"against the baseline, {name.removeprefix('micro, ')}"] = _with_interval(value, low, high)
-        rows.append(row | _against_controls(micro.samples[(micro.samples["pair"] == pair) & (micro.samples["frames"] == 8)]))
+        samples = micro.samples[(micro.samples["pair"] == pair) & (micro.samples["frames"] == 8)]
+        rows.append(row | {f"against {arch}": _percent(gap) for arch, gap in _against(samples).items()})
     return pd.DataFrame(rows).fillna("")
 
 
@@ -94,7 +97,7 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 def micro_section(micro: Results) -> str:
     gaps = all_gaps(micro, params=PARAMS)
     table = answer(gaps).to_markdown(index=False)
-    return f"""## What 16 times fewer visual tokens cost, five sizes from scratch
+    return f"""## What 16 times fewer visual tokens cost, from scratch
 
 The foveated model's loss over the baseline's, in percent, on captions of the built-in world; parameters are those trained.
 
@@ -102,7 +105,8 @@ The foveated model's loss over the baseline's, in percent, on captions of the bu
 
 {chr(10).join(f"- {line}" for line in _trends(gaps))}
 
-{_budget(micro)} Learning rates were tuned per size on a held-out seed: `micro_rates/rates.parquet`.
+{_budget(micro)} {_still_falling(micro)} Learning rates were tuned per size on a held-out seed:
+`micro_rates/rates.parquet`.
 
 Cells: `micro/`. Again: `python -m fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook.
 """
@@ -134,12 +138,36 @@ def _budget(results: Results) -> str:
     )
 
 
+def _still_falling(micro: Results) -> str:
+    """How far from converged the models are: what the steps between the last two evaluations still gave, per architecture."""
+    losses = micro.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
+    before, last = losses.columns[-2:]
+    gained = 100 * (1 - losses[last] / losses[before])
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *CONTROLS) if arch in gained)
+    return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
+
+
+def _query_buys(micro: Results) -> str:
+    """What the dynamic query buys against the static control at each size, on both tasks, in words that follow the intervals."""
+    tasks = {"captions": micro.samples[micro.samples["frames"] == 8], "questions": _scored_questions()[0]}
+    lines = []
+    for task, samples in tasks.items():
+        told = []
+        for pair, part in samples.groupby("pair", sort=False):
+            if gap := _against(part, ["static"]).get("static"):
+                low, high = gap.interval
+                word = "it helps" if high < 0 else "it costs" if low > 0 else "no difference can be told"
+                told.append(f"{_percent(gap)} % at {pair}, {word}")
+        lines.append(f"A dynamic query beside a static one, on {task}: {'; '.join(told)}.")
+    return lines
+
+
 def controls_section(micro: Results) -> str:
     rows = []
     samples = micro.samples[micro.samples["frames"] == 8]
     for pair, part in samples.groupby("pair", sort=False):
-        if found := _against_controls(part):
-            rows.append(dict(size=pair) | found)
+        if found := _against(part):
+            rows.append({"size": pair} | {f"against {arch}": _percent(gap) for arch, gap in found.items()})
     return f"""## What the dynamic query buys on captions
 
 The foveated model's loss over that of controls with the same size, budget and clips, 8 frames, in percent; below zero it is
@@ -149,14 +177,10 @@ better.
 {_caption_gaze()}"""
 
 
-def _against_controls(samples: pd.DataFrame) -> dict[str, str]:
-    """The foveated model's gap in percent to each control in one size's samples."""
-    found = {}
-    for arch in CONTROLS:
-        both = [samples[samples["arch"] == name] for name in ("foveated", arch)]
-        if all(map(len, both)):
-            found[f"against {arch}"] = _percent(paired_gap(*both))
-    return found
+def _against(samples: pd.DataFrame, archs=CONTROLS) -> dict[str, Gap]:
+    """The foveated model's gap to each other architecture that is in one size's samples."""
+    found = {arch: [samples[samples["arch"] == name] for name in ("foveated", arch)] for arch in archs}
+    return {arch: paired_gap(*both) for arch, both in found.items() if all(map(len, both))}
 
 
 def _caption_gaze() -> str:
@@ -191,13 +215,17 @@ def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def question_section() -> str:
+def _scored_questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Of the runs whose answers were scored: the samples of crowded clips, a row per run (`fvlm.question.results`), and gazes."""
     table = question_results()
     gazes = pd.read_parquet(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
     samples = load_study(OUTPUTS / "question").samples
-    samples = samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])]
-    main = samples[samples["pair"] == "T2-T"]
-    gap = paired_gap(*(main[main["arch"] == arch] for arch in ("foveated", "static")))
+    return samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])], table, gazes
+
+
+def question_section() -> str:
+    samples, table, gazes = _scored_questions()
+    gap = _against(samples[samples["pair"] == "T2-T"], ["static"])["static"]
     fov, sta = (table[table["run"].str.startswith(f"T2-T_2f_{arch}_")] for arch in ("fov", "sta"))
     return f"""## A question steers the gaze, and that helps
 
@@ -216,14 +244,13 @@ What did not work on the way, and what it took, is in `fvlm/question.py`.
 def _question_sizes(samples, table, gazes) -> str:
     rows = []
     for pair, part in samples.groupby("pair"):
-        arch = {name: part[part["arch"] == name] for name in ("foveated", "static", "baseline")}
-        if not all(map(len, arch.values())):
+        gaps = _against(part, ["static", "baseline"])
+        if len(gaps) < 2:
             continue
         row = dict(size=pair)
         for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
             row[f"right, {name}, %"] = _range(table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"])
-        for name in ("static", "baseline"):
-            gap = paired_gap(arch["foveated"], arch[name])
+        for name, gap in gaps.items():
             row[f"answer loss against {name}, nats"] = _with_interval(gap.nats, *gap.interval, 3)
         rows.append(row)
     if not rows:

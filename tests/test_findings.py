@@ -61,7 +61,8 @@ def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
     micro = as_micro()
     lines = micro_section(micro).splitlines()
     assert sum("T3-T" in line for line in lines) == 2 and sum("| per tenfold" in line for line in lines) == 2
-    rows = [line for line in controls_section(micro).splitlines() if line.startswith("| T")]
+    losses = controls_section(micro).partition("Where it looks")[0]
+    rows = [line for line in losses.splitlines() if line.startswith("| T")]
     assert len(rows) == 3
     found, low, high = map(float, re.findall(r"[-+][\d.]+", rows[1].split("|")[2]))
     million = parameter_counts(RunConfig.from_cell("T3-T_8f_fov", device="cpu"))["total"] / 1e6
@@ -69,9 +70,13 @@ def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
 
 
 def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
-    as_micro()
+    study = as_micro()
     found = readme_answer()
-    assert found.count("it shrinks with size") == 2 and "outputs/figures/gap.png" in found
+    assert found.count("it shrinks with size") == 2 and "outputs/figures/gap.png" in found and "5 LLM sizes" in found
+    captions = next(line for line in found.splitlines() if "on captions:" in line)
+    assert captions.count("it helps") == 3, "static loses 10 % at each of three sizes, the foveated model less"
+    losses = study.evaluations[study.evaluations["arch"] == "blind"].groupby("step")["loss_autoregressive"].mean()
+    assert f"blind {100 * (1 - losses.iloc[-1] / losses.iloc[-2]):.1f}." in found, "what the last steps still gave"
     rows = {line.split()[1]: line.split("|")[2:-1] for line in found.splitlines() if line.startswith("| T")}
     assert list(rows) == list(SIZES)
     for pair, (params, *gaps) in rows.items():
