@@ -23,12 +23,11 @@ def draw_gaze(clip_number: int = 1) -> Path:
 
 def draw_gap() -> Path:
     """The gap at every size of outputs/micro, with its trend. ConfigError if there is no such study, or no kaleido."""
-    from fvlm.findings import PARAMS
     from fvlm.plots import gap_vs_scale, save_figures
     from fvlm.scaling import all_gaps, open_results
 
     micro = open_results(str(REPOSITORY / "outputs" / "micro"), unfinished=False)
-    (path,) = save_figures(dict(gap=gap_vs_scale(micro.runs, all_gaps(micro, params=PARAMS), params=PARAMS)), FOLDER, ["png"])
+    (path,) = save_figures(dict(gap=gap_vs_scale(micro.runs, all_gaps(micro))), FOLDER, ["png"])
     return path
 
 

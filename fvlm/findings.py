@@ -28,7 +28,6 @@ STUDIES = (MICRO, "question", "sees", *REAL)
 CONTROLS = ("static", "meanpool", "blind")
 README, ANSWER = REPOSITORY / "README.md", ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->")
 LARGEST = "T5-T"
-PARAMS = "params_trainable"  # by which micro's sizes differ: all have the same frozen eye
 
 
 def render() -> str:
@@ -48,7 +47,7 @@ def readme_answer() -> str:
     """What stands in the README between ANSWER's two marks."""
     micro, lines = _study(MICRO), []
     if micro:
-        gaps = all_gaps(micro, params=PARAMS)
+        gaps = all_gaps(micro)
         sizes = micro.runs["pair"].nunique()
         lines = [
             f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM sizes from scratch:\n",
@@ -69,7 +68,7 @@ def readme_answer() -> str:
 def _answer_table(micro, gaps) -> pd.DataFrame:
     rows = []
     for pair, size in micro.runs[micro.runs["arch"] == "foveated"].groupby("pair"):
-        row = {"size": pair, "parameters trained": f"{size[PARAMS].mean() / 1e6:.2f} M"}
+        row = {"size": pair, "parameters trained": f"{size['params_trainable'].mean() / 1e6:.2f} M"}
         for name, gap in gaps.items():
             found = gap.table.set_index("pair")
             if pair in found.index:
@@ -95,7 +94,7 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 
 
 def micro_section(micro: Results) -> str:
-    gaps = all_gaps(micro, params=PARAMS)
+    gaps = all_gaps(micro)
     table = answer(gaps).to_markdown(index=False)
     return f"""## What 16 times fewer visual tokens cost, from scratch
 
@@ -305,7 +304,7 @@ def prediction_section(micro: Results) -> str:
         return f"## A prediction\n\nNone was written before {LARGEST} was run.\n"
     said = json.loads(PREDICTION.read_text())
     lines = []
-    for name, gap in all_gaps(micro, params=PARAMS).items():
+    for name, gap in all_gaps(micro).items():
         then, now = said["gaps"].get(name), gap.table.set_index("pair")
         if then and LARGEST in now.index:
             value, low, high = now.loc[LARGEST, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
@@ -392,7 +391,7 @@ def _verdict_trend(micro):
     if not micro:
         return "cannot decide: no study of sizes has been run here yet"
     words = []
-    for name, gap in all_gaps(micro, params=PARAMS).items():
+    for name, gap in all_gaps(micro).items():
         row = gap.trend.set_index("kind").loc["raw"]
         word = "supports" if row["high"] < 0 else "contradicts" if row["low"] > 0 else "cannot decide"
         words.append(f"{name}: {_with_interval(row['slope'], row['low'], row['high'])} points per tenfold: {word}")
@@ -470,7 +469,7 @@ def predict(date: str) -> Path:
     found = {}
     for frames in sorted(set(micro.runs["frames"])):
         runs = micro.runs[micro.runs["frames"] == frames]
-        gap = gap_scaling(micro.samples[micro.samples["frames"] == frames], runs, params=PARAMS)
+        gap = gap_scaling(micro.samples[micro.samples["frames"] == frames], runs)
         at = parameter_counts(RunConfig.from_cell(f"{LARGEST}_{frames}f_fov", device="cpu"))["trainable"]
         estimate = gap.predict(at)
         if not np.isfinite(estimate.value):

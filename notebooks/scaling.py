@@ -122,8 +122,9 @@ draw["flops_breakdown"]()
 # %% [markdown]
 # ## What is a parameter?
 #
-# Total, trained, without embeddings, or as the earlier study counted (with a head that was never trained). The gaps
-# above are corrected by the total; the explorer below takes any.
+# All that are trained, all (with a frozen vision model, as in `micro`, more), without embeddings, or as the earlier study
+# counted (with a head that was never trained). The gaps above are corrected by those that are trained; the explorer below
+# takes any.
 
 # %% tags=["nbval-check-output"]
 tables.parameter_conventions()

@@ -65,7 +65,7 @@ def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
     rows = [line for line in losses.splitlines() if line.startswith("| T")]
     assert len(rows) == 3
     found, low, high = map(float, re.findall(r"[-+][\d.]+", rows[1].split("|")[2]))
-    million = parameter_counts(RunConfig.from_cell("T3-T_8f_fov", device="cpu"))["total"] / 1e6
+    million = parameter_counts(RunConfig.from_cell("T3-T_8f_fov", device="cpu"))["trainable"] / 1e6
     assert low < 100 * ((1.05 - 0.02 * math.log10(million)) / 1.1 - 1) < high and low < found < high, "static loses 10 %"
 
 

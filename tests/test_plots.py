@@ -30,7 +30,7 @@ def planted(cells, seeds=(0,), schedule="constant", slope=-0.01, noise=0.004) ->
         for seed in seeds:
             config = RunConfig.from_cell(cell, seed=seed, schedule=schedule, device="cpu")
             counts, each = parameter_counts(config), flops_per_sample(config, tokens.mean())["total"]
-            name, N = f"{cell}_seed{seed}", counts["total"]
+            name, N = f"{cell}_seed{seed}", counts["trainable"]
             who = dict(run=name, cell=cell, seed=seed, pair=cell.partition("_")[0], llm=config.llm, vision=config.vision,
                        frames=config.frames, arch=config.arch, task="caption", schedule=schedule)  # fmt: skip
             gap = {"foveated": 0.05 + slope * np.log10(N / 1e6), "baseline": 0, "blind": 0.3}.get(config.arch, 0.1)
@@ -39,7 +39,7 @@ def planted(cells, seeds=(0,), schedule="constant", slope=-0.01, noise=0.004) ->
                 evaluations.append(
                     who | dict(step=step, samples_seen=budget, flops=budget * each, visual_tokens=visual_tokens_per_clip(config),
                                loss_parallel=value, loss_autoregressive=value * 1.002, loss_static=value * 1.1, seconds=60.0,
-                               params_total=N, params_trainable=counts["trainable"], params_embedding=counts["embedding"],
+                               params_total=counts["total"], params_trainable=N, params_embedding=counts["embedding"],
                                weights="planted", device="planted")
                 )  # fmt: skip
             last = loss[-1] * (1 + hard) + rng.normal(0, 0.01, CLIPS)
@@ -159,7 +159,7 @@ def test_compute_bars_are_the_counted_flops():
 def test_data_per_parameter_counts_text_tokens(many):
     figure = all_figures(many)["chinchilla_ratio"]()
     runs = many.runs.drop_duplicates("cell")
-    wanted = runs["samples_seen"] * runs["text_tokens"] / runs["params_total"]
+    wanted = runs["samples_seen"] * runs["text_tokens"] / runs["params_trainable"]
     assert sorted(y for t in figure.data for y in t.y) == pytest.approx(sorted(wanted))
 
 

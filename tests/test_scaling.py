@@ -263,7 +263,7 @@ def study_with_a_trend(seed, seeds=4, clips=80, by_seed=0.01, by_clip=0.03):
                 luck = rng.normal(0, by_seed) if arch == "foveated" else 0.0
                 who = dict(run=f"{pair}_{arch}_{s}", pair=pair, arch=arch, seed=s)
                 runs.append(
-                    who | dict(params_total=n * (1.1 if arch == "baseline" else 1), flops=n * (2 if arch == "baseline" else 1))
+                    who | dict(params_trainable=n * (1.1 if arch == "baseline" else 1), flops=n * (2 if arch == "baseline" else 1))
                 )
                 noise = rng.normal(0, by_clip, clips)
                 level = (1.2 - 0.1 * (math.log10(n) - 6)) * factor * (1 + luck)

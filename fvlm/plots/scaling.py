@@ -104,7 +104,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
     return figure
 
 
-def model_size_scaling(runs, loss="loss_autoregressive", params="params_total") -> go.Figure:
+def model_size_scaling(runs, loss="loss_autoregressive", params="params_trainable") -> go.Figure:
     """Loss against size; a line joins the sizes of an architecture with the same vision model, frames and study."""
     figure = empty_figure("Loss against size", params, loss, log=True)
     cells = cells_of(runs, loss)
@@ -132,7 +132,7 @@ def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.F
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
 
 
-def smolvlm_extrapolation(runs, loss="loss_autoregressive", params="params_total", bootstrap: int = 200) -> go.Figure:
+def smolvlm_extrapolation(runs, loss="loss_autoregressive", params="params_trainable", bootstrap: int = 200) -> go.Figure:
     """The power laws in size, drawn on (dotted, with their bands) to SmolVLM's sizes. What these data and this recipe would
     give there, if the law held; not what SmolVLM gives, which saw other data."""
     figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
@@ -179,7 +179,7 @@ def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.F
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
 
 
-def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_total", budgets: int = 4) -> go.Figure:
+def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_trainable", budgets: int = 4) -> go.Figure:
     """Loss against size at equal compute, from the evaluations on the way of runs with a constant rate, a panel per
     architecture and number of frames; a star is the best size, where one lies between the sizes that were run."""
     figure = empty_figure("Which size is best for a budget?", params, loss, log=True)
@@ -214,7 +214,7 @@ def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_tota
     return figure.update_layout(LAYOUT, height=80 + 320 * -(-len(keys) // columns), title="Which size is best for a budget?")
 
 
-def chinchilla_ratio(runs, params="params_total") -> go.Figure:
+def chinchilla_ratio(runs, params="params_trainable") -> go.Figure:
     """Text tokens trained on per parameter, against compute; the line is the 20 that Hoffmann et al. (2022) found best for
     text alone. Tokens are training samples times the mean length of the validation texts (in the earlier study, of 65)."""
     figure = empty_figure("Data per parameter", "flops", "loss_parallel", log=True)
@@ -236,7 +236,7 @@ def chinchilla_ratio(runs, params="params_total") -> go.Figure:
     return figure if len(cells) else nothing(figure, "no run with text tokens and sizes")
 
 
-def iso_loss(evaluations, loss="loss_autoregressive", params="params_total", levels: int = 3) -> go.Figure:
+def iso_loss(evaluations, loss="loss_autoregressive", params="params_trainable", levels: int = 3) -> go.Figure:
     """The compute each size needed to come down to a loss, from its evaluations: a line per architecture, frames and level.
     Levels are those that most runs reach. Runs whose rate decays reach a loss later than a shorter run would have."""
     figure = empty_figure("What a loss costs", params, "flops", log=True)
@@ -269,7 +269,9 @@ def frame_scaling(runs, loss="loss_autoregressive") -> go.Figure:
     return figure if len(cells) else nothing(figure, "no run")
 
 
-def gap_vs_scale(runs, gaps: dict | None = None, loss="loss_autoregressive", params="params_total", kind: str = "raw") -> go.Figure:
+def gap_vs_scale(
+    runs, gaps: dict | None = None, loss="loss_autoregressive", params="params_trainable", kind: str = "raw"
+) -> go.Figure:
     """The foveated model's gap to the baseline against size. gaps: name to `GapScaling`, drawn with their intervals and,
     from three sizes on, their trend with its band; the studies in `runs` that published no samples (the earlier one) are
     drawn hollow and without intervals, which nobody can know."""
@@ -324,7 +326,7 @@ def _published_pairs(runs, loss, params, kind):
     return pd.concat(found) if found else pd.DataFrame()
 
 
-def train_inference_gap(runs, params="params_total") -> go.Figure:
+def train_inference_gap(runs, params="params_trainable") -> go.Figure:
     """How much more a foveated model loses frame by frame, as it is used, than in parallel, as it was trained."""
     figure = empty_figure("Trained in parallel, used frame by frame", params, "loss_parallel", log=True)
     figure.update_yaxes(title="frame by frame over parallel, %", zeroline=True, zerolinecolor="#888888")
@@ -438,7 +440,7 @@ def _reached(curve, level) -> float | None:
 
 def all_figures(
     results, gaps: dict | None = None, truth: pd.DataFrame | None = None, loss="loss_autoregressive", flops="flops",
-    params="params_total", kind="raw", bootstrap: int = 200,
+    params="params_trainable", kind="raw", bootstrap: int = 200,
 ) -> dict:  # fmt: skip
     """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings for all."""
     runs, evaluations, _ = results

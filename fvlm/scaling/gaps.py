@@ -175,7 +175,7 @@ class GapScaling:
 
 
 def gap_scaling(
-    samples: pd.DataFrame, runs: pd.DataFrame, loss: str = "loss_autoregressive", params: str = "params_total",
+    samples: pd.DataFrame, runs: pd.DataFrame, loss: str = "loss_autoregressive", params: str = "params_trainable",
     flops: str = "flops", interpolation: str = "log", bootstrap: int = 2000,
 ) -> GapScaling:  # fmt: skip
     """The gap at every size: raw, at equal parameters, at equal compute, each with a hierarchical bootstrap interval over

@@ -15,8 +15,8 @@ EARLIER = "earlier study"
 MICRO, REAL = "micro", ("study", "study_cpu")  # this repository's studies: LLMs from scratch, real weights
 EARLIER_SAMPLES = 4480
 PARAMETERS = {
-    "all": "params_total",
     "all that are trained": "params_trainable",
+    "all": "params_total",
     "without embeddings": "params_without_embeddings",
     "as the earlier study counted": "params_claimed",
 }

@@ -87,7 +87,7 @@ def parameter_conventions() -> pd.DataFrame:
     rows = []
     for cell in (cell for cell in GRID if "_8f_" in cell):
         counts = parameter_counts(RunConfig.from_cell(cell, device="cpu"))
-        values = (counts["total"], counts["trainable"], counts["total"] - counts["embedding"], 1e6 * claimed.get(cell, math.nan))
+        values = (counts["trainable"], counts["total"], counts["total"] - counts["embedding"], 1e6 * claimed.get(cell, math.nan))
         rows.append(dict(cell=cell) | {name: value / 1e6 for name, value in zip(PARAMETERS, values, strict=True)})
     return pd.DataFrame(rows).round(1)
 
