@@ -18,6 +18,7 @@
 studies: str = (
     "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
 )
+losses_of: str = "auto"  # the one study whose losses are drawn; auto: micro if it is there, or else the earlier one
 target: str = "B-L_8f_fov"  # the cell that is predicted before it is run
 
 # %%
@@ -26,7 +27,8 @@ from fvlm.scaling import all_gaps, gaze_scores, open_results, tables
 
 results = open_results(studies)
 gaps = all_gaps(results)
-draw = all_figures(results, gaps, gaze_scores(studies))
+draw, draw_earlier = all_figures(results, gaps), all_figures(open_results("earlier"))
+draw_one = all_figures(results.of(losses_of), truth=gaze_scores(studies))
 
 # %% tags=["nbval-ignore-output"]
 results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
@@ -36,10 +38,12 @@ results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
 #
 # The gap is how much more loss the foveated model has than the baseline of the same cell, in percent, frame by
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a
-# hierarchical bootstrap 95 % interval; a trend needs three sizes. `python -m fvlm grid params/micro.yaml` makes such a
-# study on a CPU; its results show here while it runs.
+# hierarchical bootstrap 95 % interval. *Per tenfold* is the trend, in points per tenfold parameters: above zero the cost
+# grows with size, below it shrinks; it needs three sizes. `outputs/FINDINGS.md` says the same in words.
+# `python -m fvlm grid params/micro.yaml --study mine` makes such a study on a CPU; with `studies = "mine"` its results show
+# here while it runs.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-check-output"]
 tables.answer(gaps)
 
 # %% [markdown]
@@ -117,7 +121,7 @@ tables.flops_conventions().round(3).drop(columns=["counted_fov", "counted_bas", 
 # where it is needed, adds about a third to either; it is in neither count.
 
 # %% tags=["nbval-ignore-output"]
-draw["flops_breakdown"]()
+draw_earlier["flops_breakdown"]()
 
 # %% [markdown]
 # ## What is a parameter?
@@ -130,25 +134,27 @@ draw["flops_breakdown"]()
 tables.parameter_conventions()
 
 # %% tags=["nbval-ignore-output"]
-draw["parameter_breakdown"]()
+draw_earlier["parameter_breakdown"]()
 
 # %% [markdown]
 # ## Loss against compute
+#
+# Losses on different data share no axis: from here on those of one study are drawn, `losses_of`.
 #
 # A power law is drawn only where runs identify one: at least four, of three different sizes, whose refits do not run
 # away. Below the figure stands why a law is missing. It does not show what longer training would give.
 
 # %% tags=["nbval-ignore-output"]
-draw["loss_vs_flops_fitted"]()
+draw_one["loss_vs_flops_fitted"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["perplexity_vs_flops"]()
+draw_one["perplexity_vs_flops"]()
 
 # %% [markdown]
 # What is bought with compute: the stepped line joins the cells that no cheaper one of the same architecture beats.
 
 # %% tags=["nbval-ignore-output"]
-draw["efficiency_frontier"]()
+draw_one["efficiency_frontier"]()
 
 # %% [markdown]
 # ## Loss against size, tokens and frames
@@ -158,13 +164,13 @@ draw["efficiency_frontier"]()
 # controls, with as many tokens as the foveated model, can.
 
 # %% tags=["nbval-ignore-output"]
-draw["model_size_scaling"]()
+draw_one["model_size_scaling"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["token_efficiency"]()
+draw_one["token_efficiency"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["frame_scaling"]()
+draw_one["frame_scaling"]()
 
 # %% tags=["nbval-ignore-output"]
 draw["train_inference_gap"]()
@@ -176,13 +182,13 @@ draw["train_inference_gap"]()
 # loss is not that of a shorter run.
 
 # %% tags=["nbval-ignore-output"]
-draw["training_curves"]()
+draw_one["training_curves"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["iso_flop_curves"]()
+draw_one["iso_flop_curves"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["iso_loss"]()
+draw_one["iso_loss"]()
 
 # %% [markdown]
 # How much each parameter was taught: far fewer text tokens than language models trained for their loss get, so data, not
@@ -192,7 +198,7 @@ draw["iso_loss"]()
 draw["chinchilla_ratio"]()
 
 # %% tags=["nbval-ignore-output"]
-draw["gaze_vs_loss"]()
+draw_one["gaze_vs_loss"]()
 
 # %% [markdown]
 # ## As large as SmolVLM?
@@ -201,7 +207,7 @@ draw["gaze_vs_loss"]()
 # changed on the way.
 
 # %% tags=["nbval-ignore-output"]
-draw["smolvlm_extrapolation"]()
+draw_one["smolvlm_extrapolation"]()
 
 # %% [markdown]
 # ## Before the next cell is run
@@ -242,5 +248,6 @@ from fvlm.config import REPOSITORY
 from fvlm.plots import save_figures
 from fvlm.report import where
 
-written = save_figures({name: figure() for name, figure in draw.items()}, REPOSITORY / "outputs" / "exports" / "scaling")
+figures = draw_one | {name: draw[name] for name in ("gap_vs_scale", "train_inference_gap", "chinchilla_ratio")}
+written = save_figures({name: figure() for name, figure in figures.items()}, REPOSITORY / "outputs" / "exports" / "scaling")
 print(len(written), "files in", where(written[0].parent))

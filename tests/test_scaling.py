@@ -356,6 +356,19 @@ def test_a_study_that_is_still_running_can_be_read(tmp_path):
         open_results(" , ")
 
 
+def test_results_of_one_study_are_its_own_alone():
+    from test_plots import planted
+
+    other, earlier = planted(["T1-T_8f_fov", "T1-T_8f_bas"], seeds=(0, 1)), open_results("earlier")
+    both = earlier._make(pd.concat(tables, ignore_index=True) for tables in zip(earlier, other))
+    for one, wanted in ((both.of("planted"), other), (both.of(), earlier), (both.of("earlier study"), earlier)):
+        assert [len(table) for table in one] == [len(table) for table in wanted] and set(one.runs["run"]) == set(wanted.runs["run"])
+    micro = both._make(table.replace({"study": {"planted": "micro"}}) for table in both)
+    assert set(micro.of().runs["study"]) == {"micro"}, "micro is what is drawn, where it is there"
+    with pytest.raises(ConfigError, match="'mine' is not there: earlier study, planted"):
+        both.of("mine")
+
+
 def test_the_earlier_study_has_every_convention_by_its_name():
     runs = open_results("earlier").runs.set_index("cell")
     assert len(runs) == 10 and runs.loc["S-S_8f_fov", "params_claimed"] == 159e6

@@ -31,6 +31,17 @@ class Results(NamedTuple):
     evaluations: pd.DataFrame
     samples: pd.DataFrame
 
+    def of(self, study: str = "auto") -> "Results":
+        """Those of one study: losses on different data belong on no common axis. "auto": `micro` if it is there, or else the
+        first. ConfigError if there is no such study."""
+        there = list(dict.fromkeys(self.runs["study"]))
+        if study == "auto":
+            study = MICRO if MICRO in there else there[0]
+        if study not in there:
+            raise ConfigError(f"study = {study!r} is not there: {', '.join(there)}")
+        tables = [table[table["study"] == study].reset_index(drop=True) if len(table) else table for table in self]
+        return Results(*tables)
+
 
 def open_results(names: str = "auto", unfinished: bool = True) -> Results:
     """Results of one or several studies, also while they are running (`unfinished`: their unfinished runs too).
