@@ -40,8 +40,8 @@ results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a
 # hierarchical bootstrap 95 % interval. *Per tenfold* is the trend, in points per tenfold parameters: above zero the cost
 # grows with size, below it shrinks; it needs three sizes. `outputs/FINDINGS.md` says the same in words.
-# `python -m fvlm grid params/micro.yaml --study mine` makes such a study on a CPU; with `studies = "mine"` its results show
-# here while it runs.
+# `python -m fvlm grid params/micro.yaml --study mine` makes such a study on a CPU; with `studies = "outputs/mine"` its
+# results show here while it runs.
 
 # %% tags=["nbval-check-output"]
 tables.answer(gaps)

@@ -4,6 +4,8 @@ A point is a cell: the mean over its seeds, with the 95 % interval of that mean 
 hovering names it. Colour is the architecture. Studies are never pooled: their texts differ, and so do their nats.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -156,8 +158,11 @@ def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
             marker=dict(color=[ARCH_COLOURS[a] for a in seen["arch"]], symbol=symbol_of(cells["pair"], pair), size=9),
             line=dict(color="#cccccc", dash=dash_of(cells["frames"], frames)), text=seen["hover"], hovertemplate=HOVER,
         )  # fmt: skip
-        for row in part[part["visual_tokens"] == 0].itertuples():
-            figure.add_hline(y=row.loss, line=dict(color=ARCH_COLOURS["blind"], dash="dot"), annotation_text=f"{row.cell}: none")
+    corners = itertools.cycle(["top left", "top right", "bottom left", "bottom right"])  # blind losses are close: labels apart
+    for row, corner in zip(cells[cells["visual_tokens"] == 0].itertuples(), corners):
+        figure.add_hline(
+            y=row.loss, line=dict(color=ARCH_COLOURS["blind"], dash="dot"), annotation_text=row.cell, annotation_position=corner
+        )
     return figure if len(cells) else nothing(figure, "no run")
 
 
