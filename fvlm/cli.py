@@ -265,7 +265,9 @@ def _add_grid(commands):
     parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'S-S_*' or '*_seed0'")
     parser.add_argument("--priority", type=int, metavar="N", help="cells of at most this priority number (1 is first)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="at most so many cells at once (default: as many as fit)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="at most so many cells at once, which share the cores (default: as many as fit)"
+    )
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="try a failed cell again so often (default: 0)")
     parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
@@ -223,7 +223,9 @@ def _end(*_):
 
 
 class Local:
-    """Processes on this machine: as many cells at once as its cores, memory and GPUs hold, a GPU per large cell."""
+    """Processes on this machine: as many cells at once as its cores, memory and GPUs hold, a GPU per large cell.
+
+    With `jobs` the cores are shared among so many: a cell that would take them all gets its part."""
 
     def __init__(self, jobs: int | None = None):
         import torch
@@ -240,6 +242,7 @@ class Local:
         if self.jobs is not None and len(self._running) >= self.jobs:
             return None
         jobs = [running for running, _ in self._running.values()]
+        job = replace(job, cpus=min(job.cpus, max(1, self.cpus // (self.jobs or 1))))
         gpus = self._free_gpus(job)
         fits = sum(j.cpus for j in jobs) + job.cpus <= self.cpus or (self.jobs or 0) > 1
         fits = fits and (job.gpus > 0 or sum(j.memory for j in jobs if not j.gpus) + job.memory <= self.memory)

@@ -15,9 +15,21 @@ import pytest
 import yaml
 from conftest import REPOSITORY, python
 
-from fvlm import ConfigError, RunConfig, load_run
+from fvlm import ConfigError, RunConfig, executors, load_run
 from fvlm.config import _LLM_LETTER
-from fvlm.executors import Slurm, pack, portable_parameters, read_record, record_path, run_here, run_on_node, unpack, write_record
+from fvlm.executors import (
+    Job,
+    Local,
+    Slurm,
+    pack,
+    portable_parameters,
+    read_record,
+    record_path,
+    run_here,
+    run_on_node,
+    unpack,
+    write_record,
+)
 from fvlm.grid import CHANGED, FAILED, FINISHED, WAITING, GridRun, read_grid, time_left
 from fvlm.results import load_study
 
@@ -400,6 +412,17 @@ def test_sigterm_asks_running_cells_to_stop_and_a_second_one_ends_them(tmp_path,
     assert deaf.started == deaf.killed == [grid.cells[0].name] and not asked.exists()
     assert [line.state for line in run.lines] == ["stopped"] + [WAITING] * 5
     assert signal.getsignal(signal.SIGTERM) == before, "the handler is the grid's only while it runs"
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(None, [4, 1]), (2, [2, 1]), (3, [1, 1]), (8, [1, 1])])
+def test_so_many_jobs_share_the_cores(tmp_path, monkeypatch, jobs, threads):
+    """Of four cores a large cell gets all, or its part where others are wanted beside it; a tiny one needs one anyway."""
+    environments = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(executors.subprocess, "Popen", lambda command, env, **_: environments.append(env))
+    for cpus in (4, 1):
+        Local(jobs).start(Job({}, str(tmp_path), 30, cpus, 0, 1 << 20), tmp_path / "log")
+    assert [int(env["OMP_NUM_THREADS"]) for env in environments] == threads
 
 
 def test_cells_run_in_order_of_priority(tmp_path, pretending):
