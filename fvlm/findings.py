@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.question import CROWDED
+from fvlm.grid import read_grid
+from fvlm.question import CROWDED, GRID
 from fvlm.question import results as question_results
 from fvlm.results import load_study, write_json, write_text
 from fvlm.scaling import Results, all_gaps, earlier_study, gap_scaling, open_results, paired_gap, parameter_counts
 from fvlm.scaling.gaps import Gap
-from fvlm.scaling.runs import MICRO, REAL
+from fvlm.scaling.runs import EARLIER_SAMPLES, MICRO, REAL
 from fvlm.scaling.tables import answer, flops_conventions, inference_claim, replayed_correction, size_claims
 from fvlm.tune import best_rates, mean_losses
 
@@ -38,8 +39,10 @@ def render() -> str:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     sections += [question_section(), sees_section()]
     sections += [real_weights_section(study) for study in map(_study, REAL) if study]
-    if (OUTPUTS / "micro_rates" / "rates.parquet").exists():
-        sections.append(rates_section(pd.read_parquet(OUTPUTS / "micro_rates" / "rates.parquet")))
+    for study in (MICRO, "question"):
+        path = OUTPUTS / f"{study}_rates" / "rates.parquet"
+        if path.exists():
+            sections.append(rates_section(study, pd.read_parquet(path)))
     return "\n".join([*sections, earlier_section(micro)])
 
 
@@ -58,6 +61,7 @@ def readme_answer() -> str:
             f"{_still_falling(micro)} "
             "`python -m fvlm grid params/micro.yaml --study mine` runs it again.\n",
         ]
+    lines += [real_weights_in_a_line(study) + "\n" for study in map(_study, REAL) if study]
     lines.append(
         "[`outputs/FINDINGS.md`](outputs/FINDINGS.md): each claim with its number, interval, cells and command, and what\n"
         "these runs say of the earlier study's conclusions."
@@ -261,8 +265,17 @@ The same at other sizes, and beside the baseline's 16 tokens per frame (right an
 
 {_gazes(gazes, "own").to_markdown(index=False)}
 
-One learning rate for all sizes, found at T2. Again: `python -m fvlm.question --all`.
+{_question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
 """
+
+
+def _question_rates(sizes: list[str]) -> str:
+    """At which rates those sizes were trained, and whether a sweep chose them."""
+    configs = [cell.config for cell in read_grid(GRID).cells]
+    rates = {config.cell.partition("_")[0]: config.learning_rate for config in configs}
+    if not (OUTPUTS / "question_rates" / "rates.parquet").exists():
+        return f"All were trained at the rate found for T2-T, {rates['T2-T']:g}; one of their own may suit the others better."
+    return f"Learning rates: {', '.join(f'{size} {rates[size]:g}' for size in sizes)}, tuned per size on a held-out seed (below)."
 
 
 def sees_section() -> str:
@@ -277,7 +290,8 @@ Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `python -m fvlm train --cel
 """
 
 
-def real_weights_section(study: Results) -> str:
+def _real_weights(study: Results) -> pd.DataFrame:
+    """A row per pair of cells, foveated and baseline, from real weights: losses and the gap with its interval."""
     rows = []
     for (pair, frames), part in study.samples.groupby(["pair", "frames"], sort=False):
         both = [part[part["arch"] == arch] for arch in ("foveated", "baseline")]
@@ -287,15 +301,36 @@ def real_weights_section(study: Results) -> str:
             rows.append({"cells": f"{pair}_{frames}f", "clips seen": int(runs["samples_seen"].iloc[0]),
                          "foveated": f"{losses['foveated']:.3f}", "baseline": f"{losses['baseline']:.3f}",
                          "gap, %": _percent(gap), "clips": gap.samples, "seeds": gap.seeds})  # fmt: skip
-    weights = "; ".join(sorted(study.runs["weights"].unique()))
+    return pd.DataFrame(rows)
+
+
+def real_weights_in_a_line(study: Results) -> str:
+    budget = "the study's own budget" if _whole_budget(study) else "a part of the study's budget, what a CPU does in two hours"
+    told = [
+        f"{row['cells']} {row['gap, %']} % ({row['foveated']} against {row['baseline']} nats) after {row['clips seen']:,} clips, "
+        f"{row['seeds']} seed{'s' * (row['seeds'] > 1)}"
+        for row in _real_weights(study).to_dict("records")
+    ]
+    return f"From real weights, {budget}: {'; '.join(told)}."
+
+
+def _whole_budget(study: Results) -> bool:
+    return bool((study.runs["samples_seen"] >= EARLIER_SAMPLES).all())
+
+
+def real_weights_section(study: Results) -> str:
+    name, weights = study.runs["study"].iloc[0], "; ".join(sorted(study.runs["weights"].unique()))
+    budget = "" if _whole_budget(study) else (
+        f" That is what a CPU does in two hours a cell, not the study's own budget of {EARLIER_SAMPLES:,} clips on a GPU."
+    )  # fmt: skip
     return f"""## Real weights
 
-{_budget(study)} The study's own budget is 280 steps of 16, on a GPU. With one seed an interval is for
-these weights: how far another seed would move the gap is not in it. Weights: {weights}.
+{_budget(study)}{budget} With one seed an interval is for
+these weights: how far another seed would move the gap is not in it. {_still_falling(study)} Weights: {weights}.
 
-{pd.DataFrame(rows).to_markdown(index=False)}
+{_real_weights(study).to_markdown(index=False)}
 
-Cells: `{study.runs["study"].iloc[0]}/`. Again: the command in a cell's notebook.
+Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook.
 """
 
 
@@ -321,8 +356,9 @@ trained {LARGEST} by then, on a seed that neither the prediction nor the study u
 """
 
 
-def rates_section(table: pd.DataFrame) -> str:
-    """table: `fvlm.tune`'s rows."""
+def rates_section(study: str, table: pd.DataFrame) -> str:
+    """study: the name of its grid file; table: `fvlm.tune`'s rows."""
+    config = read_grid(REPOSITORY / "params" / f"{study}.yaml").cells[0].config
     losses = mean_losses(table).unstack().sort_index(axis=1)
     few, all_ = losses.index.levels[0].min(), losses.index.levels[0].max()
     short, full = losses.loc[few], losses.loc[all_]
@@ -339,16 +375,17 @@ def rates_section(table: pd.DataFrame) -> str:
         f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
     )
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
-    return f"""## The learning rate of each size
+    first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else "`"
+    return f"""## The learning rate of each size, on {config.task}s
 
-Parallel loss, the mean of foveated and baseline, at the last step, 8 frames, seed {table["seed"].iloc[0]}, which no study
-uses: one seed, no interval. The longest runs decide.
+Parallel loss, the mean of foveated and baseline, at the last step, {config.frames} frames, seed {table["seed"].iloc[0]}, which
+no study uses: one seed, no interval. The longest runs decide.
 
 {rows.reset_index().to_markdown(index=False, disable_numparse=True)}
 
 {chr(10).join(lines)}
 
-Again: `python -m fvlm.tune params/micro.yaml --share 0.4`, then without `--share` for the rates that are left.
+Again: `python -m fvlm.tune params/{study}.yaml{first}.
 """
 
 
@@ -400,11 +437,20 @@ def _verdict_trend(micro):
 
 def _verdict_inference(micro):
     """Not from the question's runs: with their fine passes the two are the same for two frames by construction."""
-    runs = micro.runs if micro else open_results(str(OUTPUTS / "sees"), unfinished=False).runs
-    runs = runs[runs["arch"] == "foveated"]
-    gap = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1)
-    word = "supports" if gap.max() < 0.6 else "contradicts"
-    return f"{gap.min():+.2f} to {gap.max():+.2f} % over {len(gap)} foveated runs ({', '.join(sorted(set(runs['study'])))}): {word}"
+    told = []
+    for study in (micro or _study("sees"), *map(_study, REAL)):
+        if not study:
+            continue
+        runs = study.runs[study.runs["arch"] == "foveated"]
+        gap = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1)
+        word = "supports" if gap.max() < 0.6 else "contradicts"
+        found = (
+            f"{gap.min():+.2f} to {gap.max():+.2f} % over {len(gap)} foveated runs"
+            if len(gap) > 1
+            else f"{gap.iloc[0]:+.2f} % in one run"
+        )
+        told.append(f"{found} ({runs['study'].iloc[0]}): {word}")
+    return "; ".join(told)
 
 
 def _verdict_frames(micro):

@@ -31,6 +31,7 @@ from fvlm.executors import Local
 from fvlm.gaze_truth import gaze_truth, interval, summarise
 from fvlm.grid import Grid, GridRun, Table, read_grid
 from fvlm.models import StaticVLM
+from fvlm.report import study_page
 from fvlm.results import Run, load_run, write_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
@@ -38,10 +39,10 @@ CROWDED = 3  # shapes in a clip that is scored
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
 
-def grid(quick: bool = False, every: bool = False) -> Grid:
+def grid(quick: bool = False, every: bool = False, only: str | None = None) -> Grid:
     """The experiment's runs, a foveated and a static one for each seed; `every`: two other sizes and the baseline too;
-    `quick`: in another study, with hardly any steps."""
-    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(priority=2 if every else 1)
+    `only`: of those the ones whose name fits; `quick`: in another study, with hardly any steps. ConfigError if none fits."""
+    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(only, priority=2 if every else 1)
 
 
 def configs(quick: bool = False) -> list[RunConfig]:
@@ -109,10 +110,15 @@ def score(run: Run, count: int) -> tuple[list[dict], list[dict]]:
 
 
 def main():
-    """Train the grid's runs, those that are not there yet, as many at once as there are cores; then score them."""
+    """Train the grid's runs, those that are not there yet, as many at once as there are cores; then score them, and leave
+    a page of them."""
     parser = argparse.ArgumentParser(prog="python -m fvlm.question", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--all", action="store_true", help="two other sizes and the 16-token baseline too (27 runs)")
-    runs = grid(every=parser.parse_args().all)
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="of these the runs whose name fits, as 'T1-T_*'; the others stay as they are"
+    )
+    options = parser.parse_args()
+    runs = grid(every=options.all, only=options.only)
     if not GridRun(runs, Local(), retry_failed=True, on_change=Table()).run():
         sys.exit(f"not every run is finished: see {runs.cells[0].folder.parent}")
     folder = runs.cells[0].folder.parent
@@ -125,6 +131,7 @@ def main():
         kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
         again = {cell.name for cell in runs.cells}
         write_table(path, sorted([row for row in kept if row["run"] not in again] + rows, key=lambda row: row["run"]))
+    study_page(folder)
     print(results().round(3).to_string(index=False))
 
 

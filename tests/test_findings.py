@@ -22,6 +22,7 @@ from fvlm.findings import (
     question_section,
     rates_section,
     readme_answer,
+    real_weights_in_a_line,
     real_weights_section,
     render,
     with_answer,
@@ -77,6 +78,7 @@ def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
     assert captions.count("it helps") == 3, "static loses 10 % at each of three sizes, the foveated model less"
     losses = study.evaluations[study.evaluations["arch"] == "blind"].groupby("step")["loss_autoregressive"].mean()
     assert f"blind {100 * (1 - losses.iloc[-1] / losses.iloc[-2]):.1f}." in found, "what the last steps still gave"
+    assert real_weights_in_a_line(study) in found.splitlines(), "here the planted study stands for that one too"
     rows = {line.split()[1]: line.split("|")[2:-1] for line in found.splitlines() if line.startswith("| T")}
     assert list(rows) == list(SIZES)
     for pair, (params, *gaps) in rows.items():
@@ -103,6 +105,13 @@ def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatc
     )
     real = real_weights_section(micro)
     assert sum(line.startswith("| T") for line in real.splitlines()) == 10 and "planted" in real
+    assert "does in two hours" in real, "a planted run sees fewer clips than the earlier study's"
+    line = real_weights_in_a_line(micro)
+    assert line.startswith("From real weights, a part of") and line.count(" against ") == 10 and "4 seeds; T1-T_16f" in line
+    row = next(row for row in real.splitlines() if "T3-T_8f" in row)
+    assert re.search(r"T3-T_8f (\S+) \(", line)[1] in row, "the same gap in both"
+    whole = micro._replace(runs=micro.runs.assign(samples_seen=4480))
+    assert "does in two hours" not in real_weights_section(whole) + real_weights_in_a_line(whole)
 
 
 def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
@@ -123,6 +132,10 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     monkeypatch.setattr(findings, "question_results", lambda: pd.DataFrame(rows))
     monkeypatch.setattr(findings, "load_study", lambda folder: study)
     text = question_section()
+    assert "found for T2-T, 0.0005; one of their own" in text, "no sweep is there"
+    (tmp_path / "question_rates").mkdir()
+    (tmp_path / "question_rates" / "rates.parquet").touch()
+    assert "Learning rates: T1-T 0.0005, T2-T 0.0005, tuned" in question_section()
     assert "3 seeds, 20 clips with three shapes or more" in text and "-0.500 nats" in text
     lines = [line for line in text.splitlines() if line.startswith("| T")]
     assert [line.split()[1] for line in lines] == ["T1-T", "T2-T"] * 2, "answers, then gazes"
@@ -139,7 +152,7 @@ def test_the_rates_say_where_a_short_sweep_misleads():
     rows = [dict(pair=pair, steps=steps, rate=rate, loss=loss + off, seed=100, arch=arch)
             for (pair, steps, rate), loss in losses.items() for arch, off in (("foveated", 0.01), ("baseline", -0.01))]  # fmt: skip
     rows.append(dict(pair="T2-T", steps=60, rate=4e-3, loss=0.1, seed=100, arch="foveated"))
-    text = rates_section(pd.DataFrame(rows))
+    text = rates_section("micro", pd.DataFrame(rows))
     assert text.count("misleads") == 1 and "T1-T, 0.001 beside 0.002: +0.100 nats after 20 steps, -0.300 after 60." in text
     assert "may be better: T1-T." in text and "0.004" not in text, "one architecture alone is no mean"
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| 60")]
