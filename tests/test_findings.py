@@ -10,22 +10,18 @@ import pytest
 from conftest import python
 from test_plots import SIZES, planted
 
-from fvlm import ConfigError, RunConfig, findings
-from fvlm.findings import (
-    PAGE,
-    README,
+from fvlm import ConfigError, RunConfig
+from fvlm.findings import prediction, sources
+from fvlm.findings.earlier import earlier_section
+from fvlm.findings.page import PAGE, README, readme_answer, render, with_answer
+from fvlm.findings.prediction import predict, prediction_section
+from fvlm.findings.sections import (
     controls_section,
-    earlier_section,
     micro_section,
-    predict,
-    prediction_section,
     question_section,
     rates_section,
-    readme_answer,
     real_weights_in_a_line,
     real_weights_section,
-    render,
-    with_answer,
 )
 from fvlm.results import Study
 from fvlm.scaling import parameter_counts
@@ -51,8 +47,8 @@ def as_micro(study, monkeypatch, tmp_path):
 
     def put(pairs=SIZES):
         tables = [table.assign(study="micro")[table["pair"].isin(pairs)].reset_index(drop=True) for table in study]
-        monkeypatch.setattr(findings, "_study", lambda name: study._make(tables))
-        monkeypatch.setattr(findings, "PREDICTION", tmp_path / "prediction.json")
+        monkeypatch.setattr(sources, "study", lambda name: study._make(tables))
+        monkeypatch.setattr(prediction, "PREDICTION", tmp_path / "prediction.json")
         return study._make(tables)
 
     return put
@@ -74,8 +70,8 @@ def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
     study = as_micro()
     found = readme_answer()
     assert found.count("it shrinks with size") == 2 and "outputs/figures/gap.png" in found and "5 LLM sizes" in found
-    captions = next(line for line in found.splitlines() if "on captions:" in line)
-    assert captions.count("it helps") == 3, "static loses 10 % at each of three sizes, the foveated model less"
+    captions = [line for line in found.splitlines() if line.startswith("- On captions, beside")]
+    assert [line.count("it is better") for line in captions] == [3] * 3, "controls lose 10 % at three sizes, the foveated less"
     losses = study.evaluations[study.evaluations["arch"] == "blind"].groupby("step")["loss_autoregressive"].mean()
     assert f"blind {100 * (1 - losses.iloc[-1] / losses.iloc[-2]):.1f}." in found, "what the last steps still gave"
     assert real_weights_in_a_line(study) in found.splitlines(), "here the planted study stands for that one too"
@@ -93,7 +89,7 @@ def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
 def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatch, tmp_path):
     micro = as_micro()
     (tmp_path / "micro").mkdir()
-    monkeypatch.setattr(findings, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
     assert "hit" not in controls_section(micro), "nothing was scored yet"
     rows = [dict(run=f"T3-T_8f_{arch}_seed{seed}", clip_id=f"c{i}", asked="caption", hit=hit + i % 2 / 10, mass=2 * hit, chance=0.1)
             for arch, hit in (("fov", 0.5), ("sta", 0.2)) for seed in range(3) for i in range(20)]  # fmt: skip
@@ -128,9 +124,9 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     (tmp_path / "question").mkdir()
     pd.DataFrame(gazes).to_parquet(tmp_path / "question" / "gaze.parquet")
     study = Study(pd.DataFrame(), pd.DataFrame(samples))
-    monkeypatch.setattr(findings, "OUTPUTS", tmp_path)
-    monkeypatch.setattr(findings, "question_results", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(findings, "load_study", lambda folder: study)
+    monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(sources, "load_study", lambda folder: study)
     text = question_section()
     assert "found for T2-T, 0.0005; one of their own" in text, "no sweep is there"
     (tmp_path / "question_rates").mkdir()

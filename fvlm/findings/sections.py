@@ -1,0 +1,220 @@
+"""What was found: the sections of FINDINGS.md, a function each."""
+
+import pandas as pd
+
+from fvlm.config import REPOSITORY
+from fvlm.findings import sources
+from fvlm.findings.words import budget, nats, percent, percent_range, still_falling, trends, with_interval
+from fvlm.grid import read_grid
+from fvlm.question import GRID
+from fvlm.results import load_study
+from fvlm.scaling import Results, all_gaps, paired_gap
+from fvlm.scaling.runs import EARLIER_SAMPLES, MICRO
+from fvlm.scaling.tables import answer
+from fvlm.tune import best_rates, mean_losses
+
+
+def micro_section(micro: Results) -> str:
+    gaps = all_gaps(micro)
+    table = answer(gaps).to_markdown(index=False)
+    return f"""## What 16 times fewer visual tokens cost, from scratch
+
+The foveated model's loss over the baseline's, in percent, on captions of the built-in world; parameters are those trained.
+
+{table}
+
+{chr(10).join(f"- {line}" for line in trends(gaps))}
+
+{budget(micro)} {still_falling(micro)} Learning rates were tuned per size on a held-out seed:
+`micro_rates/rates.parquet`.
+
+Cells: `micro/`. Again: `python -m fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook.
+"""
+
+
+def controls_section(micro: Results) -> str:
+    rows = []
+    for pair, part in sources.captions(micro).groupby("pair", sort=False):
+        if found := sources.against(part):
+            rows.append({"size": pair} | {f"against {arch}": percent(gap) for arch, gap in found.items()})
+    return f"""## What the dynamic query buys on captions
+
+The foveated model's loss over that of controls with the same size, budget and clips, 8 frames, in percent; below zero it is
+better.
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+{_caption_gaze()}"""
+
+
+def _caption_gaze() -> str:
+    path = sources.OUTPUTS / MICRO / "gaze.parquet"
+    if not path.exists():
+        return ""
+    return f"""
+Where it looks, for captions, of an object drawn by lot. *hit*: the share of frames whose most attended patch is on it. *mass*:
+the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.
+
+{_gazes(pd.read_parquet(path), "caption").to_markdown(index=False)}
+
+Again: `python -m fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
+"""
+
+
+def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
+    """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's interval."""
+    gazes = gazes[gazes["asked"] == asked]
+    gazes = gazes.assign(text_tokens=1, **gazes["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$"))
+    rows = []
+    for pair, part in gazes.groupby("pair"):
+        both = [part[part["arch"] == arch] for arch in ("fov", "sta")]
+        if not all(map(len, both)):
+            continue
+        row = {"size": pair, "hit by chance": f"{part['chance'].mean():.3f}"}
+        for name, digits in (("hit", 3), ("mass", 2)):
+            gap = paired_gap(*both, loss=name)
+            row |= {f"{name}, {arch}": f"{half[name].mean():.{digits}f}" for arch, half in zip(("foveated", "static"), both)}
+            row[f"{name}, difference"] = with_interval(gap.nats, *gap.interval, digits)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def question_section() -> str:
+    samples, table, gazes = sources.questions()
+    gap = sources.against(samples[samples["pair"] == "T2-T"], ["static"])["static"]
+    fov, sta = (table[table["run"].str.startswith(f"T2-T_2f_{arch}_")] for arch in ("fov", "sta"))
+    return f"""## A question steers the gaze, and that helps
+
+- **Answer loss**: {nats(gap)} against the static control, {gap.seeds} seeds, {gap.samples} clips with three shapes or more.
+- **Right answers**: {percent_range(fov["right"])} % with the query that the question steers, {percent_range(sta["right"])} % \
+without.
+- **Gaze** on the object asked about: {percent_range(fov["hit"])} % of frames, static {percent_range(sta["hit"])} %, chance \
+{100 * fov["chance"].mean():.1f} %; {percent_range(fov["hit_other"])} % when another object is asked about.
+
+Ranges are over seeds; every seed with its own intervals is in the README. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
+`question/`. Again: `make question`.
+{_question_sizes(samples, table, gazes)}
+What did not work on the way, and what it took, is in `fvlm/question.py`.
+"""
+
+
+def _question_sizes(samples, table, gazes) -> str:
+    rows = []
+    for pair, part in samples.groupby("pair"):
+        gaps = sources.against(part, ["static", "baseline"])
+        if len(gaps) < 2:
+            continue
+        row = dict(size=pair)
+        for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
+            row[f"right, {name}, %"] = percent_range(table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"])
+        for name, gap in gaps.items():
+            row[f"answer loss against {name}, nats"] = with_interval(gap.nats, *gap.interval, 3)
+        rows.append(row)
+    if not rows:
+        return ""
+    return f"""
+The same at other sizes, and beside the baseline's 16 tokens per frame (right answers: lowest and highest seed):
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+
+{_gazes(gazes, "own").to_markdown(index=False)}
+
+{_question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
+"""
+
+
+def _question_rates(sizes: list[str]) -> str:
+    """At which rates those sizes were trained, and whether a sweep chose them."""
+    configs = [cell.config for cell in read_grid(GRID).cells]
+    rates = {config.cell.partition("_")[0]: config.learning_rate for config in configs}
+    if not sources.rates_path("question").exists():
+        return f"All were trained at the rate found for T2-T, {rates['T2-T']:g}; one of their own may suit the others better."
+    return f"Learning rates: {', '.join(f'{size} {rates[size]:g}' for size in sizes)}, tuned per size on a held-out seed (below)."
+
+
+def sees_section() -> str:
+    samples = load_study(sources.OUTPUTS / "sees").samples
+    gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
+    return f"""## The smallest cell sees
+
+- **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
+{gap.samples} clips.
+
+Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `python -m fvlm train --cell T-T_8f_fov --set seed=1`.
+"""
+
+
+def _real_weights(study: Results) -> pd.DataFrame:
+    """A row per pair of cells, foveated and baseline, from real weights: losses and the gap with its interval."""
+    rows = []
+    for (pair, frames), part in study.samples.groupby(["pair", "frames"], sort=False):
+        both = [part[part["arch"] == arch] for arch in ("foveated", "baseline")]
+        if all(map(len, both)):
+            gap, runs = paired_gap(*both), study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)]
+            losses = runs.groupby("arch")["loss_autoregressive"].mean()
+            rows.append({"cells": f"{pair}_{frames}f", "clips seen": int(runs["samples_seen"].iloc[0]),
+                         "foveated": f"{losses['foveated']:.3f}", "baseline": f"{losses['baseline']:.3f}",
+                         "gap, %": percent(gap), "clips": gap.samples, "seeds": gap.seeds})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def real_weights_in_a_line(study: Results) -> str:
+    much = "the study's own budget" if _whole_budget(study) else "a part of the study's budget, what a CPU does in two hours"
+    told = [
+        f"{row['cells']} {row['gap, %']} % ({row['foveated']} against {row['baseline']} nats) after {row['clips seen']:,} clips, "
+        f"{row['seeds']} seed{'s' * (row['seeds'] > 1)}"
+        for row in _real_weights(study).to_dict("records")
+    ]
+    return f"From real weights, {much}: {'; '.join(told)}."
+
+
+def _whole_budget(study: Results) -> bool:
+    return bool((study.runs["samples_seen"] >= EARLIER_SAMPLES).all())
+
+
+def real_weights_section(study: Results) -> str:
+    name, weights = study.runs["study"].iloc[0], "; ".join(sorted(study.runs["weights"].unique()))
+    less = "" if _whole_budget(study) else (
+        f" That is what a CPU does in two hours a cell, not the study's own budget of {EARLIER_SAMPLES:,} clips on a GPU."
+    )  # fmt: skip
+    return f"""## Real weights
+
+{budget(study)}{less} With one seed an interval is for
+these weights: how far another seed would move the gap is not in it. {still_falling(study)} Weights: {weights}.
+
+{_real_weights(study).to_markdown(index=False)}
+
+Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook.
+"""
+
+
+def rates_section(study: str, table: pd.DataFrame) -> str:
+    """study: the name of its grid file; table: `fvlm.tune`'s rows."""
+    config = read_grid(REPOSITORY / "params" / f"{study}.yaml").cells[0].config
+    losses = mean_losses(table).unstack().sort_index(axis=1)
+    few, all_ = losses.index.levels[0].min(), losses.index.levels[0].max()
+    short, full = losses.loc[few], losses.loc[all_]
+    lines = []
+    for pair in short.index.intersection(full.index):
+        both = pd.DataFrame({few: short.loc[pair], all_: full.loc[pair]}).dropna()
+        early, late = (both[steps].idxmin() if len(both) else None for steps in (few, all_))
+        if early != late:
+            less, more = (both[steps][late] - both[steps][early] for steps in (few, all_))
+            change = f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
+            lines.append(f"- **A short sweep misleads** at {pair}, {change}.")
+    edges = best_rates(table).query("edge")["pair"].tolist()
+    lines.append(
+        f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
+    )
+    rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
+    first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else "`"
+    return f"""## The learning rate of each size, on {config.task}s
+
+Parallel loss, the mean of foveated and baseline, at the last step, {config.frames} frames, seed {table["seed"].iloc[0]}, which
+no study uses: one seed, no interval. The longest runs decide.
+
+{rows.reset_index().to_markdown(index=False, disable_numparse=True)}
+
+{chr(10).join(lines)}
+
+Again: `python -m fvlm.tune params/{study}.yaml{first}.
+"""

@@ -1,0 +1,47 @@
+"""What the sections read: the committed studies, and architectures compared within one size."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from fvlm.config import REPOSITORY, ConfigError
+from fvlm.question import CROWDED
+from fvlm.question import results as question_results
+from fvlm.results import load_study
+from fvlm.scaling import Results, open_results, paired_gap
+from fvlm.scaling.gaps import Gap
+
+OUTPUTS = REPOSITORY / "outputs"
+CONTROLS = ("static", "meanpool", "blind")
+
+
+def study(name: str) -> Results | None:
+    """The finished runs of `outputs/<name>`; None if there are none."""
+    try:
+        return open_results(str(OUTPUTS / name), unfinished=False)
+    except ConfigError:
+        return None
+
+
+def rates_path(study: str) -> Path:
+    """Where the sweep of a study's learning rates is."""
+    return OUTPUTS / f"{study}_rates" / "rates.parquet"
+
+
+def against(samples: pd.DataFrame, archs=CONTROLS) -> dict[str, Gap]:
+    """The foveated model's gap to each other architecture that is in one size's samples."""
+    found = {arch: [samples[samples["arch"] == name] for name in ("foveated", arch)] for arch in archs}
+    return {arch: paired_gap(*both) for arch, both in found.items() if all(map(len, both))}
+
+
+def captions(micro: Results) -> pd.DataFrame:
+    """The samples of outputs/micro in which every architecture can be compared: 8 frames."""
+    return micro.samples[micro.samples["frames"] == 8]
+
+
+def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Of the runs whose answers were scored: the samples of crowded clips, a row per run (`fvlm.question.results`), and gazes."""
+    table = question_results()
+    gazes = pd.read_parquet(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
+    samples = load_study(OUTPUTS / "question").samples
+    return samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])], table, gazes

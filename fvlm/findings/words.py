@@ -1,0 +1,91 @@
+"""Numbers and comparisons in words, the same on the page and in the README."""
+
+import numpy as np
+import pandas as pd
+
+from fvlm.findings import sources
+from fvlm.scaling import GapScaling, Results
+from fvlm.scaling.gaps import Gap
+
+BESIDE = dict(
+    static="one static query for every frame", meanpool="the mean of all patches, as many tokens", blind="no visual token"
+)
+
+
+def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
+    """What the runs of outputs/micro and the question's say, a line each."""
+    captions = [f"On captions, beside {name}: {found}." for arch, name in BESIDE.items()
+                if (found := beside(sources.captions(micro), arch))]  # fmt: skip
+    found = beside(sources.questions()[0], "static")
+    return [*trends(gaps), *captions, *([f"On questions, beside {BESIDE['static']}: {found}."] if found else [])]
+
+
+def trends(gaps: dict[str, GapScaling]) -> list[str]:
+    """A sentence for each number of frames: from the smallest size to the largest, and whether that is a trend."""
+    lines = []
+    for name, gap in gaps.items():
+        trend, table, where = gap.trend.set_index("kind").loc["raw"], gap.table, name.removeprefix("micro, ")
+        small, large = (f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1]))
+        if not np.isfinite(trend["slope"]):
+            lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
+            continue
+        word = "it shrinks with size" if trend["high"] < 0 else "it grows with size" if trend["low"] > 0 else "no trend can be told"
+        slope = with_interval(trend["slope"], trend["low"], trend["high"])
+        lines.append(f"{where}: {small} to {large}; {slope} points per tenfold parameters: {word}.")
+    return lines
+
+
+def beside(samples: pd.DataFrame, arch: str) -> str:
+    """The foveated model's loss over a control's at every size that has both, in words that follow the intervals."""
+    told = []
+    for pair, part in samples.groupby("pair", sort=False):
+        if gap := sources.against(part, [arch]).get(arch):
+            low, high = gap.interval
+            word = "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
+            told.append(f"{percent(gap)} % at {pair}, {word}")
+    return "; ".join(told)
+
+
+def budget(results: Results) -> str:
+    """How long what was trained, where."""
+    runs, rows = results.runs, results.evaluations
+    config = runs["config"].iloc[0]
+    devices = ", ".join(sorted(rows["device"].unique()))
+    return (
+        f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, constant learning rate, "
+        f"{config.precision}, on {devices}: {runs['seconds'].sum() / 3600:.1f} hours of one process, evaluations included."
+    )
+
+
+def still_falling(results: Results) -> str:
+    """How far from converged the models are: what the steps between the last two evaluations still gave, per architecture."""
+    losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
+    before, last = losses.columns[-2:]
+    gained = 100 * (1 - losses[last] / losses[before])
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained)
+    return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
+
+
+def nats(gap: Gap) -> str:
+    (low, high), p = gap.interval, gap.percent
+    return f"{gap.nats:+.3f} nats ({low:+.3f} to {high:+.3f}), {p:+.1f} %,"
+
+
+def percent(gap: Gap) -> str:
+    return with_interval(gap.percent, *gap.percent_interval)
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def percent_range(values) -> str:
+    return f"{100 * values.min():.0f} to {100 * values.max():.0f}"
+
+
+def t_interval(values) -> tuple[float, float]:
+    """Student's 95 % interval of a mean."""
+    from scipy.stats import t as student
+
+    half = student.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
