@@ -163,6 +163,8 @@ def test_verdicts_follow_the_planted_truth(as_micro):
     assert "+0.20 to +0.20 % over 40 foveated runs (micro): supports" in walk
     assert "cannot decide" in next(line for line in page.splitlines() if "DINO size" in line)
     assert "cannot decide: no study of sizes" in earlier_section(None)
+    sizes = [parameter_counts(RunConfig.from_cell(f"{pair}_8f_bas", device="cpu"))["trainable"] / 1e6 for pair in SIZES]
+    assert f" to {max(sizes):.2g} M trained parameters" in page and "157 to 411 M" in page, "as the README's table of sizes"
 
 
 def test_a_prediction_is_written_before_the_largest_size_and_compared_after(as_micro):

@@ -133,7 +133,8 @@ def test_a_changed_reference_row_fails_the_scaling_notebook(tmp_path):
     shutil.copytree(REPOSITORY / "fvlm", tmp_path / "fvlm", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()
     shutil.copy(REPOSITORY / "notebooks/scaling.ipynb", tmp_path / "notebooks")
-    for file in (name for name in tracked() if name.startswith("outputs/micro/") and not name.endswith(".html")):
+    studies = ("outputs/micro/", "outputs/study/", "outputs/study_cpu/")
+    for file in (name for name in tracked() if name.startswith(studies) and not name.endswith(".html")):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / file, tmp_path / file)
     rows = tmp_path / "fvlm/data/earlier_study.csv"

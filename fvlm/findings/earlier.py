@@ -5,7 +5,7 @@ import pandas as pd
 from fvlm.findings import sources
 from fvlm.findings.words import t_interval, with_interval
 from fvlm.scaling import Results, all_gaps, earlier_study
-from fvlm.scaling.runs import REAL
+from fvlm.scaling.runs import REAL, earlier_runs
 from fvlm.scaling.tables import flops_conventions, inference_claim, replayed_correction, size_claims
 
 
@@ -35,10 +35,21 @@ def earlier_section(micro: Results | None) -> str:
     return f"""## The earlier study's five conclusions
 
 One seed, 50 validation clips, no samples published, so nothing of it has an interval. Replayed in `notebooks/scaling.ipynb`;
-again: `python -m fvlm.findings`.
+again: `python -m fvlm.findings`.{_at_which_sizes(micro)}
 
 {table}
 """
+
+
+def _at_which_sizes(micro) -> str:
+    """What a verdict of outputs/micro does not reach."""
+    if not micro:
+        return ""
+    here, there = (runs["params_trainable"] / 1e6 for runs in (micro.runs, earlier_runs()))
+    return (
+        f" A verdict of `micro` holds for its sizes, {here.min():.2g} to {here.max():.2g} M trained parameters, its LLMs from\n"
+        f"scratch; the earlier study's cells, {there.min():.0f} to {there.max():.0f} M, began pretrained, and on other videos."
+    )
 
 
 def _verdict_trend(micro):
