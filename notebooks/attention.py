@@ -129,6 +129,17 @@ from fvlm.report import truth_table
 truth_table(truth)
 
 # %% [markdown]
+# ## Every run, every size
+#
+# The same of all runs whose scores are kept in `outputs/question`, those without queries too: answer loss (nats per
+# token) and right answers, frame by frame, on the clips with three shapes or more.
+
+# %% tags=["nbval-check-output"]
+from fvlm.question import results
+
+results()[["run", "loss", "right", "hit", "hit_other", "chance"]].round(3)
+
+# %% [markdown]
 # ## Look for yourself
 #
 # Pick a clip, press play, choose a layer, click a patch to hide it and see what the answer loses. The second tab puts
