@@ -145,7 +145,7 @@ class _Watch:
     def __init__(self, folder: Path, minutes: float):
         self.hung = False
         self._folder, self._limit, self._parent = folder, 60 * minutes, os.getppid()
-        self._started, self._over = time.time(), threading.Event()
+        self._sign, self._over = time.time(), threading.Event()
         threading.Thread(target=self._loop, daemon=True).start()
 
     def _loop(self):
@@ -161,9 +161,10 @@ class _Watch:
 
     def _last_sign(self) -> float:
         try:
-            return max(self._started, (self._folder / "progress.json").stat().st_mtime)
-        except FileNotFoundError:
-            return self._started
+            self._sign = max(self._sign, (self._folder / "progress.json").stat().st_mtime)
+        except FileNotFoundError:  # not there yet, or gone because training is over and the notebook goes on
+            pass
+        return self._sign
 
     def end(self):
         self._over.set()

@@ -322,6 +322,23 @@ def test_a_notebook_takes_at_most_twelve_seconds_more_than_the_training_in_it(tm
     assert min(around) <= 12, around
 
 
+def test_a_long_training_that_is_over_is_no_hanging_one(tmp_path, monkeypatch):
+    """Progress is gone with the training, and what the notebook then shows has its time from there, not from the start."""
+    monkeypatch.setattr(executors, "end_children", lambda: None)
+    progress = tmp_path / "progress.json"
+    progress.touch()
+    watch = executors._Watch(tmp_path, minutes=3 / 60)
+    for _ in range(10):  # five seconds of training under a watch that waits for three
+        time.sleep(0.5)
+        progress.touch()
+    progress.unlink()
+    time.sleep(1.2)
+    assert not watch.hung
+    wait_for(lambda: watch.hung, seconds=10)
+    assert read_record(tmp_path)["reason"] == "hung"
+    watch.end()
+
+
 def test_packing_leaves_checkpoints_behind(tmp_path):
     for name in ("a/checkpoint/step-1/x", "a/model/y", "a/.lock"):
         (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
