@@ -103,9 +103,12 @@ def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatc
     assert sum(line.startswith("| T") for line in real.splitlines()) == 10 and "planted" in real
     assert "does in two hours" in real, "a planted run sees fewer clips than the earlier study's"
     line = real_weights_in_a_line(micro)
-    assert line.startswith("From real weights, a part of") and line.count(" against ") == 10 and "4 seeds; T1-T_16f" in line
+    assert line.startswith("From real weights, a part of") and line.count(" against ") == 10 and "; T1-T_16f +" in line
+    assert line.count("beside no visual token, foveated -") == 3 and line.count("; baseline -") == 3, "three sizes have a blind one"
     row = next(row for row in real.splitlines() if "T3-T_8f" in row)
     assert re.search(r"T3-T_8f (\S+) \(", line)[1] in row, "the same gap in both"
+    blind = next(row for row in real.splitlines() if "T2-T_8f" in row).split("|")[-3:-1]
+    assert not "".join(blind).strip(), "no blind run, no number"
     whole = micro._replace(runs=micro.runs.assign(samples_seen=4480))
     assert "does in two hours" not in real_weights_section(whole) + real_weights_in_a_line(whole)
 

@@ -1,14 +1,17 @@
 """What was found: the sections of FINDINGS.md, a function each."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from fvlm.config import REPOSITORY
 from fvlm.findings import sources
-from fvlm.findings.words import budget, nats, percent, percent_range, still_falling, trends, with_interval
+from fvlm.findings.words import budget, nats, percent, percent_range, still_falling, trends, verdict, with_interval
 from fvlm.grid import read_grid
 from fvlm.question import GRID
 from fvlm.results import load_study
 from fvlm.scaling import Results, all_gaps, paired_gap
+from fvlm.scaling.gaps import Gap
 from fvlm.scaling.runs import EARLIER_SAMPLES, MICRO
 from fvlm.scaling.tables import answer
 from fvlm.tune import best_rates, mean_losses
@@ -143,28 +146,38 @@ Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `python -m fvlm train --cel
 """
 
 
-def _real_weights(study: Results) -> pd.DataFrame:
-    """A row per pair of cells, foveated and baseline, from real weights: losses and the gap with its interval."""
-    rows = []
-    for (pair, frames), part in study.samples.groupby(["pair", "frames"], sort=False):
-        both = [part[part["arch"] == arch] for arch in ("foveated", "baseline")]
-        if all(map(len, both)):
-            gap, runs = paired_gap(*both), study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)]
-            losses = runs.groupby("arch")["loss_autoregressive"].mean()
-            rows.append({"cells": f"{pair}_{frames}f", "clips seen": int(runs["samples_seen"].iloc[0]),
-                         "foveated": f"{losses['foveated']:.3f}", "baseline": f"{losses['baseline']:.3f}",
-                         "gap, %": percent(gap), "clips": gap.samples, "seeds": gap.seeds})  # fmt: skip
-    return pd.DataFrame(rows)
+def _real_weights(study: Results) -> Iterator[tuple[str, pd.DataFrame, dict[tuple[str, str], Gap]]]:
+    """Cells from real weights that differ in architecture alone and have both: their name (`S-S_8f`), runs, and gaps of the
+    foveated model and the baseline to each other and to the blind control, where that was run."""
+    for (pair, frames), samples in study.samples.groupby(["pair", "frames"], sort=False):
+        gaps = {("foveated", arch): gap for arch, gap in sources.against(samples, ["baseline", "blind"]).items()}
+        gaps |= {("baseline", arch): gap for arch, gap in sources.against(samples, ["blind"], of="baseline").items()}
+        if ("foveated", "baseline") in gaps:
+            yield f"{pair}_{frames}f", study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)], gaps
 
 
 def real_weights_in_a_line(study: Results) -> str:
     much = "the study's own budget" if _whole_budget(study) else "a part of the study's budget, what a CPU does in two hours"
-    told = [
-        f"{row['cells']} {row['gap, %']} % ({row['foveated']} against {row['baseline']} nats) after {row['clips seen']:,} clips, "
-        f"{row['seeds']} seed{'s' * (row['seeds'] > 1)}"
-        for row in _real_weights(study).to_dict("records")
-    ]
+    told = []
+    for name, runs, gaps in _real_weights(study):
+        losses, gap = runs.groupby("arch")["loss_autoregressive"].mean(), gaps["foveated", "baseline"]
+        told.append(
+            f"{name} {percent(gap)} %, {verdict(gap)} ({losses['foveated']:.3f} against {losses['baseline']:.3f} nats), after "
+            f"{int(runs['samples_seen'].iloc[0]):,} clips, {gap.seeds} seed{'s' * (gap.seeds > 1)}"
+        )
+        blind = [f"{arch} {percent(gap)} %, {verdict(gap)}" for (arch, other), gap in gaps.items() if other == "blind"]
+        told += [f"beside no visual token, {'; '.join(blind)}"] if blind else []
     return f"From real weights, {much}: {'; '.join(told)}."
+
+
+def _real_weights_table(study: Results) -> pd.DataFrame:
+    rows = []
+    for name, runs, gaps in _real_weights(study):
+        losses, gap = runs.groupby("arch")["loss_autoregressive"].mean(), gaps["foveated", "baseline"]
+        row = {"cells": name, "clips seen": int(runs["samples_seen"].iloc[0]), "seeds": gap.seeds, "clips": gap.samples}
+        row |= {arch: f"{losses[arch]:.3f}" for arch in ("foveated", "baseline", "blind") if arch in losses}
+        rows.append(row | {f"{arch} against {other}, %": percent(gap) for (arch, other), gap in gaps.items()})
+    return pd.DataFrame(rows).fillna("")
 
 
 def _whole_budget(study: Results) -> bool:
@@ -181,7 +194,7 @@ def real_weights_section(study: Results) -> str:
 {budget(study)}{less} With one seed an interval is for
 these weights: how far another seed would move the gap is not in it. {still_falling(study)} Weights: {weights}.
 
-{_real_weights(study).to_markdown(index=False)}
+{_real_weights_table(study).to_markdown(index=False)}
 
 Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook.
 """

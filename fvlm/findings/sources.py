@@ -28,9 +28,9 @@ def rates_path(study: str) -> Path:
     return OUTPUTS / f"{study}_rates" / "rates.parquet"
 
 
-def against(samples: pd.DataFrame, archs=CONTROLS) -> dict[str, Gap]:
-    """The foveated model's gap to each other architecture that is in one size's samples."""
-    found = {arch: [samples[samples["arch"] == name] for name in ("foveated", arch)] for arch in archs}
+def against(samples: pd.DataFrame, archs=CONTROLS, of: str = "foveated") -> dict[str, Gap]:
+    """An architecture's gap to each other one that is in one size's samples."""
+    found = {arch: [samples[samples["arch"] == name] for name in (of, arch)] for arch in archs}
     return {arch: paired_gap(*both) for arch, both in found.items() if all(map(len, both))}
 
 

@@ -40,10 +40,13 @@ def beside(samples: pd.DataFrame, arch: str) -> str:
     told = []
     for pair, part in samples.groupby("pair", sort=False):
         if gap := sources.against(part, [arch]).get(arch):
-            low, high = gap.interval
-            word = "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
-            told.append(f"{percent(gap)} % at {pair}, {word}")
+            told.append(f"{percent(gap)} % at {pair}, {verdict(gap)}")
     return "; ".join(told)
+
+
+def verdict(gap: Gap) -> str:
+    low, high = gap.interval
+    return "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
 
 
 def budget(results: Results) -> str:
