@@ -109,6 +109,10 @@ def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatc
     assert re.search(r"T3-T_8f (\S+) \(", line)[1] in row, "the same gap in both"
     blind = next(row for row in real.splitlines() if "T2-T_8f" in row).split("|")[-3:-1]
     assert not "".join(blind).strip(), "no blind run, no number"
+    guessing = micro.samples.assign(loss_autoregressive=1.0).where(micro.samples["pair"] == "T1-T", micro.samples)
+    named = "Not told from guessing without a visual token: foveated T1-T_8f, baseline T1-T_8f. "
+    for tell in (real_weights_section, real_weights_in_a_line):
+        assert "guessing" not in tell(micro) and named in tell(micro._replace(samples=guessing))
     whole = micro._replace(runs=micro.runs.assign(samples_seen=4480))
     assert "does in two hours" not in real_weights_section(whole) + real_weights_in_a_line(whole)
 

@@ -167,7 +167,17 @@ def real_weights_in_a_line(study: Results) -> str:
         )
         blind = [f"{arch} {percent(gap)} %, {verdict(gap)}" for (arch, other), gap in gaps.items() if other == "blind"]
         told += [f"beside no visual token, {'; '.join(blind)}"] if blind else []
-    return f"From real weights, {much}: {'; '.join(told)}."
+    return f"From real weights, {much}: {'; '.join(told)}.{_begun_to_see(study)}"
+
+
+def _begun_to_see(study: Results) -> str:
+    """What the blind controls say of a study's cells, where they were run: without seeing, a gap says little."""
+    seen = {(name, arch): gap.interval[1] < 0 for name, _, gaps in _real_weights(study)
+            for (arch, other), gap in gaps.items() if other == "blind"}  # fmt: skip
+    if not seen or all(seen.values()):
+        return ""
+    names = ", ".join(f"{arch} {name}" for (name, arch), sees in seen.items() if not sees)
+    return f" Not told from guessing without a visual token: {names}. There a gap says nothing yet of what the tokens carry."
 
 
 def _real_weights_table(study: Results) -> pd.DataFrame:
@@ -192,7 +202,8 @@ def real_weights_section(study: Results) -> str:
     return f"""## Real weights
 
 {budget(study)}{less} With one seed an interval is for
-these weights: how far another seed would move the gap is not in it. {still_falling(study)} Weights: {weights}.
+these weights: how far another seed would move the gap is not in it. {still_falling(study)}{_begun_to_see(study)}
+Weights: {weights}.
 
 {_real_weights_table(study).to_markdown(index=False)}
 
