@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_prepare(commands)
     _add_train(commands)
     _add_gaze(commands)
+    _add_swap(commands)
     _add_grid(commands)
     _add_bench(commands)
     options = parser.parse_args(arguments)
@@ -249,6 +250,42 @@ class GazeBar(_Bar):
 
     def __call__(self, clip):
         self._bar.update()
+
+
+# ── swap ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_swap(commands):
+    example = "python -m fvlm swap --run outputs/runs/T-T_8f_fov_seed0 --clips 64"
+    help = "Does a model use the frames at all? Its loss with each clip's own frames, and with another clip's."
+    parser = _command(commands, "swap", _swap, help, example)
+    parser.add_argument(
+        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
+    )
+    parser.add_argument("--clips", type=int, default=100, help="validation clips, two at least (default: %(default)s)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="Parquet file of all rows (default: swapped.parquet in the first run's folder)"
+    )
+
+
+def _swap(options) -> int:
+    from fvlm.attention import swapped_frames
+    from fvlm.report import swapped_table
+    from fvlm.results import write_table
+
+    if options.clips < 2:
+        raise ConfigError(f"--clips {options.clips}: swapping frames takes two")
+    rows = []
+    for folder in options.folders:
+        run = load_run(folder)
+        found = swapped_frames(run.model, run.validation_clips(options.clips), run.tokenizer, run.config.task)
+        rows += [dict(run=run.folder.name) | row for row in found]
+    out = Path(options.out) if options.out else Path(options.folders[0]) / "swapped.parquet"
+    write_table(out, rows)
+    print("Nats per text token, frame by frame; the difference with its bootstrap 95 % interval over clips\n")
+    print(swapped_table(rows).round(4).to_string(index=False))
+    print(f"\nRows: {out}")
+    return 0
 
 
 # ── grid ─────────────────────────────────────────────────────────────────────────────────────────

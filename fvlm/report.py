@@ -86,6 +86,21 @@ def truth_table(summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def swapped_table(rows: list[dict]) -> pd.DataFrame:
+    """`fvlm.attention.swapped_frames`' rows of runs, as they are read: mean losses over text tokens with a clip's own frames
+    and with another's, and the `difference` (nats per token) with its bootstrap 95 % interval over clips (`low`, `high`).
+    Above zero the frames are used."""
+    from fvlm.scaling import paired_gap
+
+    table = []
+    for run, mine in pd.DataFrame(rows).assign(seed=0).groupby("run", sort=False):
+        gap = paired_gap(mine.assign(loss=mine["loss_swapped"]), mine, loss="loss")
+        own = float((mine["loss"] * mine["text_tokens"]).sum() / mine["text_tokens"].sum())
+        low, high = gap.interval
+        table.append(dict(run=run, clips=gap.samples, own=own, swapped=own + gap.nats, difference=gap.nats, low=low, high=high))
+    return pd.DataFrame(table)
+
+
 def command(config: RunConfig) -> str:
     """The command that trains a cell again, with every setting in which it differs from the cell's defaults: into
     `outputs/runs`, and if the results are kept in another study, compared with those."""

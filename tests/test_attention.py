@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from conftest import steering, tiny
 
 from fvlm import build_model
-from fvlm.attention import EncodedClip, causal_gaze, gaze, patches_of_boxes
+from fvlm.attention import EncodedClip, causal_gaze, gaze, patches_of_boxes, swapped_frames
 from fvlm.data import Collator, open_dataset
 from fvlm.gaze_plots import gaze_picture, gaze_strip
 from fvlm.weights import load_tokenizer
@@ -159,6 +161,28 @@ def test_masked_losses_are_those_of_the_model_run_by_itself(looked):
     assert losses[1] != losses[0]
     shifted = encoded.shifted_losses([(0, 0), (0, 8), (4, 4)], mode="parallel")
     assert shifted[:2] == pytest.approx(losses[0], abs=1e-5) and shifted[2] != pytest.approx(losses[0], abs=1e-7)
+
+
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_swapped_frames_are_the_next_clip_s(arch):
+    """Beside scoring text and frames one pair at a time; batches of two, so that a clip's neighbour is in another one."""
+    config = tiny(arch, frames=2)
+    model = build_model(config, pretrained=False).eval()
+    tokenizer, dataset = load_tokenizer(config.llm), open_dataset(config, "validation")
+    clips = [dataset[i] for i in range(5)]
+    rows = swapped_frames(model, clips, tokenizer, "caption", size=2)
+    assert [row["clip_id"] for row in rows] == [clip.clip_id for clip in clips]
+    for i, (clip, row) in enumerate(zip(clips, rows)):
+        for name, frames in (("loss", clip.frames), ("loss_swapped", clips[(i + 1) % 5].frames)):
+            batch = Collator(tokenizer, "caption")([dataclasses.replace(clip, frames=frames)])
+            with torch.no_grad():
+                expected = model(**batch.inputs(), mode="autoregressive").loss.item()
+            assert row[name] == pytest.approx(expected, abs=1e-5)
+            assert row["text_tokens"] == batch.text_tokens
+    differ = [abs(row["loss"] - row["loss_swapped"]) > 1e-4 for row in rows]
+    assert not any(differ) if arch == "blind" else all(differ)
+    with pytest.raises(ValueError, match="takes two"):
+        swapped_frames(model, clips[:1], tokenizer, "caption")
 
 
 def test_causal_gaze_finds_the_patch_that_decides(looked, monkeypatch):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from conftest import python, tiny
@@ -83,6 +85,19 @@ def test_the_command_prints_the_table_and_writes_the_rows(runs):
     assert done.returncode == 2 and "no gaze" in done.stderr
     with pytest.raises(ConfigError, match="no run here"):
         load_run("/nowhere")
+
+
+def test_frames_are_swapped_on_the_command_line(runs):
+    import pandas as pd
+
+    fov, avg = runs["foveated"].folder, runs["meanpool"].folder
+    done = python("-m", "fvlm", "swap", "--run", fov, avg, "--clips", 4)
+    rows = pd.read_parquet(fov / "swapped.parquet")
+    assert rows["run"].tolist() == [fov.name] * 4 + [avg.name] * 4
+    own = np.average(rows["loss"][:4], weights=rows["text_tokens"][:4])
+    assert re.search(rf"{fov.name} +4 +{own:.4f} ", done.stdout)
+    done = python("-m", "fvlm", "swap", "--run", fov, "--clips", 1, check=False)
+    assert done.returncode == 2 and "takes two" in done.stderr
 
 
 def test_hits_of_a_layer_and_head_are_those_of_its_own_map(runs):
