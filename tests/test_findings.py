@@ -109,10 +109,15 @@ def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatc
     assert re.search(r"T3-T_8f (\S+) \(", line)[1] in row, "the same gap in both"
     blind = next(row for row in real.splitlines() if "T2-T_8f" in row).split("|")[-3:-1]
     assert not "".join(blind).strip(), "no blind run, no number"
-    guessing = micro.samples.assign(loss_autoregressive=1.0).where(micro.samples["pair"] == "T1-T", micro.samples)
-    named = "Not told from guessing without a visual token: foveated T1-T_8f, baseline T1-T_8f. "
     for tell in (real_weights_section, real_weights_in_a_line):
-        assert "guessing" not in tell(micro) and named in tell(micro._replace(samples=guessing))
+        assert "another clip's frames" not in tell(micro), "nobody swapped them yet"
+    rows = [dict(run=f"T1-T_8f_{arch}_seed0", clip_id=f"c{i}", text_tokens=5, loss=1.0, loss_swapped=1 + used + (i % 2 - 0.5) / 10)
+            for arch, used in (("fov", 0.3), ("bas", 0.0)) for i in range(20)]  # fmt: skip
+    for count, words in ((40, "T1-T_8f_fov +0.3000"), (20, "T1-T_8f_bas +0.0000")):
+        pd.DataFrame(rows[-count:]).to_parquet(tmp_path / "micro" / "swapped.parquet")
+        for told in (real_weights_section(micro), real_weights_in_a_line(micro)):
+            assert words in told and told.count("no use of them can be told") == 1 and told.count("nats, used") == (count == 40)
+            assert ("says nothing yet" in told) == (count == 20)
     whole = micro._replace(runs=micro.runs.assign(samples_seen=4480))
     assert "does in two hours" not in real_weights_section(whole) + real_weights_in_a_line(whole)
 

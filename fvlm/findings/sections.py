@@ -9,6 +9,7 @@ from fvlm.findings import sources
 from fvlm.findings.words import budget, nats, percent, percent_range, still_falling, trends, verdict, with_interval
 from fvlm.grid import read_grid
 from fvlm.question import GRID
+from fvlm.report import swapped_table
 from fvlm.results import load_study
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
@@ -171,13 +172,18 @@ def real_weights_in_a_line(study: Results) -> str:
 
 
 def _begun_to_see(study: Results) -> str:
-    """What the blind controls say of a study's cells, where they were run: without seeing, a gap says little."""
-    seen = {(name, arch): gap.interval[1] < 0 for name, _, gaps in _real_weights(study)
-            for (arch, other), gap in gaps.items() if other == "blind"}  # fmt: skip
-    if not seen or all(seen.values()):
+    """What the frames are worth to the cells whose frames were swapped: to models that do not use them a gap is no cost."""
+    path = sources.OUTPUTS / study.runs["study"].iloc[0] / "swapped.parquet"
+    if not path.exists():
         return ""
-    names = ", ".join(f"{arch} {name}" for (name, arch), sees in seen.items() if not sees)
-    return f" Not told from guessing without a visual token: {names}. There a gap says nothing yet of what the tokens carry."
+    table = swapped_table(pd.read_parquet(path).to_dict("records"))
+    told = [
+        f"{row.run.rpartition('_')[0]} {with_interval(row.difference, row.low, row.high, 4)} nats, "
+        f"{'used' if row.low > 0 else 'no use of them can be told'}"
+        for row in table.itertuples()
+    ]
+    unused = " The gap says nothing yet of what the tokens carry." if (table["low"] <= 0).all() else ""
+    return f" With another clip's frames instead of its own the loss changes by: {'; '.join(told)}.{unused}"
 
 
 def _real_weights_table(study: Results) -> pd.DataFrame:
@@ -207,7 +213,8 @@ Weights: {weights}.
 
 {_real_weights_table(study).to_markdown(index=False)}
 
-Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook.
+Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook; then
+`python -m fvlm swap --run outputs/mine/*_{{fov,bas}}_seed? --out outputs/mine/swapped.parquet`.
 """
 
 
