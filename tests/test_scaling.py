@@ -25,6 +25,7 @@ from fvlm.scaling import (
     pairs_of,
     parameter_corrected_gap,
 )
+from fvlm.scaling.tables import swapped
 from fvlm.training import Stopped, request_stop
 
 LAW = dict(E=0.5, A=60.0, B=8.0, alpha=0.35, beta=0.45)
@@ -401,3 +402,17 @@ def test_the_explorer_s_figures_follow_its_controls(tmp_path):
     explorer.export.click()
     assert (tmp_path / "model_size_scaling.html").exists() and "written" in explorer.message.value
     assert "application/vnd.plotly.v1+json" in explorer._repr_mimebundle_(), "what a stored notebook keeps"
+
+
+def test_what_frames_are_worth_is_told_of_every_study_that_swapped_them(tmp_path):
+    """A model that loses half a nat with another clip's frames, and one whose clips are as often better as worse."""
+    for study, worth in (("a", 0.5), ("b", 0.0)):
+        (tmp_path / study).mkdir()
+        rows = [dict(run=f"S-S_8f_{study}_seed0", clip_id=f"c{i}", text_tokens=1 + i % 3, loss=1.0,
+                     loss_swapped=1 + worth + (-1) ** i / 20) for i in range(60)]  # fmt: skip
+        pd.DataFrame(rows).to_parquet(tmp_path / study / "swapped.parquet")
+    (tmp_path / "c").mkdir()
+    found = swapped(",".join(str(tmp_path / name) for name in ("a", "b", "c"))).set_index("run")
+    assert found["difference"].tolist() == pytest.approx([0.5, 0], abs=0.01) and (found["own"] == 1).all()
+    assert found["low"]["S-S_8f_a_seed0"] > 0.48 and found["low"]["S-S_8f_b_seed0"] < 0 < found["high"]["S-S_8f_b_seed0"]
+    assert "no run's frames" in swapped(str(tmp_path / "c")).iloc[0, 0]

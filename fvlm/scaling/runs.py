@@ -49,7 +49,7 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
     names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and, of `outputs/`,
     `micro`, `study` and `study_cpu`, where they are. ConfigError for a folder without runs."""
     runs, evaluations, samples = [], [], []
-    for name in _names(names):
+    for name in study_names(names):
         if name == "earlier":
             runs.append(earlier_runs())
             continue
@@ -138,7 +138,7 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
     from fvlm.gaze_truth import summarise
 
     tables = []
-    for name in _names(names):
+    for name in study_names(names):
         folder = find_folder(name)
         paths = [] if name == "earlier" else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
         if paths:
@@ -147,7 +147,8 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _names(names: str) -> list[str]:
+def study_names(names: str) -> list[str]:
+    """Folders of studies, and "earlier", from a notebook's parameter; what "auto" means: `open_results`."""
     if names == "auto":
         found = [name for name in (MICRO, *REAL) if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
         return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]

@@ -7,8 +7,9 @@ import pandas as pd
 
 from fvlm.config import RunConfig
 from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, recomputed_flops_per_sample, study_flops_per_sample
+from fvlm.results import find_folder
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
-from fvlm.scaling.runs import EARLIER_SAMPLES, PARAMETERS, earlier_study, parameter_counts
+from fvlm.scaling.runs import EARLIER_SAMPLES, PARAMETERS, earlier_study, parameter_counts, study_names
 
 PUBLISHED = {"135m": (2.81, 2.44), "360m": (2.37, 1.60)}  # percent, raw and corrected, under a 64-frame label
 GRID = [f"{pair}_{frames}f_{arch}" for pair in ("S-S", "M-S", "S-B", "B-L") for frames in (8, 64) for arch in ("fov", "bas")]
@@ -106,6 +107,18 @@ def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:
         line = dict(study=name, size="per tenfold", parameters="", seeds="")
         rows.append(line | {_words(row["kind"]): _interval(row, "slope") for row in trend})
     return pd.DataFrame(rows)
+
+
+def swapped(names: str = "auto") -> pd.DataFrame:
+    """What the frames are worth to the runs of these studies whose frames were swapped (`python -m fvlm swap`):
+    `fvlm.report.swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
+    from fvlm.report import swapped_table
+
+    paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "earlier"]
+    found = [swapped_table(pd.read_parquet(path).to_dict("records")) for path in paths if path.exists()]
+    if not found:
+        return pd.DataFrame({"": ["no run's frames have been swapped here yet"]})
+    return pd.concat(found, ignore_index=True).round(4)
 
 
 def _kinds(gap):
