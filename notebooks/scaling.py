@@ -62,6 +62,10 @@ draw["gap_vs_scale"]()
 tables.swapped(studies)
 
 # %% [markdown]
+# Both use their frames after this little training, the baseline several times as much, and neither much: the gap may still
+# grow. What it is at the study's own budget takes a GPU (`params/study.yaml`).
+
+# %% [markdown]
 # ## The earlier study, replayed
 #
 # It reported that a correction for parameters (the baseline is larger) brings the gap from +2.81 to +2.44 % at 135M and
