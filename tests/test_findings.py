@@ -140,7 +140,7 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(rows))
     monkeypatch.setattr(sources, "load_study", lambda folder: study)
     text = question_section()
-    assert "found for T2-T, 0.0005; one of their own" in text, "no sweep is there"
+    assert "trained at 0.0005, the rate found for the foveated model" in text, "no sweep is there"
     (tmp_path / "question_rates").mkdir()
     (tmp_path / "question_rates" / "rates.parquet").touch()
     assert "Learning rates: T1-T 0.0005, T2-T 0.0005, tuned" in question_section()

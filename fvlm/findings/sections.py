@@ -131,7 +131,10 @@ def _question_rates(sizes: list[str]) -> str:
     configs = [cell.config for cell in read_grid(GRID).cells]
     rates = {config.cell.partition("_")[0]: config.learning_rate for config in configs}
     if not sources.rates_path("question").exists():
-        return f"All were trained at the rate found for T2-T, {rates['T2-T']:g}; one of their own may suit the others better."
+        return (
+            f"All were trained at {rates['T2-T']:g}, the rate found for the foveated model at T2-T, without a sweep: one of their "
+            "own may suit other sizes and architectures better."
+        )
     return f"Learning rates: {', '.join(f'{size} {rates[size]:g}' for size in sizes)}, tuned per size on a held-out seed (below)."
 
 

@@ -4,20 +4,26 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
+from fvlm.findings.sources import CONTROLS
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 
 BESIDE = dict(
-    static="one static query for every frame", meanpool="the mean of all patches, as many tokens", blind="no visual token"
+    static="one static query for every frame",
+    meanpool="the mean of all patches, as many tokens",
+    blind="no visual token",
+    baseline="the baseline's 16 tokens a frame",
 )
 
 
 def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
-    captions = [f"On captions, beside {name}: {found}." for arch, name in BESIDE.items()
-                if (found := beside(sources.captions(micro), arch))]  # fmt: skip
-    found = beside(sources.questions()[0], "static")
-    return [*trends(gaps), *captions, *([f"On questions, beside {BESIDE['static']}: {found}."] if found else [])]
+    tasks = {"captions": (sources.captions(micro), CONTROLS), "questions": (sources.questions()[0], ("static", "baseline"))}
+    told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
+            if (found := beside(samples, arch))]  # fmt: skip
+    if told and not sources.rates_path("question").exists():
+        told.append("The questions' learning rate was found for the foveated model at T2-T; the others were given the same.")
+    return [*trends(gaps), *told]
 
 
 def trends(gaps: dict[str, GapScaling]) -> list[str]:
@@ -65,7 +71,7 @@ def still_falling(results: Results) -> str:
     losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
     before, last = losses.columns[-2:]
     gained = 100 * (1 - losses[last] / losses[before])
-    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained)
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *CONTROLS) if arch in gained)
     return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
 
 
