@@ -150,7 +150,7 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     assert lines[0].count("-0.500 (-0.500 to -0.500)") == 2 and lines[0].count("25 to 25") == 2 and "90 to 90" in lines[0]
     assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
     rows[:] = [row for row in rows if "bas" not in row["run"]]
-    assert "at other sizes" not in question_section(), "without the baseline there is nothing to compare"
+    assert "By size" not in question_section(), "without the baseline there is nothing to compare"
 
 
 def test_the_rates_say_where_a_short_sweep_misleads():

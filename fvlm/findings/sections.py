@@ -116,7 +116,7 @@ def _question_sizes(samples, table, gazes) -> str:
     if not rows:
         return ""
     return f"""
-The same at other sizes, and beside the baseline's 16 tokens per frame (right answers: lowest and highest seed):
+By size, and beside the baseline's 16 tokens per frame (right answers: lowest and highest seed):
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 
