@@ -33,6 +33,12 @@ def _command(commands, name, run, help, example):
     return parser
 
 
+def _add_runs(parser):
+    parser.add_argument(
+        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
+    )
+
+
 def _settings(pairs: list[str]) -> dict:
     """`["steps=20"]` to `{"steps": "20"}`; RunConfig knows the types."""
     for pair in pairs:
@@ -214,9 +220,7 @@ def _add_gaze(commands):
     parser = _command(
         commands, "gaze", _gaze, "Does the gaze find what is asked about? Scores against the boxes of shapes.", example
     )
-    parser.add_argument(
-        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
-    )
+    _add_runs(parser)
     parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
     parser.add_argument("--mode", default="autoregressive", choices=["autoregressive", "parallel", "static"])
     parser.add_argument("--summary", default="mean", choices=["mean", "last", "selective", "value"], help="of layers and heads")
@@ -259,9 +263,7 @@ def _add_swap(commands):
     example = "python -m fvlm swap --run outputs/runs/T-T_8f_fov_seed0 --clips 64"
     help = "Does a model use the frames at all? Its loss with each clip's own frames, and with another clip's."
     parser = _command(commands, "swap", _swap, help, example)
-    parser.add_argument(
-        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
-    )
+    _add_runs(parser)
     parser.add_argument("--clips", type=int, default=100, help="validation clips, two at least (default: %(default)s)")
     parser.add_argument(
         "--out", metavar="FILE", help="Parquet file of all rows (default: swapped.parquet in the first run's folder)"

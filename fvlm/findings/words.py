@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.sources import CONTROLS
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 
@@ -18,7 +17,7 @@ BESIDE = dict(
 
 def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
-    tasks = {"captions": (sources.captions(micro), CONTROLS), "questions": (sources.questions()[0], ("static", "baseline"))}
+    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (sources.questions()[0], ("static", "baseline"))}
     told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
             if (found := beside(samples, arch))]  # fmt: skip
     if told and not sources.rates_path("question").exists():
@@ -71,7 +70,7 @@ def still_falling(results: Results) -> str:
     losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
     before, last = losses.columns[-2:]
     gained = 100 * (1 - losses[last] / losses[before])
-    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *CONTROLS) if arch in gained)
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained)
     return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
 
 
