@@ -249,7 +249,7 @@ def test_the_scaling_notebook_s_figures_follow_its_widgets_in_jupyterlab(chromiu
                 "shown => document.querySelector(shown)._fullData.map(t => [t.name, Array.from(t.x).length])", shown
             )
 
-        results = open_results("earlier")
+        results = open_results()  # as the notebook does
         for figure in ("frame_scaling", "train_inference_gap"):
             screen.choose("figure", figure)
             wanted = [[t.name, len(t.x)] for t in all_figures(results)[figure]().data]
