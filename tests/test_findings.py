@@ -140,10 +140,14 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(rows))
     monkeypatch.setattr(sources, "load_study", lambda folder: study)
     text = question_section()
-    assert "trained at 0.0005, the rate found for the foveated model" in text, "no sweep is there"
+    assert "0.0005, found for the foveated model at T2-T without a sweep, at T1-T, T2-T." in text, "no sweep is there"
     (tmp_path / "question_rates").mkdir()
-    (tmp_path / "question_rates" / "rates.parquet").touch()
-    assert "Learning rates: T1-T 0.0005, T2-T 0.0005, tuned" in question_section()
+    for pairs, words in (
+        ("1", ("tuned on a held-out seed at T1-T (0.0005); 0.0005,", "sweep, at T2-T.")),
+        ("12", ("T1-T (0.0005), T2-T (0.0005).",)),
+    ):
+        pd.DataFrame(dict(pair=[f"T{n}-T" for n in pairs])).to_parquet(tmp_path / "question_rates" / "rates.parquet")
+        assert all(word in question_section() for word in words) and ("without a sweep" in question_section()) == (pairs == "1")
     assert "3 seeds, 20 clips with three shapes or more" in text and "-0.500 nats" in text
     lines = [line for line in text.splitlines() if line.startswith("| T")]
     assert [line.split()[1] for line in lines] == ["T1-T", "T2-T"] * 2, "answers, then gazes"

@@ -48,10 +48,12 @@ def test_a_mistake_ends_with_status_2():
     assert done.returncode == 2 and "no such grid file" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_micro_study_trains_each_size_at_the_rate_its_sweep_found():
-    table = pd.read_parquet(REPOSITORY / "outputs" / "micro_rates" / "rates.parquet")
-    best = best_rates(table).set_index("pair")
-    micro = read_grid(REPOSITORY / "params" / "micro.yaml")
-    assert {cell.config.cell.partition("_")[0]: cell.config.learning_rate for cell in micro.cells} == best["rate"].to_dict()
-    assert set(best["steps"]) == {cell.config.steps for cell in micro.cells}, "as long as the study's own runs"
-    assert set(table["seed"]) == {SEED} and SEED not in {cell.config.seed for cell in micro.cells}
+@pytest.mark.parametrize("study", ["micro", "question"])
+def test_a_study_trains_each_size_at_the_rate_its_sweep_found(study):
+    table = pd.read_parquet(REPOSITORY / "outputs" / f"{study}_rates" / "rates.parquet")
+    best, grid = best_rates(table).set_index("pair"), read_grid(REPOSITORY / "params" / f"{study}.yaml")
+    rates = {cell.config.cell.partition("_")[0]: cell.config.learning_rate for cell in grid.cells}
+    assert {pair: rate for pair, rate in rates.items() if pair in best.index} == best["rate"].to_dict()
+    assert study != "micro" or set(rates) == set(best.index), "all five"
+    assert set(best["steps"]) == {cell.config.steps for cell in grid.cells}, "as long as the study's own runs"
+    assert set(table["seed"]) == {SEED} and SEED not in {cell.config.seed for cell in grid.cells}

@@ -6,9 +6,18 @@ import pandas as pd
 
 from fvlm.config import REPOSITORY
 from fvlm.findings import sources
-from fvlm.findings.words import budget, nats, percent, percent_range, still_falling, trends, verdict, with_interval
+from fvlm.findings.words import (
+    budget,
+    nats,
+    percent,
+    percent_range,
+    question_rates,
+    still_falling,
+    trends,
+    verdict,
+    with_interval,
+)
 from fvlm.grid import read_grid
-from fvlm.question import GRID
 from fvlm.report import swapped_table
 from fvlm.results import load_study
 from fvlm.scaling import Results, all_gaps, paired_gap
@@ -122,20 +131,8 @@ By size, and beside the baseline's 16 tokens per frame (right answers: lowest an
 
 {_gazes(gazes, "own").to_markdown(index=False)}
 
-{_question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
+{question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
 """
-
-
-def _question_rates(sizes: list[str]) -> str:
-    """At which rates those sizes were trained, and whether a sweep chose them."""
-    configs = [cell.config for cell in read_grid(GRID).cells]
-    rates = {config.cell.partition("_")[0]: config.learning_rate for config in configs}
-    if not sources.rates_path("question").exists():
-        return (
-            f"All were trained at {rates['T2-T']:g}, the rate found for the foveated model at T2-T, without a sweep: one of their "
-            "own may suit other sizes and architectures better."
-        )
-    return f"Learning rates: {', '.join(f'{size} {rates[size]:g}' for size in sizes)}, tuned per size on a held-out seed (below)."
 
 
 def sees_section() -> str:

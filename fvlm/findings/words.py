@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
+from fvlm.grid import read_grid
+from fvlm.question import GRID
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 
@@ -20,9 +22,20 @@ def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (sources.questions()[0], ("static", "baseline"))}
     told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
             if (found := beside(samples, arch))]  # fmt: skip
-    if told and not sources.rates_path("question").exists():
-        told.append("The questions' learning rate was found for the foveated model at T2-T; the others were given the same.")
-    return [*trends(gaps), *told]
+    sizes = [pair for pair, part in sources.questions()[0].groupby("pair") if sources.against(part, ["static", "baseline"])]
+    return [*trends(gaps), *told, question_rates(sizes)]
+
+
+def question_rates(sizes: list[str]) -> str:
+    """At which rates these sizes of the question were trained, and which of them a sweep chose."""
+    rates = {cell.config.cell.partition("_")[0]: cell.config.learning_rate for cell in read_grid(GRID).cells}
+    path = sources.rates_path("question")
+    swept = set(pd.read_parquet(path, columns=["pair"])["pair"]) if path.exists() else set()
+    tuned, given = ([pair for pair in sizes if (pair in swept) == chosen] for chosen in (True, False))
+    told = [f"tuned on a held-out seed at {', '.join(f'{pair} ({rates[pair]:g})' for pair in tuned)}"] if tuned else []
+    if given:
+        told.append(f"{rates[given[0]]:g}, found for the foveated model at T2-T without a sweep, at {', '.join(given)}")
+    return f"The questions' learning rate: {'; '.join(told)}. All architectures of a size have the same."
 
 
 def trends(gaps: dict[str, GapScaling]) -> list[str]:
