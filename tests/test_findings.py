@@ -167,6 +167,9 @@ def test_the_rates_say_where_a_short_sweep_misleads():
     text = rates_section("micro", pd.DataFrame(rows))
     assert text.count("misleads") == 1 and "T1-T, 0.001 beside 0.002: +0.100 nats after 20 steps, -0.300 after 60." in text
     assert "may be better: T1-T." in text and "0.004" not in text, "one architecture alone is no mean"
+    assert "--share 0.4`, then" in text and "--rates 0.0005,0.001,0.002`." in rates_section(
+        "micro", pd.DataFrame(rows).query("steps == 60")
+    )
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| 60")]
     assert table == [["60", "T1-T", "", "0.5000", "0.8000"], ["60", "T2-T", "0.6000", "0.5000", "0.7000"]]
 

@@ -237,7 +237,8 @@ def rates_section(study: str, table: pd.DataFrame) -> str:
         f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
     )
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
-    first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else "`"
+    tried = f" --rates {','.join(f'{rate:g}' for rate in losses.columns)}`"
+    first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else tried
     return f"""## The learning rate of each size, on {config.task}s
 
 Parallel loss, the mean of foveated and baseline, at the last step, {config.frames} frames, seed {table["seed"].iloc[0]}, which
