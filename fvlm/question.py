@@ -14,7 +14,8 @@ What mattered, each tried on one seed with an easier or equal world (frozen eye,
 - Training must know how the model is used. Frame by frame the queries come from fine states; with one fine pass training
   only ever takes them from coarse ones, and what cost 0.118 nats in parallel cost 0.390 frame by frame. A second fine
   pass, whose queries come from the states of the first, left 0.09 against 0.26; a third makes the two the same for two frames.
-- The rate: at 2e-3 20 % were right after 600 steps, where 1e-3 reached 94 %; 5e-4 was first in the harder scenes.
+- The rate: at 2e-3 20 % were right after 600 steps, where 1e-3 reached 94 %; 5e-4 was first in the harder scenes. T3 wants
+  half of that: at 5e-4 its foveated model ended at 0.94 nats, at 2.5e-4 at 0.21 (seed 100, `outputs/question_rates`).
 - Some clips must be easy. In scenes of three or four shapes nothing is learnt until the right one is looked at and its shape
   can be read, both at once; how long that takes is luck: one seed of two was right in under 20 % after 400 of 700 steps. One
   shape is read wherever one looks, so with one to five of them all three seeds had left chance by step 300.
