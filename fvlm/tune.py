@@ -60,6 +60,16 @@ def found(folder: Path) -> list[dict]:
     return rows
 
 
+def keep(folder: Path) -> pd.DataFrame:
+    """Write what was found to `rates.parquet`, over what stood there of the same runs; runs that are no longer there, as in
+    a fresh clone, keep their rows. Returns the table."""
+    path, key = folder / "rates.parquet", ["pair", "arch", "rate", "steps", "seed"]
+    kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
+    rows = {tuple(row[name] for name in key): row for row in kept + found(folder)}
+    write_table(path, sorted(rows.values(), key=lambda row: (row["pair"], row["steps"], row["rate"], row["arch"])))
+    return pd.DataFrame(rows.values())
+
+
 def mean_losses(table: pd.DataFrame) -> pd.Series:
     """The mean loss of the architectures, by (steps, pair, rate), where all of them are there."""
     means = table.groupby(["steps", "pair", "rate"])["loss"].agg(["mean", "count"])
@@ -95,9 +105,7 @@ def main():
         if run.stopping:  # Ctrl-C is meant for all of it
             sys.exit("stopped; the same command goes on")
     folder = Path(grids[0].cells[0].config.out)
-    rows = found(folder)
-    write_table(folder / "rates.parquet", rows)
-    table = pd.DataFrame(rows)
+    table = keep(folder)
     print(table.pivot(index=["steps", "pair", "arch"], columns="rate", values="loss").round(4).to_string())
     print(best_rates(table).round(4).to_string(index=False))
     if not done:

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, python
 
-from fvlm import ConfigError
+from fvlm import ConfigError, tune
 from fvlm.grid import read_grid
 from fvlm.tune import SEED, best_rates, sweep
 
@@ -41,6 +41,20 @@ def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
     with pytest.raises(ConfigError, match="no cell of foveated or baseline"):
         path.write_text(yaml.safe_dump(grid | dict(cells=[dict(pairs=["T1-T"], frames=[2], archs=["bli"])])))
         sweep(path, [1e-3])
+
+
+def test_a_table_keeps_the_rows_of_runs_that_are_elsewhere(tmp_path, monkeypatch):
+    def row(pair, rate, loss):
+        return dict(pair=pair, arch="foveated", rate=rate, steps=20, seed=SEED, loss=loss)
+
+    before = [row("T3-T", 1e-3, 0.5), row("T3-T", 2e-3, 0.6)]
+    monkeypatch.setattr(tune, "found", lambda folder: before)
+    tune.keep(tmp_path)
+    monkeypatch.setattr(tune, "found", lambda folder: [row("T1-T", 1e-3, 0.4), row("T3-T", 2e-3, 0.7)])
+    table = tune.keep(tmp_path)
+    assert sorted(table["loss"]) == [0.4, 0.5, 0.7], "the new row of a run that was tried again"
+    stored = pd.read_parquet(tmp_path / "rates.parquet").to_dict("records")
+    assert stored == [row("T1-T", 1e-3, 0.4), row("T3-T", 1e-3, 0.5), row("T3-T", 2e-3, 0.7)]
 
 
 def test_a_mistake_ends_with_status_2():
