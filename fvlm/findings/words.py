@@ -19,10 +19,11 @@ BESIDE = dict(
 
 def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
-    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (sources.questions()[0], ("static", "baseline"))}
+    asked, opponents = sources.questions()[0], ("static", "baseline")
+    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, opponents)}
     told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
             if (found := beside(samples, arch))]  # fmt: skip
-    sizes = [pair for pair, part in sources.questions()[0].groupby("pair") if sources.against(part, ["static", "baseline"])]
+    sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, opponents)]
     return [*trends(gaps), *told, question_rates(sizes)]
 
 
