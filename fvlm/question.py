@@ -36,18 +36,20 @@ from fvlm.report import study_page
 from fvlm.results import Run, load_run, write_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
+OUTPUTS = REPOSITORY / "outputs" / "question"
 CROWDED = 3  # shapes in a clip that is scored
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
 
-def grid(quick: bool = False, every: bool = False, only: str | None = None) -> Grid:
+def grid(path=None, quick: bool = False, every: bool = False, only: str | None = None) -> Grid:
     """The experiment's runs, a foveated and a static one for each seed; `every`: two other sizes and the baseline too;
-    `only`: of those the ones whose name fits; `quick`: in another study, with hardly any steps. ConfigError if none fits."""
-    return read_grid(GRID, *((QUICK, "question_quick") if quick else ())).select(only, priority=2 if every else 1)
+    `only`: of those the ones whose name fits; `quick`: in another study, with hardly any steps; `path`: of another grid
+    file. ConfigError if none fits."""
+    return read_grid(path or GRID, *((QUICK, "question_quick") if quick else ())).select(only, priority=2 if every else 1)
 
 
 def configs(quick: bool = False) -> list[RunConfig]:
-    return [cell.config for cell in grid(quick).cells]
+    return [cell.config for cell in grid(quick=quick).cells]
 
 
 def pair(seed: int = 0, quick: bool = False) -> tuple[RunConfig, RunConfig]:
@@ -78,48 +80,52 @@ def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
         return tuple(train(config) for config in quick)
 
 
-def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
+def results(folder=OUTPUTS) -> pd.DataFrame:
     """A row per scored run: answer loss (autoregressive, nats per token) and right answers on validation clips of CROWDED
     shapes or more; where a run has a gaze also its `hit`, that when another object is asked about (`hit_other`), and
     `chance`. Each with a bootstrap 95 % interval over clips (`_low`, `_high`), from the files that `main` left."""
-    gazes = pd.read_parquet(folder / "gaze.parquet").query(f"objects >= {CROWDED}")
-    truth = summarise(gazes.to_dict("records")).set_index(["run", "asked"])
-    answers = pd.read_parquet(folder / "answers.parquet")
-    answers = answers[answers["clip_id"].isin(gazes["clip_id"])]
+    answers = pd.read_parquet(folder / "answers.parquet").query(f"objects >= {CROWDED}")
+    gazes = folder / "gaze.parquet"  # not there if all runs are baselines
+    looked = pd.read_parquet(gazes).query(f"objects >= {CROWDED}").to_dict("records") if gazes.exists() else []
+    truth = {(row["run"], row["asked"]): row for row in (summarise(looked).to_dict("records") if looked else [])}
     rows = []
     for run, mine in answers.groupby("run", sort=False):
         samples = pd.read_parquet(folder / run / "samples.parquet")
-        loss = samples.loc[samples["clip_id"].isin(gazes["clip_id"]), "loss_autoregressive"].to_numpy()
+        loss = samples.loc[samples["clip_id"].isin(mine["clip_id"]), "loss_autoregressive"].to_numpy()
         row = dict(run=run, clips=len(mine))
         for name, values in dict(loss=loss, right=mine["right"].to_numpy(float)).items():
             low, high = interval(values)
             row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
         for name, asked in dict(hit="own", hit_other="other").items():
             for part in ("", "_low", "_high"):
-                row[name + part] = truth[f"hit{part}"].get((run, asked), float("nan"))
-        rows.append(row | dict(chance=truth["chance"].get((run, "own"), float("nan"))))
+                row[name + part] = truth.get((run, asked), {}).get(f"hit{part}", float("nan"))
+        rows.append(row | dict(chance=truth.get((run, "own"), {}).get("chance", float("nan"))))
     return pd.DataFrame(rows)
 
 
 def score(run: Run, count: int) -> tuple[list[dict], list[dict]]:
     """A run's gaze on its first `count` validation clips (`gaze_truth`; no rows if it has none), and what it answers:
-    run, clip_id, said, right."""
+    run, clip_id, objects (how many shapes there are), said, right."""
     gazes = gaze_truth(run, count) if isinstance(run.model, StaticVLM) else []
-    clips = run.validation_clips(count)
-    said = zip(clips, run.write(clips))
-    return gazes, [dict(run=run.folder.name, clip_id=clip.clip_id, said=text, right=text == clip.answer) for clip, text in said]
+    clips, name = run.validation_clips(count), run.folder.name
+    answers = [
+        dict(run=name, clip_id=clip.clip_id, objects=clip.boxes.shape[1], said=said, right=said == clip.answer)
+        for clip, said in zip(clips, run.write(clips))
+    ]
+    return gazes, answers
 
 
 def main():
     """Train the grid's runs, those that are not there yet, as many at once as there are cores; then score them, and leave
     a page of them."""
     parser = argparse.ArgumentParser(prog="python -m fvlm.question", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--grid", help="another grid file whose task is question (default: params/question.yaml)")
     parser.add_argument("--all", action="store_true", help="two other sizes and the 16-token baseline too (27 runs)")
     parser.add_argument(
         "--only", metavar="PATTERN", help="of these the runs whose name fits, as 'T1-T_*'; the others stay as they are"
     )
     options = parser.parse_args()
-    runs = grid(every=options.all, only=options.only)
+    runs = grid(options.grid, every=options.all, only=options.only)
     if not GridRun(runs, Local(), retry_failed=True, on_change=Table()).run():
         sys.exit(f"not every run is finished: see {runs.cells[0].folder.parent}")
     folder = runs.cells[0].folder.parent
@@ -131,9 +137,10 @@ def main():
     for path, rows in tables.items():
         kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
         again = {cell.name for cell in runs.cells}
-        write_table(path, sorted([row for row in kept if row["run"] not in again] + rows, key=lambda row: row["run"]))
+        if rows := [row for row in kept if row["run"] not in again] + rows:
+            write_table(path, sorted(rows, key=lambda row: row["run"]))
     study_page(folder)
-    print(results().round(3).to_string(index=False))
+    print(results(folder).round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

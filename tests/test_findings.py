@@ -23,6 +23,9 @@ from fvlm.findings.sections import (
     real_weights_in_a_line,
     real_weights_section,
 )
+from fvlm.findings.words import by_shapes
+from fvlm.grid import read_grid
+from fvlm.question import GRID
 from fvlm.results import Study
 from fvlm.scaling import parameter_counts
 
@@ -133,26 +136,40 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
         if arch != "baseline":
             gazes += [dict(run=run, clip_id=f"c{i}", objects=2 + (i > 9), asked="own", hit=0.8 * good, mass=3.0, chance=0.1)
                       for i in range(30)]  # fmt: skip
+    said = pd.DataFrame(dict(run=row["run"], clip_id=f"c{i}", objects=1 + 3 * (i > 9), right="fov" in row["run"] or i < 20)
+                        for row in rows for i in range(30))  # fmt: skip
     (tmp_path / "question").mkdir()
     pd.DataFrame(gazes).to_parquet(tmp_path / "question" / "gaze.parquet")
+    said.to_parquet(tmp_path / "question" / "answers.parquet")
     study = Study(pd.DataFrame(), pd.DataFrame(samples))
     monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
     monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(rows))
     monkeypatch.setattr(sources, "load_study", lambda folder: study)
     text = question_section()
-    assert "0.0005, found for the foveated model at T2-T without a sweep, at T1-T, T2-T." in text, "no sweep is there"
-    (tmp_path / "question_rates").mkdir()
-    for pairs, words in (
-        ("1", ("tuned on a held-out seed at T1-T (0.0005); 0.0005,", "sweep, at T2-T.")),
-        ("12", ("T1-T (0.0005), T2-T (0.0005).",)),
-    ):
-        pd.DataFrame(dict(pair=[f"T{n}-T" for n in pairs])).to_parquet(tmp_path / "question_rates" / "rates.parquet")
-        assert all(word in question_section() for word in words) and ("without a sweep" in question_section()) == (pairs == "1")
+    rates = {cell.config.cell[:4]: f"{cell.config.learning_rate:g}" for cell in read_grid(GRID).cells}
+    rates = ", ".join(f"{pair} {rates[pair]}" for pair in ("T1-T", "T2-T"))
+    assert f"last 30 % of the steps), tuned on a held-out seed, the same for all architectures of a size: {rates}." in text
     assert "3 seeds, 20 clips with three shapes or more" in text and "-0.500 nats" in text
     lines = [line for line in text.splitlines() if line.startswith("| T")]
-    assert [line.split()[1] for line in lines] == ["T1-T", "T2-T"] * 2, "answers, then gazes"
+    right = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
+    assert [line.split()[1] for line in lines[:4]] == ["T1-T", "T2-T"] * 2, "answers, then gazes"
+    assert right[:3] == [["T1-T", "foveated", "100", "100"], ["T1-T", "baseline", "100", "50"], ["T1-T", "static", "100", "50"]]
+    assert by_shapes(sources.right_by_shapes()).endswith(
+        "with 1, 4 shapes in the clip: foveated 100, 100; baseline 100, 50; static 100, 50; a guess among them 100, 25."
+    )
     assert lines[0].count("-0.500 (-0.500 to -0.500)") == 2 and lines[0].count("25 to 25") == 2 and "90 to 90" in lines[0]
     assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
+    assert "only need more training" not in text, "none was trained for longer yet"
+    more = planted(["T2-T_2f_bas", "T2-T_2f_sta"], seeds=(0, 1))
+    monkeypatch.setattr(sources, "study", lambda name: more if name == "question_long" else None)
+    (tmp_path / "question_long").mkdir()
+    said[said["run"].isin(more.runs["run"])].to_parquet(tmp_path / "question_long" / "answers.parquet")
+    text = question_section().partition("only need more training?")[2]
+    steps = more.runs["config"].iloc[0].steps
+    assert f"after {steps} steps instead of 600 (T2-T, 2 seeds), in percent: baseline 100, 50; static 100, 50." in text
+    losses = more.evaluations.groupby(["arch", "step"])["loss_autoregressive"].mean()
+    row = next([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| static" in line)
+    assert [float(cell) for cell in row[2:]] == pytest.approx([*losses["static"].round(3), 100, 50])
     rows[:] = [row for row in rows if "bas" not in row["run"]]
     assert "By size" not in question_section(), "without the baseline there is nothing to compare"
 

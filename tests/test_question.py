@@ -1,5 +1,6 @@
 """The question experiment's command, on a grid of its own kind that takes seconds."""
 
+import shutil
 import sys
 
 import pandas as pd
@@ -32,7 +33,6 @@ def ask(tmp_path, monkeypatch):
             return True
 
     monkeypatch.setattr(question, "GridRun", InThisProcess)
-    monkeypatch.setattr(question, "results", lambda: pd.DataFrame())  # what it prints is of the repository's own folder
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["question", *arguments])
@@ -44,7 +44,11 @@ def ask(tmp_path, monkeypatch):
 
 
 def test_what_is_asked_for_is_trained_and_scored_and_other_scores_stay(ask):
-    folder = ask("--only", "*_fov*")
+    folder = ask("--all", "--only", "*_bas*")
+    assert not (folder / "gaze.parquet").exists() and results(folder)["hit"].isna().all(), "a baseline has no gaze"
+    shutil.rmtree(folder)
+    ask.trained.clear()
+    ask("--only", "*_fov*")
     before = pd.read_parquet(folder / "gaze.parquet")
     assert set(before["run"]) == {"T1-T_2f_fov_seed0"} and set(before["asked"]) == {"own", "other"}
     assert results(folder)["run"].tolist() == ["T1-T_2f_fov_seed0"]
@@ -54,6 +58,8 @@ def test_what_is_asked_for_is_trained_and_scored_and_other_scores_stay(ask):
     assert list(table.index) == ["T1-T_2f_bas_seed0", "T1-T_2f_fov_seed0"] and (table["clips"] == 4).all()
     assert table["hit"].isna().tolist() == [True, False], "a baseline has no gaze"
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "gaze.parquet"), before)
+    said = pd.read_parquet(folder / "answers.parquet")
+    assert (said.groupby("run").size() == 4).all() and said["objects"].between(3, 5).all()
     page = (folder / "index.html").read_text()
     assert "T1-T_2f_bas_seed0" in page and "T1-T_2f_fov_seed0" in page
 

@@ -8,6 +8,7 @@ from fvlm.config import REPOSITORY
 from fvlm.findings import sources
 from fvlm.findings.words import (
     budget,
+    longer,
     nats,
     percent,
     percent_range,
@@ -131,8 +132,40 @@ By size, and beside the baseline's 16 tokens per frame (right answers: lowest an
 
 {_gazes(gazes, "own").to_markdown(index=False)}
 
+Right answers by the number of shapes in the clip, all validation clips, percent, mean over seeds. A model that sees the shapes
+but not which one is meant is as good as a guess among them.
+
+{_by_shapes(sources.right_by_shapes()).to_markdown(index=False)}
+
 {question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
+{_trained_longer()}"""
+
+
+def _trained_longer() -> str:
+    study = sources.study(sources.LONGER)
+    if study is None:
+        return ""
+    right = sources.right_by_shapes(sources.LONGER)
+    losses = study.evaluations.pivot_table(index=["pair", "arch"], columns="step", values="loss_autoregressive").reindex(
+        right.index
+    )
+    losses.columns = [f"loss, step {step}" for step in losses.columns]
+    shares = right.rename(columns=lambda count: f"right with {count}, %")
+    table = pd.concat([losses.round(3), shares.round(1)], axis=1).rename_axis(["size", "model"]).reset_index()
+    return f"""
+Do the others only need more training? {longer(study, right)} Losses are over all
+validation clips.
+
+{table.to_markdown(index=False)}
+
+{budget(study)} Again: `python -m fvlm.question --grid params/{sources.LONGER}.yaml`.
 """
+
+
+def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
+    guess = pd.DataFrame({"size": [""], "model": ["a guess among them"]} | {count: [100 / count] for count in right.columns})
+    rows = right.rename_axis(index=["size", "model"]).reset_index().astype(dict(model=str))
+    return pd.concat([rows, guess]).round(1)
 
 
 def sees_section() -> str:

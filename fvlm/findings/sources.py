@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fvlm.config import REPOSITORY, ConfigError
+from fvlm.config import ARCHS, REPOSITORY, ConfigError
 from fvlm.question import CROWDED
 from fvlm.question import results as question_results
 from fvlm.results import load_study
@@ -12,6 +12,7 @@ from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
 
 OUTPUTS = REPOSITORY / "outputs"
+LONGER = "question_long"  # the study of question runs with more steps
 CONTROLS = ("static", "meanpool", "blind")
 
 
@@ -37,6 +38,15 @@ def against(samples: pd.DataFrame, archs=CONTROLS, of: str = "foveated") -> dict
 def captions(micro: Results) -> pd.DataFrame:
     """The samples of outputs/micro in which every architecture can be compared: 8 frames."""
     return micro.samples[micro.samples["frames"] == 8]
+
+
+def right_by_shapes(study: str = "question") -> pd.DataFrame:
+    """Right answers in percent of the validation clips, mean over seeds: a row per size and architecture, a column per number
+    of shapes in the clip."""
+    table = pd.read_parquet(OUTPUTS / study / "answers.parquet")
+    table[["pair", "short"]] = table["run"].str.extract(r"^([^_]+)_\d+f_([a-z]+)_")
+    table["arch"] = pd.Categorical(table["short"].map({short: arch for arch, short in ARCHS.items()}), list(ARCHS))
+    return 100 * table.pivot_table(index=["pair", "arch"], columns="objects", values="right", aggfunc="mean", observed=True)
 
 
 def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -8,12 +8,18 @@ from fvlm.grid import read_grid
 from fvlm.question import GRID
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
+from fvlm.training import DECAY_SHARE
 
 BESIDE = dict(
     static="one static query for every frame",
     meanpool="the mean of all patches, as many tokens",
     blind="no visual token",
     baseline="the baseline's 16 tokens a frame",
+)
+SCHEDULES = dict(  # of learning rates
+    constant="constant",
+    wsd=f"constant, then falling to zero over the last {100 * DECAY_SHARE:.0f} % of the steps",
+    cosine="falling to zero on a cosine",
 )
 
 
@@ -24,19 +30,39 @@ def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
             if (found := beside(samples, arch))]  # fmt: skip
     sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, opponents)]
+    told.append(by_shapes(sources.right_by_shapes()))
+    if study := sources.study(sources.LONGER):
+        told.append(longer(study, sources.right_by_shapes(sources.LONGER)))
     return [*trends(gaps), *told, question_rates(sizes)]
 
 
+def by_shapes(right: pd.DataFrame) -> str:
+    """Who tells which shape is meant: right answers by the number of shapes, beside those of a guess among what is there."""
+    counts, guess = ", ".join(map(str, right.columns)), ", ".join(f"{100 / count:.0f}" for count in right.columns)
+    return (
+        f"On questions, right answers in percent, with {counts} shapes in the clip: {_shares(right)}; a guess among them {guess}."
+    )
+
+
+def longer(study: Results, right: pd.DataFrame) -> str:
+    """What training for more steps makes of that."""
+    config, seeds = study.runs["config"].iloc[0], study.runs["seed"].nunique()
+    steps = f"{config.steps} steps instead of {read_grid(GRID).cells[0].config.steps}"
+    where = f"{', '.join(study.runs['pair'].unique())}, {seeds} seed{'s' * (seeds > 1)}"
+    return f"Right answers by the number of shapes after {steps} ({where}), in percent: {_shares(right)}."
+
+
+def _shares(right: pd.DataFrame) -> str:
+    means = right.groupby("arch", observed=True).mean()
+    return "; ".join(f"{arch} {', '.join(f'{value:.0f}' for value in row)}" for arch, row in means.iterrows())
+
+
 def question_rates(sizes: list[str]) -> str:
-    """At which rates these sizes of the question were trained, and which of them a sweep chose."""
-    rates = {cell.config.cell.partition("_")[0]: cell.config.learning_rate for cell in read_grid(GRID).cells}
-    path = sources.rates_path("question")
-    swept = set(pd.read_parquet(path, columns=["pair"])["pair"]) if path.exists() else set()
-    tuned, given = ([pair for pair in sizes if (pair in swept) == chosen] for chosen in (True, False))
-    told = [f"tuned on a held-out seed at {', '.join(f'{pair} ({rates[pair]:g})' for pair in tuned)}"] if tuned else []
-    if given:
-        told.append(f"{rates[given[0]]:g}, found for the foveated model at T2-T without a sweep, at {', '.join(given)}")
-    return f"The questions' learning rate: {'; '.join(told)}. All architectures of a size have the same."
+    """At which rates these sizes of the question were trained."""
+    configs = {cell.config.cell.partition("_")[0]: cell.config for cell in read_grid(GRID).cells}
+    rates = ", ".join(f"{pair} {configs[pair].learning_rate:g}" for pair in sizes)
+    how = SCHEDULES[configs[sizes[0]].schedule]
+    return f"The questions' learning rate ({how}), tuned on a held-out seed, the same for all architectures of a size: {rates}."
 
 
 def trends(gaps: dict[str, GapScaling]) -> list[str]:
@@ -73,9 +99,10 @@ def budget(results: Results) -> str:
     runs, rows = results.runs, results.evaluations
     config = runs["config"].iloc[0]
     devices = ", ".join(sorted(rows["device"].unique()))
+    hours = runs["seconds"].sum() / 3600
     return (
-        f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, constant learning rate, "
-        f"{config.precision}, on {devices}: {runs['seconds'].sum() / 3600:.1f} hours of one process, evaluations included."
+        f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, learning rate "
+        f"{SCHEDULES[config.schedule]}, {config.precision}, on {devices}: {hours:.1f} hours of one process, evaluations included."
     )
 
 
