@@ -90,6 +90,18 @@ def best_rates(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def own_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair and architecture: the rate that suits it alone best in the longest runs (`rate`), and the loss that the
+    rate chosen for both, by `best_rates`, costs it beside that one (`cost`, nats)."""
+    rows = []
+    for best in best_rates(table).itertuples():
+        runs = table[(table["pair"] == best.pair) & (table["steps"] == best.steps)]
+        for arch, mine in runs.groupby("arch"):
+            losses = mine.set_index("rate")["loss"]
+            rows.append(dict(pair=best.pair, arch=arch, rate=float(losses.idxmin()), cost=float(losses[best.rate] - losses.min())))
+    return pd.DataFrame(rows)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m fvlm.tune", description=__doc__.partition("\n\n")[0])
     parser.add_argument("grid", help="a grid file, such as params/micro.yaml")

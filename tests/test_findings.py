@@ -50,7 +50,7 @@ def as_micro(study, monkeypatch, tmp_path):
 
     def put(pairs=SIZES):
         tables = [table.assign(study="micro")[table["pair"].isin(pairs)].reset_index(drop=True) for table in study]
-        monkeypatch.setattr(sources, "study", lambda name: study._make(tables))
+        monkeypatch.setattr(sources, "study", lambda name: None if name == sources.LONGER else study._make(tables))
         monkeypatch.setattr(prediction, "PREDICTION", tmp_path / "prediction.json")
         return study._make(tables)
 
@@ -161,7 +161,7 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
     assert "only need more training" not in text, "none was trained for longer yet"
     more = planted(["T2-T_2f_bas", "T2-T_2f_sta"], seeds=(0, 1))
-    monkeypatch.setattr(sources, "study", lambda name: more if name == "question_long" else None)
+    monkeypatch.setattr(sources, "study", lambda name: more if name == sources.LONGER else None)
     (tmp_path / "question_long").mkdir()
     said[said["run"].isin(more.runs["run"])].to_parquet(tmp_path / "question_long" / "answers.parquet")
     text = question_section().partition("only need more training?")[2]
@@ -183,7 +183,8 @@ def test_the_rates_say_where_a_short_sweep_misleads():
     rows.append(dict(pair="T2-T", steps=60, rate=4e-3, loss=0.1, seed=100, arch="foveated"))
     text = rates_section("micro", pd.DataFrame(rows))
     assert text.count("misleads") == 1 and "T1-T, 0.001 beside 0.002: +0.100 nats after 20 steps, -0.300 after 60." in text
-    assert "may be better: T1-T." in text and "0.004" not in text, "one architecture alone is no mean"
+    assert "own best: foveated 0.410 nats at T2-T (0.004); nothing elsewhere." in text
+    assert "may be better: T1-T." in text and "0.004" not in text.partition("misleads")[0], "one architecture alone is no mean"
     assert "--share 0.4`, then" in text and "--rates 0.0005,0.001,0.002`." in rates_section(
         "micro", pd.DataFrame(rows).query("steps == 60")
     )

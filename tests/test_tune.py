@@ -7,7 +7,7 @@ from conftest import REPOSITORY, python
 
 from fvlm import ConfigError, tune
 from fvlm.grid import read_grid
-from fvlm.tune import SEED, best_rates, sweep
+from fvlm.tune import SEED, best_rates, own_rates, sweep
 
 
 def test_the_rate_with_the_lowest_mean_of_both_architectures_is_chosen():
@@ -16,6 +16,10 @@ def test_the_rate_with_the_lowest_mean_of_both_architectures_is_chosen():
     table = pd.DataFrame([dict(pair="T1-T", arch=arch, rate=rate, steps=20, loss=loss) for (arch, rate), loss in losses.items()])
     (row,) = best_rates(table).to_dict("records")
     assert row == dict(pair="T1-T", rate=2e-3, loss=pytest.approx(1.025), steps=20, edge=False), "8e-3 was tried in one alone"
+    assert own_rates(table).to_dict("records") == [
+        dict(pair="T1-T", arch="baseline", rate=2e-3, cost=0.0),
+        dict(pair="T1-T", arch="foveated", rate=8e-3, cost=pytest.approx(0.95)),
+    ]
     assert best_rates(table[table["rate"] < 3e-3])["edge"].tolist() == [True]
     longer = [
         dict(pair="T1-T", arch=arch, rate=rate, steps=50, loss=1 - rate)

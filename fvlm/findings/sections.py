@@ -25,7 +25,7 @@ from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.scaling.runs import EARLIER_SAMPLES, MICRO
 from fvlm.scaling.tables import answer
-from fvlm.tune import best_rates, mean_losses
+from fvlm.tune import best_rates, mean_losses, own_rates
 
 
 def micro_section(micro: Results) -> str:
@@ -269,6 +269,10 @@ def rates_section(study: str, table: pd.DataFrame) -> str:
     lines.append(
         f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
     )
+    others = own_rates(table).query("cost > 0").sort_values("arch", ascending=False)
+    alone = ", ".join(f"{row.arch} {row.cost:.3f} nats at {row.pair} ({row.rate:g})" for row in others.itertuples())
+    costs = f"{alone}; nothing elsewhere" if alone else "nothing"
+    lines.append(f"- What one rate for both costs, beside an architecture's own best: {costs}.")
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
     tried = f" --rates {','.join(f'{rate:g}' for rate in losses.columns)}`"
     first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else tried
