@@ -159,14 +159,17 @@ def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
     )
     assert lines[0].count("-0.500 (-0.500 to -0.500)") == 2 and lines[0].count("25 to 25") == 2 and "90 to 90" in lines[0]
     assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
-    assert "only need more training" not in text, "none was trained for longer yet"
+    assert "only training that is missing" not in text, "none was trained for longer yet"
     more = planted(["T2-T_2f_bas", "T2-T_2f_sta"], seeds=(0, 1))
     monkeypatch.setattr(sources, "study", lambda name: more if name == sources.LONGER else None)
     (tmp_path / "question_long").mkdir()
     said[said["run"].isin(more.runs["run"])].to_parquet(tmp_path / "question_long" / "answers.parquet")
-    text = question_section().partition("only need more training?")[2]
+    text = question_section().partition("only training that is missing?")[2]
     steps = more.runs["config"].iloc[0].steps
-    assert f"after {steps} steps instead of 600 (T2-T, 2 seeds), in percent: baseline 100, 50; static 100, 50." in text
+    assert (
+        f"after {steps} steps instead of 600 (T2-T, 2 seeds, learning rate 0.0005), in percent: baseline 100, 50; static 100, 50."
+        in text
+    )
     losses = more.evaluations.groupby(["arch", "step"])["loss_autoregressive"].mean()
     row = next([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| static" in line)
     assert [float(cell) for cell in row[2:]] == pytest.approx([*losses["static"].round(3), 100, 50])

@@ -153,7 +153,7 @@ def _trained_longer() -> str:
     shares = right.rename(columns=lambda count: f"right with {count}, %")
     table = pd.concat([losses.round(3), shares.round(1)], axis=1).rename_axis(["size", "model"]).reset_index()
     return f"""
-Do the others only need more training? {longer(study, right)} Losses are over all
+Is it only training that is missing? {longer(study, right)} Losses are over all
 validation clips.
 
 {table.to_markdown(index=False)}

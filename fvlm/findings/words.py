@@ -48,7 +48,7 @@ def longer(study: Results, right: pd.DataFrame) -> str:
     """What training for more steps makes of that."""
     config, seeds = study.runs["config"].iloc[0], study.runs["seed"].nunique()
     steps = f"{config.steps} steps instead of {read_grid(GRID).cells[0].config.steps}"
-    where = f"{', '.join(study.runs['pair'].unique())}, {seeds} seed{'s' * (seeds > 1)}"
+    where = f"{', '.join(study.runs['pair'].unique())}, {seeds} seed{'s' * (seeds > 1)}, learning rate {config.learning_rate:g}"
     return f"Right answers by the number of shapes after {steps} ({where}), in percent: {_shares(right)}."
 
 
