@@ -33,7 +33,7 @@ from fvlm.gaze_truth import gaze_truth, interval, summarise
 from fvlm.grid import Grid, GridRun, Table, read_grid
 from fvlm.models import StaticVLM
 from fvlm.report import study_page
-from fvlm.results import Run, load_run, write_table
+from fvlm.results import Run, load_run, update_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
 OUTPUTS = REPOSITORY / "outputs" / "question"
@@ -135,10 +135,7 @@ def main():
         for table, rows in zip(tables.values(), score(load_run(cell.folder), cell.config.eval_samples)):
             table += rows
     for path, rows in tables.items():
-        kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
-        again = {cell.name for cell in runs.cells}
-        if rows := [row for row in kept if row["run"] not in again] + rows:
-            write_table(path, sorted(rows, key=lambda row: row["run"]))
+        update_table(path, rows, ("run",))
     study_page(folder)
     print(results(folder).round(3).to_string(index=False))
 

@@ -155,6 +155,22 @@ def write_table(path: Path, rows: list[dict]):
     scratch.replace(path)
 
 
+def update_table(path: Path, rows: list[dict], key: tuple[str, ...]) -> list[dict]:
+    """`write_table` over what stands there with the same values of `key`; other rows stay. Sorted by `key`. Returns all
+    rows; without any, no file is written."""
+    import pandas as pd
+
+    def of(row):
+        return tuple(row[name] for name in key)
+
+    new = {of(row) for row in rows}
+    kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
+    rows = sorted([row for row in kept if of(row) not in new] + rows, key=of)
+    if rows:
+        write_table(path, rows)
+    return rows
+
+
 def commit() -> str:
     """The commit of this repository, "+" appended if files differ from it; "unknown" outside a checkout."""
     import subprocess

@@ -18,7 +18,7 @@ import pandas as pd
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.executors import Local
 from fvlm.grid import Cell, Grid, GridRun, Table, read_grid
-from fvlm.results import load_run, write_table
+from fvlm.results import load_run, update_table
 
 SEED = 100  # held out
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
@@ -63,11 +63,7 @@ def found(folder: Path) -> list[dict]:
 def keep(folder: Path) -> pd.DataFrame:
     """Write what was found to `rates.parquet`, over what stood there of the same runs; runs that are no longer there, as in
     a fresh clone, keep their rows. Returns the table."""
-    path, key = folder / "rates.parquet", ["pair", "arch", "rate", "steps", "seed"]
-    kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
-    rows = {tuple(row[name] for name in key): row for row in kept + found(folder)}
-    write_table(path, sorted(rows.values(), key=lambda row: (row["pair"], row["steps"], row["rate"], row["arch"])))
-    return pd.DataFrame(rows.values())
+    return pd.DataFrame(update_table(folder / "rates.parquet", found(folder), ("pair", "steps", "rate", "arch", "seed")))
 
 
 def mean_losses(table: pd.DataFrame) -> pd.Series:
