@@ -127,7 +127,7 @@ def summarise(rows: list[dict]):
     import pandas as pd
 
     table = []
-    for (run, asked), group in pd.DataFrame(rows).groupby(["run", "asked"], sort=False):
+    for (run, asked), group in pd.DataFrame(rows, columns=["run", "asked", *SCORES]).groupby(["run", "asked"], sort=False):
         line = dict(run=run, asked=asked, clips=len(group))
         for name in SCORES:
             low, high = interval(group[name].to_numpy(float))

@@ -36,7 +36,6 @@ from fvlm.report import study_page
 from fvlm.results import Run, load_run, update_table
 
 GRID = REPOSITORY / "params" / "question.yaml"
-OUTPUTS = REPOSITORY / "outputs" / "question"
 CROWDED = 3  # shapes in a clip that is scored
 QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
@@ -80,14 +79,14 @@ def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
         return tuple(train(config) for config in quick)
 
 
-def results(folder=OUTPUTS) -> pd.DataFrame:
+def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
     """A row per scored run: answer loss (autoregressive, nats per token) and right answers on validation clips of CROWDED
     shapes or more; where a run has a gaze also its `hit`, that when another object is asked about (`hit_other`), and
     `chance`. Each with a bootstrap 95 % interval over clips (`_low`, `_high`), from the files that `main` left."""
     answers = pd.read_parquet(folder / "answers.parquet").query(f"objects >= {CROWDED}")
     gazes = folder / "gaze.parquet"  # not there if all runs are baselines
     looked = pd.read_parquet(gazes).query(f"objects >= {CROWDED}").to_dict("records") if gazes.exists() else []
-    truth = {(row["run"], row["asked"]): row for row in (summarise(looked).to_dict("records") if looked else [])}
+    truth = {(row["run"], row["asked"]): row for row in summarise(looked).to_dict("records")}
     rows = []
     for run, mine in answers.groupby("run", sort=False):
         samples = pd.read_parquet(folder / run / "samples.parquet")

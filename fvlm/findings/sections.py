@@ -76,11 +76,10 @@ Again: `python -m fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips
 
 def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
     """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's interval."""
-    gazes = gazes[gazes["asked"] == asked]
-    gazes = gazes.assign(text_tokens=1, **gazes["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$"))
+    gazes = sources.with_names(gazes[gazes["asked"] == asked]).assign(text_tokens=1)
     rows = []
     for pair, part in gazes.groupby("pair"):
-        both = [part[part["arch"] == arch] for arch in ("fov", "sta")]
+        both = [part[part["arch"] == arch] for arch in ("foveated", "static")]
         if not all(map(len, both)):
             continue
         row = {"size": pair, "hit by chance": f"{part['chance'].mean():.3f}"}
@@ -146,12 +145,10 @@ def _trained_longer() -> str:
     if study is None:
         return ""
     right = sources.right_by_shapes(sources.LONGER)
-    losses = study.evaluations.pivot_table(index=["pair", "arch"], columns="step", values="loss_autoregressive").reindex(
-        right.index
-    )
-    losses.columns = [f"loss, step {step}" for step in losses.columns]
-    shares = right.rename(columns=lambda count: f"right with {count}, %")
-    table = pd.concat([losses.round(3), shares.round(1)], axis=1).rename_axis(["size", "model"]).reset_index()
+    losses = study.evaluations.pivot_table(index=["pair", "arch"], columns="step", values="loss_autoregressive")
+    losses = losses.reindex(right.index).rename(columns="loss, step {}".format).round(3)
+    shares = right.rename(columns="right with {}, %".format).round(1)
+    table = pd.concat([losses, shares], axis=1).rename_axis(["size", "model"]).reset_index()
     return f"""
 Is it only training that is missing? {longer(study, right)} Losses are over all
 validation clips.

@@ -40,12 +40,17 @@ def captions(micro: Results) -> pd.DataFrame:
     return micro.samples[micro.samples["frames"] == 8]
 
 
+def with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHS), `seed`."""
+    names = table["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$")
+    archs = pd.Categorical(names["arch"].map({short: arch for arch, short in ARCHS.items()}), list(ARCHS))
+    return table.assign(pair=names["pair"], arch=archs, seed=names["seed"])
+
+
 def right_by_shapes(study: str = "question") -> pd.DataFrame:
     """Right answers in percent of the validation clips, mean over seeds: a row per size and architecture, a column per number
     of shapes in the clip."""
-    table = pd.read_parquet(OUTPUTS / study / "answers.parquet")
-    table[["pair", "short"]] = table["run"].str.extract(r"^([^_]+)_\d+f_([a-z]+)_")
-    table["arch"] = pd.Categorical(table["short"].map({short: arch for arch, short in ARCHS.items()}), list(ARCHS))
+    table = with_names(pd.read_parquet(OUTPUTS / study / "answers.parquet"))
     return 100 * table.pivot_table(index=["pair", "arch"], columns="objects", values="right", aggfunc="mean", observed=True)
 
 
