@@ -87,8 +87,8 @@ def best_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per pair and architecture: the rate that suits it alone best in the longest runs (`rate`), and the loss that the
-    rate chosen for both, by `best_rates`, costs it beside that one (`cost`, nats)."""
+    """A row per pair and architecture: the rate that suits it alone best of those tried in the longest runs (`rate`), and
+    the loss that the rate chosen for both, by `best_rates`, costs it beside that one (`cost`, nats)."""
     rows = []
     for best in best_rates(table).itertuples():
         runs = table[(table["pair"] == best.pair) & (table["steps"] == best.steps)]

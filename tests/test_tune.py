@@ -1,5 +1,7 @@
 """Learning rates are tried on a seed of their own, and chosen for both architectures together."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from conftest import REPOSITORY, python
 
 from fvlm import ConfigError, tune
 from fvlm.grid import read_grid
+from fvlm.results import load_run
 from fvlm.tune import SEED, best_rates, own_rates, sweep
 
 
@@ -74,3 +77,16 @@ def test_a_study_trains_each_size_at_the_rate_its_sweep_found(study):
     assert rates == best["rate"].to_dict(), "all of them"
     assert set(best["steps"]) == {cell.config.steps for cell in grid.cells}, "as long as the study's own runs"
     assert set(table["seed"]) == {SEED} and SEED not in {cell.config.seed for cell in grid.cells}
+
+
+def test_the_longer_question_runs_differ_from_the_study_s_in_steps_and_rate_alone():
+    """They have the rate that suits the baseline alone best of those tried, and are what their grid file says."""
+    longer, study = (read_grid(REPOSITORY / "params" / f"{name}.yaml") for name in ("question_long", "question"))
+    runs = {cell.name: cell.config for cell in study.cells}
+    own = own_rates(pd.read_parquet(REPOSITORY / "outputs/question_rates/rates.parquet")).set_index(["arch", "pair"])["rate"]
+    for cell in longer.cells:
+        config, short = cell.config, runs[cell.name]
+        rates = dict(learning_rate=config.learning_rate, connector_learning_rate=config.connector_learning_rate)
+        expected = dataclasses.replace(short, steps=4 * short.steps, eval_every=config.eval_every, study=config.study, **rates)
+        assert config == expected and config.learning_rate == own[config.arch, config.cell.partition("_")[0]]
+        assert not config.changes_from(load_run(config.folder).config)

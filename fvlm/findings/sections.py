@@ -269,7 +269,7 @@ def rates_section(study: str, table: pd.DataFrame) -> str:
     others = own_rates(table).query("cost > 0").sort_values("arch", ascending=False)
     alone = ", ".join(f"{row.arch} {row.cost:.3f} nats at {row.pair} ({row.rate:g})" for row in others.itertuples())
     costs = f"{alone}; nothing elsewhere" if alone else "nothing"
-    lines.append(f"- What one rate for both costs, beside an architecture's own best: {costs}.")
+    lines.append(f"- Of the rates tried, what one for both costs beside an architecture's own best: {costs}.")
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
     tried = f" --rates {','.join(f'{rate:g}' for rate in losses.columns)}`"
     first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else tried
