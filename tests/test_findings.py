@@ -23,6 +23,7 @@ from fvlm.findings.sections import (
     real_weights_in_a_line,
     real_weights_section,
 )
+from fvlm.findings.withdrawn import DATE, equal_flops_gaps
 from fvlm.findings.words import by_shapes
 from fvlm.grid import read_grid
 from fvlm.question import GRID
@@ -72,7 +73,7 @@ def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
 def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
     study = as_micro()
     found = readme_answer()
-    assert found.count("it shrinks with size") == 2 and "outputs/figures/gap.png" in found and "5 LLM sizes" in found
+    assert found.count("at equal clips it shrinks with size") == 2 and "outputs/figures/gap.png" in found and "5 LLM sizes" in found
     captions = [line for line in found.splitlines() if line.startswith("- On captions, beside")]
     assert [line.count("it is better") for line in captions] == [3] * 3, "controls lose 10 % at three sizes, the foveated less"
     losses = study.evaluations[study.evaluations["arch"] == "blind"].groupby("step")["loss_autoregressive"].mean()
@@ -205,6 +206,23 @@ def test_verdicts_follow_the_planted_truth(as_micro):
     assert "cannot decide: no study of sizes" in earlier_section(None)
     sizes = [parameter_counts(RunConfig.from_cell(f"{pair}_8f_bas", device="cpu"))["trainable"] / 1e6 for pair in SIZES]
     assert f" to {max(sizes):.2g} M trained parameters" in page and "157 to 411 M" in page, "as the README's table of sizes"
+
+
+def test_what_is_withdrawn_stands_in_both_with_its_figures(study):
+    gaps = equal_flops_gaps(study)
+    curves = {(row.arch, row.seed, row.step): row for row in study.evaluations.query("pair == 'T1-T' and frames == 8").itertuples()}
+    steps = sorted({step for _, _, step in curves})
+    end, before, last = curves["foveated", 0, steps[-1]], *(curves["baseline", 0, step] for step in steps[-2:])
+    assert before.flops < end.flops < last.flops, "the foveated model's FLOPs fall between two of the baseline's evaluations"
+    (found,) = gaps.query("pair == 'T1-T' and frames == 8 and seed == 0")["percent"]
+    bounds = sorted(100 * (end.loss_autoregressive / row.loss_autoregressive - 1) for row in (before, last))
+    assert bounds[0] < found < bounds[1]
+    page, readme = PAGE.read_text(), README.read_text()
+    for text in (page, readme):
+        assert "Withdrawn" in text and DATE in text and "86 % right after 1,300 steps at 0.0003" in text
+        outside = re.sub(r"## Withdrawn.*?(?=\n## )", "", re.sub(r"\n\*\*Withdrawn.*", "", text), flags=re.S)
+        assert len(outside) > 0.8 * len(text)
+        assert "guesses which" not in outside and "beside the baseline's 16 tokens a frame" not in outside
 
 
 def test_a_prediction_is_written_before_the_largest_size_and_compared_after(as_micro):

@@ -15,6 +15,7 @@ from fvlm.findings.sections import (
     real_weights_section,
     sees_section,
 )
+from fvlm.findings.withdrawn import withdrawn_in_short, withdrawn_section
 from fvlm.findings.words import budget, in_short, percent, still_falling, with_interval
 from fvlm.results import load_study
 from fvlm.scaling import all_gaps
@@ -27,7 +28,7 @@ ANSWER = ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->
 def render() -> str:
     """The page, from the results that are there."""
     micro = sources.study(MICRO)
-    sections = [_head()]
+    sections = [_head(), withdrawn_section(micro)]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     sections += [question_section(), sees_section()]
@@ -59,6 +60,7 @@ def readme_answer() -> str:
             f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM sizes from scratch; then\n"
             "over that of controls:\n",
             *(f"- {line}" for line in in_short(micro, gaps)),
+            f"\n{withdrawn_in_short()}",
             "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
             _answer_table(micro, gaps).to_markdown(index=False),
             f"\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. {budget(micro)} "

@@ -95,7 +95,7 @@ def question_section() -> str:
     samples, table, gazes = sources.questions()
     gap = sources.against(samples[samples["pair"] == "T2-T"], ["static"])["static"]
     fov, sta = (table[table["run"].str.startswith(f"T2-T_2f_{arch}_")] for arch in ("fov", "sta"))
-    return f"""## A question steers the gaze, and that helps
+    return f"""## Does a question steer the gaze, and does that help?
 
 - **Answer loss**: {nats(gap)} against the static control, {gap.seeds} seeds, {gap.samples} clips with three shapes or more.
 - **Right answers**: {percent_range(fov["right"])} % with the query that the question steers, {percent_range(sta["right"])} % \
@@ -125,14 +125,15 @@ def _question_sizes(samples, table, gazes) -> str:
     if not rows:
         return ""
     return f"""
-By size, and beside the baseline's 16 tokens per frame (right answers: lowest and highest seed):
+By size (right answers: lowest and highest seed). The baseline's 16 tokens per frame had not yet learned the task when these runs
+ended, so the columns that have it are no comparison of what either can do: see *Withdrawn*.
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 
 {_gazes(gazes, "own").to_markdown(index=False)}
 
-Right answers by the number of shapes in the clip, all validation clips, percent, mean over seeds. A model that sees the shapes
-but not which one is meant is as good as a guess among them.
+Right answers by the number of shapes in the clip, all validation clips, percent, mean over seeds, beside a guess among the
+shapes that are there.
 
 {_by_shapes(sources.right_by_shapes()).to_markdown(index=False)}
 

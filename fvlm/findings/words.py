@@ -25,14 +25,11 @@ SCHEDULES = dict(  # of learning rates
 
 def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
-    asked, opponents = sources.questions()[0], ("static", "baseline")
-    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, opponents)}
+    asked = sources.questions()[0]
+    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, ["static"])}
     told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
             if (found := beside(samples, arch))]  # fmt: skip
-    sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, opponents)]
-    told.append(by_shapes(sources.right_by_shapes()))
-    if study := sources.study(sources.LONGER):
-        told.append(longer(study, sources.right_by_shapes(sources.LONGER)))
+    sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, ["static", "baseline"])]
     return [*trends(gaps), *told, question_rates(sizes)]
 
 
@@ -74,7 +71,11 @@ def trends(gaps: dict[str, GapScaling]) -> list[str]:
         if not np.isfinite(trend["slope"]):
             lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
             continue
-        word = "it shrinks with size" if trend["high"] < 0 else "it grows with size" if trend["low"] > 0 else "no trend can be told"
+        word = (
+            "no trend can be told"
+            if trend["low"] <= 0 <= trend["high"]
+            else f"at equal clips it {'shrinks' if trend['high'] < 0 else 'grows'} with size"
+        )
         slope = with_interval(trend["slope"], trend["low"], trend["high"])
         lines.append(f"{where}: {small} to {large}; {slope} points per tenfold parameters: {word}.")
     return lines
