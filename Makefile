@@ -9,28 +9,28 @@ READY := $(VENV)/.ready
 .PHONY: train test question notebooks figure lint bench clean
 
 train: $(READY)
-	@$(BIN)/python -m fvlm train --cell T-T_8f_fov
+	@$(BIN)/fvlm train --cell T-T_8f_fov
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Does a question steer the gaze, and does that help? Six runs, under 40 minutes on two cores; goes on where it was stopped.
 question: $(READY)
-	@$(BIN)/python -m fvlm.question
+	@$(BIN)/fvlm question
 
 # The README's pictures, from the run that `make train` leaves and from outputs/micro.
 figure: train
-	@$(BIN)/python -m fvlm.figures
+	@$(BIN)/fvlm figures
 
 # After editing notebooks/*.py or RunConfig: write the parameters cell, pair, and execute.
 notebooks: $(READY)
-	@$(BIN)/python -m fvlm.notebooks
+	@$(BIN)/fvlm notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: $(READY)
-	@$(BIN)/python -m fvlm bench train
+	@$(BIN)/fvlm bench train
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,18 +1,37 @@
 """fvlm: video language models that spend one visual token per frame.
 
-The names below are loaded when first used, so that `import fvlm` stays quick."""
+Functions here import what they need when they are called, so that `import fvlm` and the command line stay
+quick."""
 
-import importlib
+from fvlm.config import ConfigError, RunConfig
 
-_HOMES = {
-    "RunConfig": "config", "ConfigError": "config", "build_model": "models", "load_model": "models",
-    "train": "training", "load_run": "results", "Run": "results",
-}  # fmt: skip
-__all__ = list(_HOMES)
+__all__ = ["ConfigError", "RunConfig", "build_model", "load_model", "load_run", "train"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"fvlm.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'fvlm' has no attribute {name!r}")
+def build_model(config: RunConfig, pretrained: bool = True):
+    """`fvlm.models.build_model`: the model of a run, a transformers `PreTrainedModel`."""
+    from fvlm.models import build_model
+
+    return build_model(config, pretrained)
+
+
+def load_model(folder):
+    """`fvlm.models.load_model`: a model that was saved in a folder."""
+    from fvlm.models import load_model
+
+    return load_model(folder)
+
+
+def train(config: RunConfig, on_progress=None):
+    """`fvlm.training.train`: train one cell and leave its results in `config.folder`; returns the `Run`."""
+    from fvlm.training.launch import train
+
+    return train(config, on_progress)
+
+
+def load_run(folder):
+    """`fvlm.training.load_run`: the `Run` in a folder, finished or not."""
+    from fvlm.training.results import load_run
+
+    return load_run(folder)

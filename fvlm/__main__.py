@@ -1,4 +1,4 @@
-"""`python -m fvlm`: see `--help`. Imports neither Jupyter nor Plotly."""
+"""`python -m fvlm`, the same as `fvlm`. Imports neither Jupyter nor Plotly."""
 
 import sys
 

@@ -5,18 +5,43 @@ import sys
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.results import find_folder, load_run
+from fvlm.files import find_folder
+from fvlm.training.results import load_run
+
+VERBS = {  # by what one wants to do, in the order they are listed
+    "Make a dataset": ("prepare",),
+    "Train": ("train", "grid", "tune"),
+    "Look at what was trained": ("gaze", "swap", "question"),
+    "Measure this machine": ("bench",),
+    "Keep this repository whole": ("findings", "figures", "notebooks"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m fvlm", description="Foveated video language models.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_prepare(commands)
-    _add_train(commands)
-    _add_gaze(commands)
-    _add_swap(commands)
-    _add_grid(commands)
-    _add_bench(commands)
+    parser = argparse.ArgumentParser(
+        prog="fvlm",
+        usage="fvlm VERB [...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Foveated video language models: one visual token per frame.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="VERB", help=argparse.SUPPRESS)
+    add = dict(
+        prepare=_add_prepare,
+        train=_add_train,
+        grid=_add_grid,
+        tune=_add_tune,
+        gaze=_add_gaze,
+        swap=_add_swap,
+        question=_add_question,
+        bench=_add_bench,
+        findings=_add_findings,
+        figures=_add_figures,
+        notebooks=_add_notebooks,
+    )
+    for verbs in VERBS.values():
+        for verb in verbs:
+            add[verb](commands)
+    parser.epilog = _listed(commands.choices)
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -25,9 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _listed(parsers: dict[str, argparse.ArgumentParser]) -> str:
+    """All verbs under what they are for, with the first sentence of each."""
+    lines = []
+    for purpose, verbs in VERBS.items():
+        lines += [f"{purpose}:", *(f"  {verb:10} {parsers[verb].description}" for verb in verbs), ""]
+    return "\n".join(
+        [
+            *lines,
+            "fvlm VERB --help shows a verb's options and an example. `python -m fvlm` is the same command.",
+        ]
+    )
+
+
 def _command(commands, name, run, help, example):
     parser = commands.add_parser(
-        name, help=help, description=help, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        prog=f"fvlm {name}",
+        description=help,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     return parser
@@ -35,7 +77,13 @@ def _command(commands, name, run, help, example):
 
 def _add_runs(parser):
     parser.add_argument(
-        "--run", dest="folders", action="extend", nargs="+", required=True, metavar="FOLDER", help="folders of finished runs"
+        "--run",
+        dest="folders",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders of finished runs",
     )
 
 
@@ -73,27 +121,52 @@ class _Bar:
 
 def _add_prepare(commands):
     example = (
-        "python -m fvlm prepare videos/ --out data/mine_8f --frames 8 --caption caption --workers 2\n"
-        "  python -m fvlm prepare --verify data/mine_8f"
+        "fvlm prepare videos/ --out data/mine_8f --frames 8 --caption caption --workers 2\n"
+        "  fvlm prepare --verify data/mine_8f"
     )
-    parser = _command(commands, "prepare", _prepare, "Turn captioned videos into a dataset for training, or check one.", example)
+    parser = _command(
+        commands,
+        "prepare",
+        _prepare,
+        "Turn captioned videos into a dataset for training, or check one.",
+        example,
+    )
     parser.add_argument(
-        "source", nargs="?", metavar="SOURCE",
-        help="a folder with metadata.csv or .jsonl, a table (.csv, .parquet) of paths or URLs, .tar files, a Hugging Face "
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="a folder with metadata.csv or .jsonl, a table (.csv, .parquet) of paths or URLs, .tar files, a "
+        "Hugging Face "
         "dataset id or folder, or shapes; folder: table: hub: tar: images: before it says which",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", metavar="FOLDER", help="where the dataset goes")
-    parser.add_argument("--verify", metavar="FOLDER", help="hash and decode a prepared dataset again; names what is wrong")
+    parser.add_argument(
+        "--verify", metavar="FOLDER", help="hash and decode a prepared dataset again; names what is wrong"
+    )
     parser.add_argument("--frames", type=int, default=8, help="frames per clip (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)")
-    parser.add_argument("--clips", type=int, help="stop at so many good clips (default: all; the study had 5000)")
+    parser.add_argument(
+        "--size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clips", type=int, help="stop at so many good clips (default: all; the study had 5000)"
+    )
     parser.add_argument("--shard", type=int, default=100, help="clips per shard (default: %(default)s)")
     parser.add_argument("--caption", help="caption column (default: caption, name or text)")
-    parser.add_argument("--video", help="column of the video or its path (default: file_name, video, path, url, contentUrl, …)")
+    parser.add_argument(
+        "--video",
+        help="column of the video or its path (default: file_name, video, path, url, contentUrl, …)",
+    )
     parser.add_argument("--split", default="train", help="of a Hugging Face dataset (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: %(default)s)")
-    parser.add_argument("--max-skipped", type=float, default=0.5, help="share of clips that may be unusable (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that was prepared otherwise")
+    parser.add_argument(
+        "--max-skipped",
+        type=float,
+        default=0.5,
+        help="share of clips that may be unusable (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a dataset that was prepared otherwise"
+    )
 
 
 def _prepare(options) -> int:
@@ -104,12 +177,16 @@ def _prepare(options) -> int:
         print("\n".join(wrong) or f"{options.verify}: every shard and every frame is as it was written")
         return 1 if wrong else 0
     if not options.source or not options.out:
-        raise ConfigError("prepare needs SOURCE and --out FOLDER (or --verify FOLDER); see python -m fvlm prepare --help")
+        raise ConfigError(
+            "prepare needs SOURCE and --out FOLDER (or --verify FOLDER); see fvlm prepare --help"
+        )
     names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split")
     settings = Settings(**{name: getattr(options, name) for name in names})
     with PrepareBar() as bar:
         try:
-            manifest = prepare(settings, options.out, options.workers, options.max_skipped, options.overwrite, progress=bar)
+            manifest = prepare(
+                settings, options.out, options.workers, options.max_skipped, options.overwrite, progress=bar
+            )
         except (PrepareError, KeyboardInterrupt) as error:
             bar.close()
             print(f"error: {error}" if str(error) else "stopped; the same command goes on", file=sys.stderr)
@@ -121,15 +198,22 @@ def _prepare(options) -> int:
 def print_manifest(manifest: dict, folder):
     """What a prepared dataset holds, what was skipped and what to do next."""
     splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
-    print(f"{manifest['clips']} clips of {manifest['frames']} frames at {manifest['size']} px ({splits}) in {folder}")
+    print(
+        f"{manifest['clips']} clips of {manifest['frames']} frames at {manifest['size']} px ({splits}) in "
+        f"{folder}"
+    )
     if manifest["clips_with_repeated_last_frame"]:
-        print(f"{manifest['clips_with_repeated_last_frame']} clips had fewer frames: their last one is repeated")
+        print(
+            f"{manifest['clips_with_repeated_last_frame']} clips had fewer frames: their last one is repeated"
+        )
     for reason, count in manifest["skipped"].items():
         examples = [skip for skip in manifest["skipped_clips"] if skip["reason"] == reason]
-        print(f"skipped, {reason}: {count}, such as {examples[0]['where']}: {examples[0]['detail'] or reason}")
+        print(
+            f"skipped, {reason}: {count}, such as {examples[0]['where']}: {examples[0]['detail'] or reason}"
+        )
     if manifest["skipped"]:
         print(f"All of them are listed in {folder}/manifest.json")
-    print(f"Next: python -m fvlm train --cell S-S_{manifest['frames']}f_fov --set dataset={folder}")
+    print(f"Next: fvlm train --cell S-S_{manifest['frames']}f_fov --set dataset={folder}")
 
 
 class PrepareBar(_Bar):
@@ -147,26 +231,40 @@ class PrepareBar(_Bar):
 
 
 def _add_train(commands):
-    example = "python -m fvlm train --cell T-T_8f_fov --set steps=20 --set seed=1"
+    example = "fvlm train --cell T-T_8f_fov --set steps=20 --set seed=1"
     parser = _command(commands, "train", _train, "Train one grid cell, or go on with one.", example)
     parser.add_argument(
-        "--cell", default="T-T_8f_fov", help="pair, frames and architecture, such as S-S_8f_fov (default: %(default)s)"
+        "--cell",
+        default="T-T_8f_fov",
+        help="pair, frames and architecture, such as S-S_8f_fov (default: %(default)s)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig; repeatable")
     parser.add_argument(
-        "--compare", metavar="FOLDER", help="results of the same run, kept elsewhere: how far are the new ones off?"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other field of RunConfig; repeatable",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="FOLDER",
+        help="results of the same run, kept elsewhere: how far are the new ones off?",
     )
 
 
 def _train(options) -> int:
-    from fvlm.report import require_same_run
-    from fvlm.training import TrainingError, train
+    from fvlm.training.launch import train
+    from fvlm.training.progress import TrainingError
+    from fvlm.training.results import require_same_run
 
     config = RunConfig.from_cell(options.cell, **_settings(options.set))
     kept = load_run(find_folder(options.compare)) if options.compare else None
     if kept:
         require_same_run(kept, config)
-    print(f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on {config.device}")
+    print(
+        f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on "
+        f"{config.device}"
+    )
     with ProgressBar(config) as bar:
         try:
             run = train(config, on_progress=bar)
@@ -175,20 +273,29 @@ def _train(options) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
     last = run.evaluations.iloc[-1]
-    print(f"validation loss {last.loss_parallel:.3f} nats per token (frame by frame: {last.loss_autoregressive:.3f})")
+    print(
+        f"validation loss {last.loss_parallel:.3f} nats per token (frame by frame: "
+        f"{last.loss_autoregressive:.3f})"
+    )
     clips = run.validation_clips(2)
     for clip, text in zip(clips, run.write(clips)):
-        print(f"\n  is:   {clip.caption if config.task == 'caption' else f'{clip.question} {clip.answer}'}\n  says: {text}")
+        print(
+            f"\n  is:   {clip.caption if config.task == 'caption' else f'{clip.question} {clip.answer}'}\n  "
+            f"says: {text}"
+        )
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
-    print("Open next: .venv/bin/jupyter lab notebooks/train.ipynb   (it finds this run and shows its curve, captions and gaze)")
+    print(
+        "Open next: .venv/bin/jupyter lab notebooks/train.ipynb   (it finds this run and shows its curve, "
+        "captions and gaze)"
+    )
     return 0
 
 
 def _compare(kept, again) -> int:
     """Status 1 if a loss differs by more than the seeds do."""
-    from fvlm.report import compare_runs
+    from fvlm.training.results import compare_runs
 
     table = compare_runs(kept, again)
     print(f"\nBeside {kept.folder}, nats per text token; seeds: highest less lowest of that study's seeds\n")
@@ -216,32 +323,48 @@ class ProgressBar(_Bar):
 
 
 def _add_gaze(commands):
-    example = "python -m fvlm gaze --run outputs/runs/T-T_8f_fov_seed0 outputs/runs/T-T_8f_sta_seed0"
+    example = "fvlm gaze --run outputs/runs/T-T_8f_fov_seed0 outputs/runs/T-T_8f_sta_seed0"
     parser = _command(
-        commands, "gaze", _gaze, "Does the gaze find what is asked about? Scores against the boxes of shapes.", example
+        commands,
+        "gaze",
+        _gaze,
+        "Does the gaze find what is asked about? Scores against the boxes of shapes.",
+        example,
     )
     _add_runs(parser)
     parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
     parser.add_argument("--mode", default="autoregressive", choices=["autoregressive", "parallel", "static"])
-    parser.add_argument("--summary", default="mean", choices=["mean", "last", "selective", "value"], help="of layers and heads")
-    parser.add_argument("--out", metavar="FILE", help="Parquet file of all rows (default: gaze.parquet in the first run's folder)")
+    parser.add_argument(
+        "--summary",
+        default="mean",
+        choices=["mean", "last", "selective", "value"],
+        help="of layers and heads",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="Parquet file of all rows (default: gaze.parquet in the first run's folder)",
+    )
 
 
 def _gaze(options) -> int:
-    from fvlm.gaze_truth import SCORES, gaze_truth, summarise
-    from fvlm.report import truth_table
-    from fvlm.results import write_table
+    from fvlm.files import write_table
+    from fvlm.gaze.scores import SCORES, gaze_scores, summarise
+    from fvlm.tables import gaze_table
 
     rows = []
     for folder in options.folders:
         with GazeBar(Path(folder).name, options.clips) as bar:
-            rows += gaze_truth(load_run(folder), options.clips, options.mode, options.summary, bar)
+            rows += gaze_scores(load_run(folder), options.clips, options.mode, options.summary, bar)
     out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
     write_table(out, rows)
     for name, meaning in SCORES.items():
         print(f"{name}: {meaning}")
-    print(f"\nMeans and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and heads\n")
-    print(truth_table(summarise(rows)).to_string(index=False))
+    print(
+        f"\nMeans and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and "
+        "heads\n"
+    )
+    print(gaze_table(summarise(rows)).to_string(index=False))
     print(f"\nRows: {out}")
     return 0
 
@@ -260,20 +383,26 @@ class GazeBar(_Bar):
 
 
 def _add_swap(commands):
-    example = "python -m fvlm swap --run outputs/runs/T-T_8f_fov_seed0 --clips 64"
-    help = "Does a model use the frames at all? Its loss with each clip's own frames, and with another clip's."
+    example = "fvlm swap --run outputs/runs/T-T_8f_fov_seed0 --clips 64"
+    help = (
+        "Does a model use the frames at all? Its loss with each clip's own frames, and with another clip's."
+    )
     parser = _command(commands, "swap", _swap, help, example)
     _add_runs(parser)
-    parser.add_argument("--clips", type=int, default=100, help="validation clips, two at least (default: %(default)s)")
     parser.add_argument(
-        "--out", metavar="FILE", help="Parquet file of all rows (default: swapped.parquet in the first run's folder)"
+        "--clips", type=int, default=100, help="validation clips, two at least (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="Parquet file of all rows (default: swapped.parquet in the first run's folder)",
     )
 
 
 def _swap(options) -> int:
-    from fvlm.attention import swapped_frames
-    from fvlm.report import swapped_table
-    from fvlm.results import write_table
+    from fvlm.files import write_table
+    from fvlm.gaze.attention import swapped_frames
+    from fvlm.scaling.tables import swapped_table
 
     if options.clips < 2:
         raise ConfigError(f"--clips {options.clips}: swapping frames takes two")
@@ -295,64 +424,109 @@ def _swap(options) -> int:
 
 def _add_grid(commands):
     example = (
-        "python -m fvlm grid params/smoke.yaml\n  python -m fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
+        "fvlm grid params/smoke.yaml\n  fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
         "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
     )
-    parser = _command(commands, "grid", _grid, "Train every cell of a grid file, one executed notebook each.", example)
-    parser.add_argument("file", metavar="FILE", help="params/study.yaml, params/micro.yaml, params/smoke.yaml or your own")
-    parser.add_argument("--list", action="store_true", help="cells, what has become of them, FLOPs, expected time and memory")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
-    parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'S-S_*' or '*_seed0'")
-    parser.add_argument("--priority", type=int, metavar="N", help="cells of at most this priority number (1 is first)")
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="at most so many cells at once, which share the cores (default: as many as fit)"
+    parser = _command(
+        commands, "grid", _grid, "Train every cell of a grid file, one executed notebook each.", example
     )
-    parser.add_argument("--retries", type=int, default=0, metavar="N", help="try a failed cell again so often (default: 0)")
+    parser.add_argument(
+        "file", metavar="FILE", help="params/study.yaml, params/micro.yaml, params/smoke.yaml or your own"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="cells, what has become of them, FLOPs, expected time and memory"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="cells whose name fits, such as 'S-S_*' or '*_seed0'"
+    )
+    parser.add_argument(
+        "--priority", type=int, metavar="N", help="cells of at most this priority number (1 is first)"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="at most so many cells at once, which share the cores (default: as many as fit)",
+    )
+    parser.add_argument(
+        "--retries", type=int, default=0, metavar="N", help="try a failed cell again so often (default: 0)"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")
     parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
-    parser.add_argument("--on", choices=["local", "ray", "slurm"], default="local", help="where cells run (default: %(default)s)")
-    parser.add_argument("--hang", type=float, default=30, metavar="MINUTES", help="without a sign of life before a cell is ended")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell")
+    parser.add_argument(
+        "--on",
+        choices=["local", "ray", "slurm"],
+        default="local",
+        help="where cells run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--hang",
+        type=float,
+        default=30,
+        metavar="MINUTES",
+        help="without a sign of life before a cell is ended",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell"
+    )
 
 
 def _grid(options) -> int:
-    from fvlm.executors import Local, Ray, Slurm
-    from fvlm.grid import FINISHED, STOPPED, GridRun, Table, list_cells, read_grid, refuse_changed, summary
-    from fvlm.report import cells_table, study_page
+    from fvlm.studies.executors import Local, Ray, Slurm
+    from fvlm.studies.grid import FINISHED, STOPPED, GridRun, read_grid, refuse_changed
+    from fvlm.studies.page import study_page
+    from fvlm.studies.progress import Table, cells_table, list_cells, summary
 
-    grid = read_grid(options.file, _settings(options.set), options.study).select(options.only, options.priority)
+    grid = read_grid(options.file, _settings(options.set), options.study).select(
+        options.only, options.priority
+    )
     if options.list:
         print(cells_table(list_cells(grid)).to_string(index=False))
         return 0
     refuse_changed(grid, options.overwrite)
     if options.dry_run:
         todo = [cell for cell in grid.cells if cell.state() != FINISHED]
-        print("\n".join(f"{cell.name}: {cell.state()}" for cell in todo) or "nothing to do: every cell is finished")
+        print(
+            "\n".join(f"{cell.name}: {cell.state()}" for cell in todo)
+            or "nothing to do: every cell is finished"
+        )
         return 0
     folder = grid.cells[0].folder.parent
-    executors = dict(local=lambda: Local(options.jobs), ray=lambda: Ray(options.jobs),
-                     slurm=lambda: Slurm(folder / ".grid" / "slurm", options.jobs, grid.slurm))  # fmt: skip
+    executors = dict(
+        local=lambda: Local(options.jobs),
+        ray=lambda: Ray(options.jobs),
+        slurm=lambda: Slurm(folder / ".grid" / "slurm", options.jobs, grid.slurm),
+    )
     table, done = Table(), set()
 
     def on_change(run):
         table(run)
-        finished = {line.cell.name for line in run.lines if line.state == FINISHED}
+        finished = {status.cell.name for status in run.statuses if status.state == FINISHED}
         if finished - done:
             done.update(finished)
             study_page(folder)
 
-    run = GridRun(grid, executors[options.on](), options.retries, options.retry_failed, options.overwrite, options.hang, on_change)
+    run = GridRun(
+        grid,
+        executors[options.on](),
+        options.retries,
+        options.retry_failed,
+        options.overwrite,
+        options.hang,
+        on_change,
+    )
     complete = run.run()
-    for line in run.lines:
-        if line.why and line.state != FINISHED:
-            print(f"{line.cell.name}: {line.state}, {line.why}\n  {line.cell.folder}/train.ipynb")
+    for status in run.statuses:
+        if status.why and status.state != FINISHED:
+            print(f"{status.cell.name}: {status.state}, {status.why}\n  {status.cell.folder}/train.ipynb")
     print(summary(run))
     if done:
         print(f"Open next: {folder / 'index.html'}")
     if complete:
         return 0
-    if any(line.state == STOPPED for line in run.lines) or run.stopping:
+    if any(status.state == STOPPED for status in run.statuses) or run.stopping:
         print("stopped; the same command goes on")
         return 130
     return 1
@@ -363,13 +537,15 @@ def _grid(options) -> int:
 
 def _add_bench(commands):
     parser = _command(
-        commands, "bench", _bench, "Measure this machine.", "python -m fvlm bench train --cell S-S_8f_fov --samples 4"
+        commands, "bench", _bench, "Measure this machine.", "fvlm bench train --cell S-S_8f_fov --samples 4"
     )
     parser.add_argument(
-        "what", choices=["train", "data", "gaze"],
-        help="train: a training step against the machine's own matrix product; data: drawing, preparing, reading, waiting; "
+        "what",
+        choices=["train", "data", "gaze"],
+        help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
+        "reading, waiting; "
         "gaze: the explorer and the causal gaze",
-    )  # fmt: skip
+    )
     parser.add_argument("--cell", default="S-S_8f_fov", help="(default: %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
@@ -385,4 +561,124 @@ def _bench(options) -> int:
         bench_gaze(config, options.repeats)
     else:
         bench_train(config, options.samples, options.repeats)
+    return 0
+
+
+# ── tune ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_tune(commands):
+    example = "fvlm tune params/micro.yaml --rates 0.00025,0.0005 --only 'T[45]-T_*'"
+    parser = _command(
+        commands, "tune", _tune, "Try learning rates for each size of a grid, on a held-out seed.", example
+    )
+    parser.add_argument("grid", metavar="FILE", help="a grid file, such as params/micro.yaml")
+    parser.add_argument("--rates", help="joined by commas (default: five, doubling from 2.5e-4)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the grid's steps (default: %(default)s)")
+    parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
+
+
+def _tune(options) -> int:
+    from fvlm.studies.tune import RATES, best_rates, run_sweep, sweep
+
+    try:
+        rates = [float(rate) for rate in options.rates.split(",")] if options.rates else RATES
+    except ValueError:
+        raise ConfigError(
+            f"--rates {options.rates}: expected numbers joined by commas, such as 0.00025,0.0005"
+        ) from None
+    table, done = run_sweep(sweep(options.grid, rates, options.share, options.only))
+    if len(table):
+        print(
+            table.pivot(index=["steps", "pair", "arch"], columns="rate", values="loss").round(4).to_string()
+        )
+        print(best_rates(table).round(4).to_string(index=False))
+    if not done:
+        print("not every run is finished; the same command goes on", file=sys.stderr)
+    return 0 if done else 1
+
+
+# ── question ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_question(commands):
+    help = "Can a question steer the gaze? Train and score foveated models and their controls on questions."
+    parser = _command(
+        commands, "question", _question, help, "fvlm question\n  fvlm question --all --only 'T1-T_*'"
+    )
+    parser.add_argument(
+        "--grid",
+        metavar="FILE",
+        help="another grid file whose task is question (default: params/question.yaml)",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="two other sizes and the 16-token baseline too (27 runs)"
+    )
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="of these the runs whose name fits; the others stay as they are"
+    )
+
+
+def _question(options) -> int:
+    from fvlm.studies.question import grid, run_question
+    from fvlm.training.progress import TrainingError
+
+    try:
+        print(
+            run_question(grid(options.grid, every=options.all, only=options.only))
+            .round(3)
+            .to_string(index=False)
+        )
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# ── findings, figures, notebooks ─────────────────────────────────────────────────────────────────
+
+
+def _add_findings(commands):
+    help = "Write outputs/FINDINGS.md and the README's answer from the committed results."
+    parser = _command(commands, "findings", _findings, help, "fvlm findings")
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="predict the largest size from the smaller ones, before it is run",
+    )
+
+
+def _findings(options) -> int:
+    from datetime import date
+
+    from fvlm.findings.page import write_findings
+    from fvlm.findings.prediction import predict
+
+    if options.predict:
+        print(predict(date.today().isoformat()))
+    print(*write_findings(), sep="\n")
+    return 0
+
+
+def _add_figures(commands):
+    _command(commands, "figures", _figures, "Draw the README's pictures.", "fvlm figures")
+
+
+def _figures(options) -> int:
+    from fvlm.findings.figures import draw_gap, draw_gaze
+
+    print(draw_gaze(), draw_gap(), sep="\n")
+    return 0
+
+
+def _add_notebooks(commands):
+    help = "Write the notebooks' generated cells, pair them with their .py, and execute them in place."
+    parser = _command(commands, "notebooks", _notebooks, help, "fvlm notebooks train")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as train (default: all)")
+
+
+def _notebooks(options) -> int:
+    from fvlm.notebooks import renew
+
+    print(*renew(options.names), sep="\n")
     return 0

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,21 +18,46 @@ LLMS = ("tiny", "tiny1", "tiny2", "tiny3", "tiny4", "tiny5", "135m", "360m", "1.
 VISIONS = ("tiny", "small", "base")
 ARCHS = {"foveated": "fov", "baseline": "bas", "static": "sta", "meanpool": "avg", "blind": "bli"}
 TASKS = ("caption", "question")
+PATCH = 14  # side in pixels of a patch, of every DINOv2
 SCHEDULES = ("constant", "wsd", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 # (llm, vision) -> the pair's name. The study called 1.7B + base "B-L"; the other names are size - size.
-_LLM_LETTER = {"tiny": "T", "135m": "S", "360m": "M", "1.7b": "B"} | {f"tiny{i}": f"T{i}" for i in range(1, 6)}
+_LLM_LETTER = {"tiny": "T", "135m": "S", "360m": "M", "1.7b": "B"} | {
+    f"tiny{i}": f"T{i}" for i in range(1, 6)
+}
 _VISION_LETTER = {"tiny": "T", "small": "S", "base": "B"}
 PAIRS = {(llm, vision): f"{a}-{b}" for llm, a in _LLM_LETTER.items() for vision, b in _VISION_LETTER.items()}
 PAIRS["1.7b", "base"] = "B-L"
 
 # What "auto" means for the budget: the study's for pretrained LLMs; for the tiny ones, which start from
 # nothing, what trying found to see soonest on a two-core CPU.
-_BUDGET_PRETRAINED = dict(steps=280, effective_batch=16, eval_every=14, learning_rate=3e-5, warmup=50,
-                          schedule="constant", weight_decay=0.01, freeze_vision=False)  # fmt: skip
-_BUDGET_TINY = dict(steps=560, effective_batch=4, eval_every=140, learning_rate=5e-4, warmup=40,
-                    schedule="wsd", weight_decay=0.01, freeze_vision=True)  # fmt: skip
+_BUDGET_PRETRAINED = dict(
+    steps=280,
+    effective_batch=16,
+    eval_every=14,
+    learning_rate=3e-5,
+    warmup=50,
+    schedule="constant",
+    weight_decay=0.01,
+    freeze_vision=False,
+)
+_BUDGET_TINY = dict(
+    steps=560,
+    effective_batch=4,
+    eval_every=140,
+    learning_rate=5e-4,
+    warmup=40,
+    schedule="wsd",
+    weight_decay=0.01,
+    freeze_vision=True,
+)
+
+
+RENAMED = {
+    "clip": "max_grad_norm",
+    "steer": "query_init_scale",
+}  # fields that older runs and grid files know by another name
 
 
 class ConfigError(ValueError):
@@ -50,43 +76,72 @@ class RunConfig:
     those found by measurement (`micro_batch`, `gradient_checkpointing`) stay "auto" until training has tried.
     Raises `ConfigError` on an unknown name or a bad value, listing the valid ones."""
 
-    llm: str = _option("auto", "tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny")
-    vision: str = _option("auto", "tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small")
-    vision_layers: int = _option("auto", "first layers of the vision model that are used; auto: 4 with tiny, else all")
+    llm: str = _option(
+        "auto",
+        "tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny",
+    )
+    vision: str = _option(
+        "auto", "tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small"
+    )
+    vision_layers: int = _option(
+        "auto", "first layers of the vision model that are used; auto: 4 with tiny, else all"
+    )
     frames: int = _option(8, "frames per clip")
     arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
     fine_passes: int = _option(1, "fine passes after the coarse one")
-    steer: float = _option(
-        "auto", "how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1"
+    query_init_scale: float = _option(
+        "auto",
+        "how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1",
     )
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
-        "shapes", "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3"
+        "shapes",
+        "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3",
     )
     task: str = _option("caption", "caption or question")
     steps: int = _option("auto", "optimizer steps; auto: 280, 560 for a tiny LLM")
-    effective_batch: int = _option("auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM")
-    eval_every: int = _option("auto", "steps between evaluations; auto: 14 (20 evaluations), 140 for a tiny LLM")
-    eval_samples: int = _option("auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)")
+    effective_batch: int = _option(
+        "auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM"
+    )
+    eval_every: int = _option(
+        "auto", "steps between evaluations; auto: 14 (20 evaluations), 140 for a tiny LLM"
+    )
+    eval_samples: int = _option(
+        "auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)"
+    )
     allow_epochs: bool = _option(False, "allow more than one pass over the training clips")
-    learning_rate: float = _option("auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM")
-    connector_learning_rate: float = _option("auto", "AdamW rate of all that is neither; auto: the same as learning_rate")
+    learning_rate: float = _option(
+        "auto", "AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM"
+    )
+    connector_learning_rate: float = _option(
+        "auto", "AdamW rate of all that is neither; auto: the same as learning_rate"
+    )
     warmup: int = _option("auto", "steps of linear warm-up; auto: 50, 40 for a tiny LLM")
-    schedule: str = _option("auto", "constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM")
+    schedule: str = _option(
+        "auto", "constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM"
+    )
     weight_decay: float = _option("auto", "AdamW weight decay of matrices; auto: 0.01")
-    clip: float = _option(1.0, "gradient norm above which gradients are scaled down")
-    micro_batch: int = _option("auto", "samples per forward pass; auto: the largest that fits, found by trying")
+    max_grad_norm: float = _option(1.0, "gradient norm above which gradients are scaled down")
+    micro_batch: int = _option(
+        "auto", "samples per forward pass; auto: the largest that fits, found by trying"
+    )
     gradient_checkpointing: bool = _option(
         "auto", "recompute activations, do not keep them; auto: only if one sample does not fit otherwise"
     )
     precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
     compile: bool = _option(False, "torch.compile the two backbones")
-    processes: int = _option(1, "processes that share each step, one GPU each; the effective batch stays the same")
-    fsdp: bool = _option(False, "with several processes, shard weights, gradients and moments over them too (FSDP)")
+    processes: int = _option(
+        1, "processes that share each step, one GPU each; the effective batch stays the same"
+    )
+    fsdp: bool = _option(
+        False, "with several processes, shard weights, gradients and moments over them too (FSDP)"
+    )
     device: str = _option("auto", "cpu, cuda or cuda:N; auto: a GPU if there is one")
     freeze_vision: bool = _option("auto", "do not train the vision model; auto: only when the LLM is tiny")
     freeze_llm: bool = _option(False, "do not train the LLM")
-    out: str = _option("auto", "where results go; auto: outputs/ of this repository, whatever the working directory")
+    out: str = _option(
+        "auto", "where results go; auto: outputs/ of this repository, whatever the working directory"
+    )
     study: str = _option("runs", "folder inside out that keeps runs which belong together")
     overwrite: bool = _option(False, "replace results that another configuration left in the same folder")
 
@@ -106,8 +161,8 @@ class RunConfig:
             put("llm", "135m" if gpu else "tiny")
         if "vision" in auto:
             put("vision", "tiny" if self.tiny else "small")
-        if "steer" in auto:
-            put("steer", 1.0 if self.task == "question" else 0.1)
+        if "query_init_scale" in auto:
+            put("query_init_scale", 1.0 if self.task == "question" else 0.1)
         if "vision_layers" in auto and self.vision in VISIONS:
             put("vision_layers", 4 if self.vision == "tiny" else 12)
         for name, value in (_BUDGET_TINY if self.tiny else _BUDGET_PRETRAINED).items():
@@ -125,40 +180,37 @@ class RunConfig:
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)
         _one_of("vision", self.vision, VISIONS, or_path=True)
-        self._validate_dataset()
         _one_of("arch", self.arch, ARCHS)
         _one_of("task", self.task, TASKS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device = {self.device!r}: valid are cpu, cuda, cuda:N or auto")
-        counts = ("frames", "steps", "effective_batch", "eval_every", "eval_samples", "fine_passes", "micro_batch", "vision_layers",
-                  "processes")  # fmt: skip
+        counts = (
+            "frames",
+            "steps",
+            "effective_batch",
+            "eval_every",
+            "eval_samples",
+            "fine_passes",
+            "micro_batch",
+            "vision_layers",
+            "processes",
+        )
         for name in counts:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")
-        for name in ("learning_rate", "connector_learning_rate", "clip"):
+        for name in ("learning_rate", "connector_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
-        for name in ("seed", "warmup", "weight_decay", "steer"):
+        for name in ("seed", "warmup", "weight_decay", "query_init_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
         if not re.fullmatch(r"[\w.-]+", self.study):
-            raise ConfigError(f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out")
-
-    def _validate_dataset(self):
-        """`shapes`, `shapes:setting=value,…`, a folder, or folders with weights."""
-        name, _, settings = self.dataset.partition(":")
-        if name == "shapes":
-            from fvlm.data.shapes import ShapesWorld
-
-            ShapesWorld.parse(settings)
-            return
-        from fvlm.data.prepared import parse_mixture
-
-        for folder, _ in parse_mixture(self.dataset):
-            _one_of("dataset", folder, ("shapes",), or_path=True, hub=False)
+            raise ConfigError(
+                f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
+            )
 
     @classmethod
     def from_cell(cls, cell: str, **settings) -> "RunConfig":
@@ -173,27 +225,20 @@ class RunConfig:
                 f"cell = {cell!r}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
                 f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(archs)}"
             )
-        _known_names(settings)
+        settings = todays_names(settings)
         llm, vision = pairs[match[1]]
         named = dict(llm=llm, vision=vision, frames=int(match[2]), arch=archs[match[3]])
         for name in sorted(named.keys() & settings.keys()):
             if settings[name] != named[name]:
-                raise ConfigError(f"{name} = {settings[name]!r} contradicts the cell {cell}, where it is {named[name]!r}")
+                raise ConfigError(
+                    f"{name} = {settings[name]!r} contradicts the cell {cell}, where it is {named[name]!r}"
+                )
         return cls(**{**settings, **named})
 
     @classmethod
     def from_dict(cls, values: dict) -> "RunConfig":
         """A configuration from field names and values (strings are converted); `ConfigError` on an unknown name."""
-        _known_names(values)
-        return cls(**values)
-
-    @classmethod
-    def from_notebook(cls, namespace: dict) -> "RunConfig":
-        """The configuration that a notebook's parameter cells spell out; `namespace` is the notebook's `globals()`.
-
-        A name assigned there that is no parameter is an error, because papermill itself would ignore the typo and
-        train the default."""
-        return cls.from_dict(notebook_parameters(namespace))
+        return cls(**todays_names(values))
 
     @property
     def cell(self) -> str:
@@ -220,45 +265,31 @@ class RunConfig:
         """Field names and values, ready for JSON, YAML or `RunConfig.from_dict`."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    def decisive(self) -> dict:
+    def identity(self) -> dict:
         """The fields that decide a run's numbers: two runs that share them may stand for each other.
 
         Left out: where results go, and what only decides speed and memory."""
-        neutral = {"out", "study", "overwrite", "device", "micro_batch", "gradient_checkpointing", "compile", "processes", "fsdp"}
+        neutral = {
+            "out",
+            "study",
+            "overwrite",
+            "device",
+            "micro_batch",
+            "gradient_checkpointing",
+            "compile",
+            "processes",
+            "fsdp",
+        }
         return {name: value for name, value in self.to_dict().items() if name not in neutral}
 
     def changes_from(self, saved: "RunConfig") -> list[str]:
         """Where this configuration would give other numbers than a saved one: "steps was 12, is 14"; empty if nowhere."""
-        before = saved.decisive()
-        return [f"{name} was {before[name]}, is {value}" for name, value in self.decisive().items() if before[name] != value]
-
-
-def notebook_parameters(namespace: dict) -> dict:
-    """Names and values of a notebook's parameters; `namespace` is its `globals()`.
-
-    Its parameter cells are the executed ones that start with "# Parameters", as papermill's injected cell does. A front
-    end that keeps no history (nbval) injects nothing either, so the annotated names of the notebook's own cell are all
-    there is. ConfigError if no such cell has run."""
-    cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
-    names = [name for source in cells for name in _assigned_names(source)] or list(namespace.get("__annotations__", ()))
-    if not names:
-        raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
-    return {name: namespace[name] for name in names}
-
-
-def parameters_cell() -> str:
-    """Source of the parameters cell of `train.ipynb`: every field as `name: type = default  # help`."""
-    lines = [f"{f.name}: {_type_name(f)} = {literal(f.default)}  # {f.metadata['help']}" for f in dataclasses.fields(RunConfig)]
-    return "\n".join(["# Parameters", *lines])
-
-
-def literal(value) -> str:
-    """A default as it stands in the parameters cell."""
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def _type_name(f) -> str:
-    return f.type.__name__ if isinstance(f.type, type) else str(f.type)
+        before = saved.identity()
+        return [
+            f"{name} was {before[name]}, is {value}"
+            for name, value in self.identity().items()
+            if before[name] != value
+        ]
 
 
 def _typed(f, value):
@@ -286,32 +317,31 @@ def _typed(f, value):
         raise ConfigError(f"{f.name} = {value!r}: expected {kind}{auto}") from None
 
 
-def _known_names(names):
-    fields = [f.name for f in dataclasses.fields(RunConfig)]
-    for name in names:
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
+def todays_names(values: dict) -> dict:
+    """Field names and values with each old name replaced by today's, and a warning that says so.
+
+    ConfigError on a name that neither is nor was a field, and where old and new name are both given."""
+    fields, found = [f.name for f in dataclasses.fields(RunConfig)], {}
+    for name, value in values.items():
+        if name in RENAMED:
+            if RENAMED[name] in values:
+                raise ConfigError(f"{name} and {RENAMED[name]} are the same parameter: give the second alone")
+            warnings.warn(f"the parameter {name} is called {RENAMED[name]} now", FutureWarning, stacklevel=3)
+        elif name not in fields:
+            close = difflib.get_close_matches(str(name), fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigError(f"unknown parameter {name!r}{hint}: valid are {', '.join(fields)}")
+        found[RENAMED.get(name, name)] = value
+    return found
 
 
-def _one_of(name, value, valid, or_path=False, hub=True):
+def _one_of(name, value, valid, or_path=False):
     if value in valid:
         return
     if or_path and ("/" in value or Path(value).is_dir()):
         return
-    extra = (", a hub id (owner/name) or a local folder" if hub else ", or the folder of a prepared dataset") if or_path else ""
+    extra = ", a hub id (owner/name) or a local folder" if or_path else ""
     raise ConfigError(f"{name} = {value!r}: valid are {', '.join(valid)}{extra}")
-
-
-def _assigned_names(source: str) -> list[str]:
-    import ast
-
-    names = []
-    for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
 
 
 def _slug(name: str) -> str:

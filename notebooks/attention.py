@@ -24,8 +24,8 @@ clips: int = 60  # validation clips that scores are taken on
 clip_number: int = 2  # which validation clip is looked at closely
 
 # %%
-from fvlm.question import chosen_runs
-from fvlm.report import run_table
+from fvlm.studies.question import chosen_runs
+from fvlm.tables import run_table
 
 foveated, static = chosen_runs(runs)
 
@@ -39,7 +39,7 @@ run_table([foveated, static])
 # among CLS and patches. `gaze` returns all of it: what goes to patches and what goes to CLS sum to one.
 
 # %%
-from fvlm.attention import EncodedClip
+from fvlm.gaze.attention import EncodedClip
 
 clip = foveated.validation_clips(clip_number + 1)[clip_number]
 seen = EncodedClip(foveated.model, clip, foveated.tokenizer, foveated.config.task)
@@ -56,7 +56,7 @@ print("patches and CLS share all attention:", bool(abs(look.maps.sum((3, 4)) + l
 # First the foveated model, then its static control, which sends the same query to every frame of every clip.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze_plots import gaze_strip
+from fvlm.plots.gaze import gaze_strip
 
 print(clip.question, "| true:", clip.answer, "| says:", look.caption)
 gaze_strip(look, clip.boxes, clip.target, "foveated")
@@ -72,7 +72,7 @@ gaze_strip(control, clip.boxes, clip.target, "static control")
 # The same frames, asked about another object. A gaze that follows the question moves to the other box.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze_truth import another_question
+from fvlm.gaze.scores import another_question
 
 other = another_question(foveated, clip)
 look_again = seen.asked(other).gaze()
@@ -86,10 +86,10 @@ gaze_strip(look_again, other.boxes, other.target, "foveated, another question")
 # has a few heads that find it and many that look elsewhere, which is why the mean map is broader than any one of them.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze_plots import layers_figure
-from fvlm.gaze_truth import gaze_truth, layer_hits, summarise
+from fvlm.gaze.scores import gaze_scores, layer_hits, summarise
+from fvlm.plots.gaze import layers_figure
 
-scores = gaze_truth(foveated, clips) + gaze_truth(static, clips)
+scores = gaze_scores(foveated, clips) + gaze_scores(static, clips)
 truth = summarise(scores)
 layers_figure(layer_hits(foveated, clips), chance=truth["chance"].mean())
 
@@ -101,8 +101,8 @@ layers_figure(layer_hits(foveated, clips), chance=truth["chance"].mean())
 # 5th to 95th percentile over clips.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.attention import causal_gaze
-from fvlm.gaze_plots import causal_figure
+from fvlm.gaze.attention import causal_gaze
+from fvlm.plots.gaze import causal_figure
 
 asked = foveated.validation_clips(clips // 3)
 causal = [row for c in asked for row in causal_gaze(foveated.model, c, foveated.tokenizer, foveated.config.task, draws=4)]
@@ -124,9 +124,9 @@ pd.DataFrame(causal).query("what in ['target', 'elsewhere', 'shifted']").groupby
 # `chance` and `centre` (a model that always looks at the middle); `mass` above 1 is a preference for the target.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.report import truth_table
+from fvlm.tables import gaze_table
 
-truth_table(truth)
+gaze_table(truth)
 
 # %% [markdown]
 # ## Every run, every size
@@ -135,7 +135,7 @@ truth_table(truth)
 # token) and right answers, frame by frame, on the clips with three shapes or more.
 
 # %% tags=["nbval-check-output"]
-from fvlm.question import results
+from fvlm.studies.question import results
 
 results()[["run", "loss", "right", "hit", "hit_other", "chance"]].round(3)
 
@@ -146,7 +146,7 @@ results()[["run", "loss", "right", "hit", "hit_other", "chance"]].round(3)
 # runs side by side. Without a kernel a picture stands here.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.widgets import Explorer
+from fvlm.widgets.gaze import Explorer
 
 explorer = Explorer([foveated, static])
 explorer
@@ -158,8 +158,8 @@ explorer
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.config import REPOSITORY
-from fvlm.gaze_plots import save_gaze
-from fvlm.report import where
+from fvlm.files import where
+from fvlm.plots.gaze import save_gaze
 
 folder = REPOSITORY / "outputs" / "exports"
 for kind in ("gif", "html"):

@@ -39,8 +39,8 @@ settings
 # the thick one is what the question asks about.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.clip_plots import clip_player
 from fvlm.data.prepare import preview
+from fvlm.plots.clips import clip_player
 
 clip_player(preview(settings, 4))
 
@@ -76,7 +76,7 @@ question_guesses(guesses)
 # %% tags=["nbval-ignore-output"]
 from fvlm.cli import PrepareBar, print_manifest
 from fvlm.data.prepare import prepare
-from fvlm.report import where
+from fvlm.files import where
 
 with PrepareBar() as bar:
     manifest = prepare(settings, folder, workers, progress=bar)

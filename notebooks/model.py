@@ -18,7 +18,6 @@ pretrained: bool = True  # False: random weights, no download
 
 # %%
 import torch
-
 from fvlm import RunConfig, build_model
 from fvlm.data import Collator, open_dataset
 from fvlm.weights import load_tokenizer
@@ -91,18 +90,14 @@ print("same loss, given the same queries:", torch.allclose(given.loss, out["auto
 import dataclasses
 
 import pandas as pd
-
-from fvlm.flops import flops_per_sample
+from fvlm.costs.flops import flops_per_sample
 from fvlm.models import parameter_groups
 
 baseline = build_model(dataclasses.replace(config, arch="baseline"), pretrained=False)
 pd.DataFrame({m.config.arch: parameter_groups(m) for m in (model, baseline)}).map("{:,}".format)
 
 # %% tags=["nbval-check-output"]
-costs = {
-    arch: flops_per_sample(dataclasses.replace(config, arch=arch))
-    for arch in ("foveated", "baseline", "static", "meanpool", "blind")
-}
+costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch in ("foveated", "baseline", "static", "meanpool", "blind")}
 (pd.DataFrame(costs) / 1e9).round(2)
 
 # %% [markdown]

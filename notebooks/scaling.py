@@ -11,24 +11,22 @@
 #
 # *One visual token per frame, aimed by a query, against 16 that are not. How much higher is the loss, at which size, and
 # how sure is that?* This notebook reads any study of this repository, finished or still running, and the ten
-# published cells of the earlier study, which travel with the package.
+# published cells of nanoSmol, which travel with the package.
 
 # %% tags=["parameters"]
 # Parameters
-studies: str = (
-    "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
-)
-losses_of: str = "auto"  # the one study whose losses are drawn; auto: micro if it is there, or else the earlier one
+studies: str = "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
+losses_of: str = "auto"  # the one study whose losses are drawn; auto: micro if it is there, or else nanoSmol
 target: str = "B-L_8f_fov"  # the cell that is predicted before it is run
 
 # %%
 from fvlm.plots import all_figures
-from fvlm.scaling import all_gaps, gaze_scores, open_results, tables
+from fvlm.scaling import all_gaps, open_results, read_gaze_scores, tables
 
 results = open_results(studies)
 gaps = all_gaps(results)
-draw, draw_earlier = all_figures(results, gaps), all_figures(open_results("earlier"))
-draw_one = all_figures(results.of(losses_of), truth=gaze_scores(studies))
+draw, draw_nanosmol = all_figures(results, gaps), all_figures(open_results("nanosmol"))
+draw_one = all_figures(results.of(losses_of), truth=read_gaze_scores(studies))
 
 # %% tags=["nbval-ignore-output"]
 results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
@@ -40,14 +38,14 @@ results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a
 # hierarchical bootstrap 95 % interval. *Per tenfold* is the trend, in points per tenfold parameters: above zero the cost
 # grows with size, below it shrinks; it needs three sizes. `outputs/FINDINGS.md` says the same in words.
-# `python -m fvlm grid params/micro.yaml --study mine` makes such a study on a CPU; with `studies = "outputs/mine"` its
+# `fvlm grid params/micro.yaml --study mine` makes such a study on a CPU; with `studies = "outputs/mine"` its
 # results show here while it runs.
 
 # %% tags=["nbval-check-output"]
 tables.answer(gaps)
 
 # %% [markdown]
-# The earlier study published no samples and one seed. Its gaps are the hollow points: where they are is known, how far
+# nanoSmol published no samples and one seed. Its gaps are the hollow points: where they are is known, how far
 # another seed would move them is not.
 
 # %% tags=["nbval-ignore-output"]
@@ -55,7 +53,7 @@ draw["gap_vs_scale"]()
 
 # %% [markdown]
 # `study_cpu` is the smallest pretrained pair for as long as a CPU has in two hours, with one seed. A gap is a cost only
-# between models that use what they see, so their frames were swapped for another clip's (`python -m fvlm swap`; nats per
+# between models that use what they see, so their frames were swapped for another clip's (`fvlm swap`; nats per
 # text token, frame by frame). Where that changes nothing, the gap says how quickly a text is learnt, not what 16 tokens hold.
 
 # %% tags=["nbval-check-output"]
@@ -66,7 +64,7 @@ tables.swapped(studies)
 # grow. What it is at the study's own budget takes a GPU (`params/study.yaml`).
 
 # %% [markdown]
-# ## The earlier study, replayed
+# ## nanoSmol, replayed
 #
 # It reported that a correction for parameters (the baseline is larger) brings the gap from +2.81 to +2.44 % at 135M and
 # from +2.37 to +1.60 % at 360M, "at 64 frames": the cost shrinks with scale. From its own ten rows:
@@ -119,8 +117,8 @@ tables.frames_claim()
 # %% [markdown]
 # ## What is a FLOP?
 #
-# The earlier study reported 1.1 to 3 times fewer FLOPs. Its convention: three times a fixed cost per frame for the encoder,
-# three times 6N per token for the LLM, although 6N already is a forward and a backward pass. `fvlm.flops` counts every
+# nanoSmol reported 1.1 to 3 times fewer FLOPs. Its convention: three times a fixed cost per frame for the encoder,
+# three times 6N per token for the LLM, although 6N already is a forward and a backward pass. `fvlm.costs.flops` counts every
 # matrix product (a multiply-accumulate is 2) and is checked against PyTorch's counter.
 
 # %% tags=["nbval-check-output"]
@@ -133,12 +131,12 @@ tables.flops_conventions().round(3).drop(columns=["counted_fov", "counted_bas", 
 # where it is needed, adds about a third to either; it is in neither count.
 
 # %% tags=["nbval-ignore-output"]
-draw_earlier["flops_breakdown"]()
+draw_nanosmol["flops_breakdown"]()
 
 # %% [markdown]
 # ## What is a parameter?
 #
-# All that are trained, all (with a frozen vision model, as in `micro`, more), without embeddings, or as the earlier study
+# All that are trained, all (with a frozen vision model, as in `micro`, more), without embeddings, or as nanoSmol
 # counted (with a head that was never trained). The gaps above are corrected by those that are trained; the explorer below
 # takes any.
 
@@ -146,7 +144,7 @@ draw_earlier["flops_breakdown"]()
 tables.parameter_conventions()
 
 # %% tags=["nbval-ignore-output"]
-draw_earlier["parameter_breakdown"]()
+draw_nanosmol["parameter_breakdown"]()
 
 # %% [markdown]
 # ## Loss against compute
@@ -224,7 +222,7 @@ draw_one["smolvlm_extrapolation"]()
 # %% [markdown]
 # ## Before the next cell is run
 #
-# What the earlier study's finished cells predict for the one it did not finish: least squares in log N, and the
+# What nanoSmol's finished cells predict for the one it did not finish: least squares in log N, and the
 # 95 % prediction interval of one more gap.
 
 # %% tags=["nbval-check-output"]
@@ -235,7 +233,7 @@ tables.prediction(target)
 # prediction is "not known". Which pair of cells, foveated and baseline, would narrow the line at that size most:
 
 # %% tags=["nbval-check-output"]
-tables.next_of_the_study(target)
+tables.next_of_nanosmol(target)
 
 # %% [markdown]
 # Running the cell itself narrows it most, and costs most. A second seed of the largest size that was run comes next;
@@ -247,7 +245,7 @@ tables.next_of_the_study(target)
 # Any study, any figure, any convention; *read again* while a grid is running. Without a kernel a figure stands here.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.scaling.explorer import ScalingExplorer
+from fvlm.widgets.scaling import ScalingExplorer
 
 explorer = ScalingExplorer(studies)
 explorer
@@ -257,8 +255,8 @@ explorer
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.config import REPOSITORY
+from fvlm.files import where
 from fvlm.plots import save_figures
-from fvlm.report import where
 
 figures = draw_one | {name: draw[name] for name in ("gap_vs_scale", "train_inference_gap", "chinchilla_ratio")}
 written = save_figures({name: figure() for name, figure in figures.items()}, REPOSITORY / "outputs" / "exports" / "scaling")

@@ -23,7 +23,7 @@ vision_layers: int = "auto"  # first layers of the vision model that are used; a
 frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline, static, meanpool or blind
 fine_passes: int = 1  # fine passes after the coarse one
-steer: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
+query_init_scale: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 seed: int = 0  # decides weights, data order, everything
 dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
 task: str = "caption"  # caption or question
@@ -37,7 +37,7 @@ connector_learning_rate: float = "auto"  # AdamW rate of all that is neither; au
 warmup: int = "auto"  # steps of linear warm-up; auto: 50, 40 for a tiny LLM
 schedule: str = "auto"  # constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM
 weight_decay: float = "auto"  # AdamW weight decay of matrices; auto: 0.01
-clip: float = 1.0  # gradient norm above which gradients are scaled down
+max_grad_norm: float = 1.0  # gradient norm above which gradients are scaled down
 micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
 gradient_checkpointing: bool = "auto"  # recompute activations, do not keep them; auto: only if one sample does not fit otherwise
 precision: str = "auto"  # fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32
@@ -52,16 +52,16 @@ study: str = "runs"  # folder inside out that keeps runs which belong together
 overwrite: bool = False  # replace results that another configuration left in the same folder
 
 # %%
-from fvlm import RunConfig
+from fvlm.parameters import run_config
 
-config = RunConfig.from_notebook(globals())
+config = run_config(globals())
 config.cell
 
 # %% [markdown]
 # ## What will run
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.report import plan
+from fvlm.tables import plan
 
 plan(config)
 
@@ -74,7 +74,7 @@ plan(config)
 
 # %% tags=["nbval-ignore-output"]
 from fvlm import train
-from fvlm.widgets import LiveCurve
+from fvlm.widgets.live import LiveCurve
 
 run = train(config, on_progress=LiveCurve(config))
 
@@ -97,10 +97,10 @@ training_curve(run.evaluations, title=f"{config.cell}, seed {config.seed}")
 # What it says of four validation clips, beside what is there:
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.report import said
+from fvlm.tables import predictions
 
 clips = run.validation_clips(4)
-said(run, clips).style.format(escape="html").set_properties(**{"white-space": "pre-wrap", "text-align": "left"})
+predictions(run, clips).style.format(escape="html").set_properties(**{"white-space": "pre-wrap", "text-align": "left"})
 
 # %% [markdown]
 # ## Where it looks
@@ -109,8 +109,8 @@ said(run, clips).style.format(escape="html").set_properties(**{"white-space": "p
 # centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.attention import gaze
-from fvlm.gaze_plots import gaze_strip
+from fvlm.gaze.attention import gaze
+from fvlm.plots.gaze import gaze_strip
 
 if hasattr(run.model, "static_query"):
     look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)
@@ -123,7 +123,8 @@ if hasattr(run.model, "static_query"):
 # - To train this very cell again or on another machine:
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.report import command, where
+from fvlm.files import where
+from fvlm.parameters import command
 
 print(command(config))
 print(f"results: {where(run.folder)}")

@@ -1,13 +1,17 @@
 """Small real models (random weights, few frames) and the runs that several tests share."""
 
+import base64
+import io
 import os
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from side_by_side import SideBySide
 
 from fvlm import RunConfig, build_model
@@ -20,7 +24,8 @@ def pytest_configure(config):
 
 
 def tiny(arch: str = "foveated", **settings) -> RunConfig:
-    """A cell that trains in seconds: the smallest LLM, two frames, random vision weights where a test builds it so."""
+    """A cell that trains in seconds: the smallest LLM, two frames, random vision weights where a test builds
+    it so."""
     return RunConfig(**dict(llm="tiny1", vision="tiny", arch=arch, frames=2, device="cpu") | settings)
 
 
@@ -38,12 +43,14 @@ def pretrained_small():
 
 @pytest.fixture
 def model():
-    """A foveated model with random weights, 3 + 4 layers, 112-pixel frames, whose LLM steers the gaze hard."""
+    """A foveated model with random weights, 3 + 4 layers, 112-pixel frames, whose LLM steers the gaze
+    hard."""
     return steering(build_model(tiny(frames=4), pretrained=False))
 
 
 def steering(model):
-    """The same model with queries that differ from frame to frame, as after training: at the start they hardly do."""
+    """The same model with queries that differ from frame to frame, as after training: at the start they
+    hardly do."""
     model.to_query.weight.data.mul_(10)
     return model
 
@@ -61,7 +68,9 @@ def clips():
 def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
     """Run this environment's Python in the repository, with `env` added to the environment."""
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=os.environ | (env or {}))
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=os.environ | (env or {})
+    )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -69,17 +78,26 @@ def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
 
 def tracked() -> list[str]:
     """Every file under version control."""
-    return subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 def write_video(
-    path: Path, count: int = 24, rate: int = 12, size=(64, 48), codec: str = "mpeg4", pts=None, gop: int = 6, seed: int = 0
+    path: Path,
+    count: int = 24,
+    rate: int = 12,
+    size=(64, 48),
+    codec: str = "mpeg4",
+    pts=None,
+    gop: int = 6,
+    seed: int = 0,
 ):
-    """A video file whose frame i is as bright as `brightness(i)`; `pts` are time stamps in thousandths of a second.
+    """A video file whose frame i is as bright as `brightness(i)`; `pts` are time stamps in thousandths of a
+    second.
 
     A corner has a colour of the `seed`'s own."""
     import av
-    import numpy as np
 
     corner = np.random.default_rng(seed).integers(0, 255, 3)
     with av.open(str(path), "w") as container:
@@ -106,3 +124,45 @@ def brightness(i: int) -> int:
 def frame_numbers(frames) -> list[int]:
     """Which frames of `write_video` (below 32) these are: (T, S, S, 3)."""
     return [round((float(sorted(frame.reshape(-1).tolist())[frame.size // 2]) - 10) / 7) for frame in frames]
+
+
+def damaged(tmp_path, kind: str):
+    path = tmp_path / "bad.mp4"
+    if kind == "zero bytes":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is no video\n" * 100)
+    elif kind == "one frame":
+        write_video(path, count=1)
+    elif kind == "cut off":
+        write_video(path, count=24)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "cut off, index first":
+        import av
+
+        write_video(tmp_path / "whole.mp4", count=200)
+        with (
+            av.open(str(tmp_path / "whole.mp4")) as source,
+            av.open(str(path), "w", options={"movflags": "faststart"}) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(source.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    elif kind == "sound alone":
+        import av
+
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=44100)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.rate = 44100
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+def pixels(image) -> np.ndarray:
+    """What a figure's image trace shows."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(image.source.partition(",")[2])))).astype(int)

@@ -1,4 +1,5 @@
-"""How tests run beside each other: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as `make test` does."""
+"""How tests run beside each other: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as `make test`
+does."""
 
 import fcntl
 import os
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-FIRST = ("tests/test_grid.py", "notebooks/train.ipynb", "tests/test_notebooks.py", "tests/test_scaling.py")  # the longest
+FIRST = (
+    "tests/studies/test_grid.py",
+    "notebooks/train.ipynb",
+    "tests/notebooks/test_notebooks.py",
+    "tests/scaling/test_scaling.py",
+)  # the longest
 
 
 class SideBySide:
@@ -16,7 +22,9 @@ class SideBySide:
 
     def __init__(self, config):
         if getattr(config.option, "numprocesses", None):
-            os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the workers start: two that each take all cores crawl
+            os.environ.setdefault(
+                "OMP_NUM_THREADS", "1"
+            )  # before the workers start: two that each take all cores crawl
             os.environ.setdefault("FVLM_TEST_LOCKS", tempfile.mkdtemp(prefix="fvlm-locks-"))
 
     def pytest_collection_modifyitems(self, items):
@@ -41,7 +49,8 @@ class SideBySide:
 
 @contextmanager
 def held(folder: Path, alone: bool):
-    """All tests share a room, but who wants it alone waits at the door until it is empty, and nobody passes meanwhile."""
+    """All tests share a room, but who wants it alone waits at the door until it is empty, and nobody passes
+    meanwhile."""
     with open(folder / "door", "w") as door, open(folder / "room", "w") as room:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

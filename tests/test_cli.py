@@ -5,12 +5,13 @@ import pytest
 from conftest import python, tiny
 
 from fvlm import train
-from fvlm.report import command
+from fvlm.cli import VERBS
+from fvlm.parameters import command
 
 
-@pytest.mark.parametrize("command", ["train", "bench"])
+@pytest.mark.parametrize("command", [verb for verbs in VERBS.values() for verb in verbs])
 def test_help_shows_an_example(command):
-    assert "example:\n  python -m fvlm " in python("-m", "fvlm", command, "--help").stdout
+    assert "example:\n  fvlm " in python("-m", "fvlm", command, "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,8 @@ def test_the_printed_command_trains_again_and_compares(tmp_path):
     first, second = (train(tiny(seed=seed, **cell)) for seed in (0, 1))
     spread = abs(first.evaluations["loss_parallel"].iloc[-1] - second.evaluations["loss_parallel"].iloc[-1])
     printed = shlex.split(command(first.config))
-    assert printed[:4] == ["python", "-m", "fvlm", "train"] and printed[-2:] == ["--compare", str(first.folder)]
-    again = [*printed[1:], "--set", f"out={tmp_path}"]
+    assert printed[:2] == ["fvlm", "train"] and printed[-2:] == ["--compare", str(first.folder)]
+    again = ["-m", *printed, "--set", f"out={tmp_path}"]
     kept = pd.read_parquet(first.folder / "evaluations.parquet")
 
     done = python(*again)
@@ -44,10 +45,14 @@ def test_the_printed_command_trains_again_and_compares(tmp_path):
     (row,) = (line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["parallel"])
     loss = kept["loss_parallel"].iloc[-1]
     assert list(map(float, row[1:])) == pytest.approx([loss, loss, 0, spread], abs=2e-4)
-    assert (tmp_path / "runs" / first.folder.name / "model").exists(), "beside the kept results, not over them"
+    assert (tmp_path / "runs" / first.folder.name / "model").exists(), (
+        "beside the kept results, not over them"
+    )
     pd.testing.assert_frame_equal(kept, pd.read_parquet(first.folder / "evaluations.parquet"))
 
-    second.evaluations.to_parquet(first.folder / "evaluations.parquet")  # then seeds do not differ at all, and the new run does
+    second.evaluations.to_parquet(
+        first.folder / "evaluations.parquet"
+    )  # then seeds do not differ at all, and the new run does
     done = python(*again, check=False)
     assert done.returncode == 1 and "more than the seeds do" in done.stdout
     done = python(*again, "--set", "steps=4", check=False)

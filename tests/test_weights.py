@@ -76,11 +76,15 @@ def test_a_hub_that_does_not_answer_is_noticed_within_5_seconds_once(silent):
                 caller.setblocking(False)
                 caller.connect_ex(hub.getsockname())
         code = (
-            f"import time; from huggingface_hub import constants; constants.ENDPOINT = 'http://127.0.0.1:{hub.getsockname()[1]}'\n"
-            "from fvlm import weights; t = time.time(); print(weights.hub_out_of_reach()); print(time.time() - t)\n"
+            "import time; from huggingface_hub import constants; constants.ENDPOINT = "
+            f"'http://127.0.0.1:{hub.getsockname()[1]}'\n"
+            "from fvlm import weights; t = time.time(); print(weights.hub_out_of_reach()); print(time.time() "
+            "- t)\n"
             "t = time.time(); weights.hub_out_of_reach(); print(time.time() - t)"
         )
-        reason, first, second = python("-c", code, env=dict(HF_HUB_OFFLINE="0", HTTPS_PROXY="", https_proxy="")).stdout.splitlines()
+        reason, first, second = python(
+            "-c", code, env=dict(HF_HUB_OFFLINE="0", HTTPS_PROXY="", https_proxy="")
+        ).stdout.splitlines()
     assert reason and float(second) < 0.01
     assert (2 < float(first) < 5) if silent else float(first) < 1
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fvlm.config import PATCH
 from fvlm.data.clips import Clip
 from fvlm.data.prepared import PreparedDataset
 from fvlm.data.shapes import ANSWERS, ShapesWorld
-from fvlm.models.vision import PATCH
 
 
 def attributes(world: ShapesWorld, scenes: int = 2000) -> pd.DataFrame:
@@ -20,38 +20,60 @@ def attributes(world: ShapesWorld, scenes: int = 2000) -> pd.DataFrame:
     for name in ("colour", "shape", "size", "motion"):
         for value, count in sorted(Counter(getattr(thing, name) for thing in things).items()):
             rows.append(dict(attribute=name, value=value, share=count / len(things)))
-    rows += [dict(attribute="enters", value="during the clip", share=sum(thing.enters > 0 for thing in things) / len(things))]
+    rows += [
+        dict(
+            attribute="enters",
+            value="during the clip",
+            share=sum(thing.enters > 0 for thing in things) / len(things),
+        )
+    ]
     return pd.DataFrame(rows)
 
 
 def box_sides(world: ShapesWorld, clips: int = 100) -> pd.DataFrame:
-    """Larger side of the objects' boxes, in patches of 14 pixels: a row per box in sight, with its object's size."""
+    """Larger side of the objects' boxes, in patches of 14 pixels: a row per box in sight, with its object's
+    size."""
     rows = []
     for index in range(clips):
         scene = world.scene(index)
         _, boxes = world.draw(scene)
         sides = (boxes[..., 2:] - boxes[..., :2]).max(-1) / PATCH  # (T, n)
-        rows += [dict(size=t.size, patches=side) for i, t in enumerate(scene.things) for side in sides[:, i] if side > 0]
+        rows += [
+            dict(size=t.size, patches=side)
+            for i, t in enumerate(scene.things)
+            for side in sides[:, i]
+            if side > 0
+        ]
     return pd.DataFrame(rows)
 
 
 def language_only(world: ShapesWorld, fit: int = 20_000, test: int = 5_000) -> pd.DataFrame:
     """How far the question alone leads: a row per kind of question.
 
-    chance: one over the number of answers. most_common: always the answer seen most often. guesser: naive Bayes on the
-    words of the question, fitted on `fit` scenes. Shares of right answers on `test` other scenes."""
+    chance: one over the number of answers. most_common: always the answer seen most often. guesser: naive
+    Bayes on the words of the question, fitted on `fit` scenes. Shares of right answers on `test` other
+    scenes."""
     training, testing = _asked(world, range(fit)), _asked(world, range(fit, fit + test))
     rows = []
     for kind in world.questions:
         if not training[kind] or not testing[kind]:
             continue
-        guess, common = _naive_bayes(training[kind]), Counter(answer for _, answer in training[kind]).most_common(1)[0][0]
+        guess, common = (
+            _naive_bayes(training[kind]),
+            Counter(answer for _, answer in training[kind]).most_common(1)[0][0],
+        )
         right = [(guess(question) == answer, common == answer) for question, answer in testing[kind]]
         answers = ANSWERS.get(kind) or world.objects[1] - world.objects[0] + 1
         rows.append(
-            dict(question=kind, example=testing[kind][0][0], chance=1 / answers, most_common=sum(r for _, r in right) / len(right),
-                 guesser=sum(r for r, _ in right) / len(right), asked=len(right))
-        )  # fmt: skip
+            dict(
+                question=kind,
+                example=testing[kind][0][0],
+                chance=1 / answers,
+                most_common=sum(r for _, r in right) / len(right),
+                guesser=sum(r for r, _ in right) / len(right),
+                asked=len(right),
+            )
+        )
     return pd.DataFrame(rows)
 
 
@@ -65,7 +87,8 @@ def _asked(world: ShapesWorld, indices: range) -> dict[str, list[tuple[str, str]
 
 
 def _naive_bayes(pairs: list[tuple[str, str]]):
-    """A function from a question to the likeliest answer, words taken as independent, counts smoothed by one."""
+    """A function from a question to the likeliest answer, words taken as independent, counts smoothed by
+    one."""
     answers, words = Counter(answer for _, answer in pairs), defaultdict(Counter)
     for question, answer in pairs:
         words[answer].update(question.split())
@@ -73,13 +96,16 @@ def _naive_bayes(pairs: list[tuple[str, str]]):
 
     def score(question, answer):
         total = words[answer].total() + vocabulary
-        return math.log(answers[answer]) + sum(math.log((words[answer][word] + 1) / total) for word in question.split())
+        return math.log(answers[answer]) + sum(
+            math.log((words[answer][word] + 1) / total) for word in question.split()
+        )
 
     return lambda question: max(answers, key=lambda answer: score(question, answer))
 
 
 def prepared_card(folder: str | Path, tokenizer=None, sample: int = 100) -> pd.DataFrame:
-    """What a prepared dataset holds, as one column: clips by split, what was skipped, captions, how fast it decodes.
+    """What a prepared dataset holds, as one column: clips by split, what was skipped, captions, how fast it
+    decodes.
 
     Caption lengths and the decoding rate (of one process) are those of the first `sample` training clips."""
     dataset = PreparedDataset(folder, "train")
@@ -105,7 +131,10 @@ def prepared_card(folder: str | Path, tokenizer=None, sample: int = 100) -> pd.D
 def _lengths(clips: list[Clip], tokenizer) -> dict:
     captions = [clip.caption for clip in clips]
     words = pd.Series([len(c.split()) for c in captions])
-    rows = {"caption, words": _spread(words), "captions that occur more than once": len(captions) - len(set(captions))}
+    rows = {
+        "caption, words": _spread(words),
+        "captions that occur more than once": len(captions) - len(set(captions)),
+    }
     if tokenizer is not None:
         rows["caption, tokens"] = _spread(
             pd.Series([len(ids) for ids in tokenizer(captions, add_special_tokens=False)["input_ids"]])

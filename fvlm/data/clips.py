@@ -18,8 +18,8 @@ MAX_TEXT_TOKENS = 128
 class Clip:
     """One video clip and what is known about it.
 
-    frames: (T, 3, S, S) uint8. boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the object
-    that the question is about, or -1."""
+    frames: (T, 3, S, S) uint8. boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the
+    object that the question is about, or -1."""
 
     frames: np.ndarray
     caption: str
@@ -50,7 +50,9 @@ class Batch:
     def inputs(self, device="cpu") -> dict:
         """Keyword arguments for `model(**batch.inputs())`, on `device`."""
         names = ("frames", "labels", "prompt_ids", "prompt_mask", "frame_mask")
-        return {name: x.to(device, non_blocking=True) for name in names if (x := getattr(self, name)) is not None}
+        return {
+            name: x.to(device, non_blocking=True) for name in names if (x := getattr(self, name)) is not None
+        }
 
     def __len__(self):
         return len(self.clip_ids)
@@ -65,7 +67,13 @@ class Batch:
         return [self._part(slice(i, i + size)) for i in range(0, len(self), size)]
 
     def _part(self, rows: slice) -> "Batch":
-        frames, labels, ids, mask, seen = self.frames[rows], self.labels[rows], self.prompt_ids, self.prompt_mask, self.frame_mask
+        frames, labels, ids, mask, seen = (
+            self.frames[rows],
+            self.labels[rows],
+            self.prompt_ids,
+            self.prompt_mask,
+            self.frame_mask,
+        )
         labels = labels[:, : int((labels != IGNORE).sum(1).max())]
         if ids is not None:
             longest = int(mask[rows].sum(1).max())
@@ -80,7 +88,8 @@ class Collator:
     """Makes a `Batch` of clips for a task.
 
     caption: the text is the caption, there is no prompt. question: the prompt is the question, the text the
-    answer. Every text ends with the end-of-text token, which is a label like any other: so the model learns to stop."""
+    answer. Every text ends with the end-of-text token, which is a label like any other: so the model learns
+    to stop."""
 
     def __init__(self, tokenizer, task: str):
         self.tokenizer, self.task = tokenizer, task
@@ -90,7 +99,10 @@ class Collator:
         texts = [clip.text(self.task) for clip in clips]
         for clip, text in zip(clips, texts):
             if not text or (self.task == "question" and not clip.question):
-                raise ConfigError(f"clip {clip.clip_id} has no {self.task}: train with another task or prepare the data with one")
+                raise ConfigError(
+                    f"clip {clip.clip_id} has no {self.task}: train with another task or prepare the data "
+                    "with one"
+                )
         labels = [text_ids(self.tokenizer, text) for text in texts]
         prompt_ids = prompt_mask = frame_mask = None
         if self.task == "question":
@@ -112,13 +124,18 @@ class Collator:
 
 def text_ids(tokenizer, text: str) -> list[int]:
     """A text as labels: its first tokens, at most MAX_TEXT_TOKENS with the end-of-text token after them."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_TEXT_TOKENS - 1] + [tokenizer.eos_token_id]
+    return tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_TEXT_TOKENS - 1] + [
+        tokenizer.eos_token_id
+    ]
 
 
 def _stack(clips: list[torch.Tensor], length: int) -> torch.Tensor:
     """Clips (t, 3, S, S) to (B, length, 3, S, S), black after the end of a shorter one."""
     longest = [
-        clip if len(clip) == length else torch.cat([clip, clip.new_zeros(length - len(clip), *clip.shape[1:])]) for clip in clips
+        clip
+        if len(clip) == length
+        else torch.cat([clip, clip.new_zeros(length - len(clip), *clip.shape[1:])])
+        for clip in clips
     ]
     return torch.stack(longest)
 

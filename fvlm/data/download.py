@@ -16,10 +16,16 @@ RETRY_ON = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Downloader:
-    """Turns records with a `Url` into records with a `Video` file. `submit` returns at once, a future of the record."""
+    """Turns records with a `Url` into records with a `Video` file. `submit` returns at once, a future of the
+    record."""
 
     def __init__(
-        self, folder: Path | None = None, threads: int = 16, most_bytes: int = 500 << 20, seconds: float = 300, retries: int = 3
+        self,
+        folder: Path | None = None,
+        threads: int = 16,
+        most_bytes: int = 500 << 20,
+        seconds: float = 300,
+        retries: int = 3,
     ):
         self.folder = folder or cache_folder() / "downloads"
         self.most_bytes, self.seconds, self.retries = most_bytes, seconds, retries
@@ -41,7 +47,8 @@ class Downloader:
             return replace(record, media=None, bad=bad)
 
     def fetch(self, address: str) -> Path:
-        """The file behind an http(s) address, from the cache if it was fetched before. BadClip: not reachable, too large."""
+        """The file behind an http(s) address, from the cache if it was fetched before. BadClip: not
+        reachable, too large."""
         import requests
 
         path = self.folder / hashlib.sha256(address.encode()).hexdigest()
@@ -60,7 +67,8 @@ class Downloader:
         return path
 
     def _download(self, session, address: str, scratch: Path):
-        """The body into `scratch`. A body that breaks off is asked for again; the session asks again for an answer."""
+        """The body into `scratch`. A body that breaks off is asked for again; the session asks again for an
+        answer."""
         deadline = time.monotonic() + self.seconds
         for attempt in range(self.retries + 1):
             with session.get(address, stream=True, timeout=(CONNECT_SECONDS, SILENCE_SECONDS)) as answer:
@@ -85,7 +93,9 @@ class Downloader:
                     if received > self.most_bytes:
                         raise BadClip("too large", f"{answer.url}: more than {self.most_bytes} bytes")
                     if time.monotonic() > deadline:
-                        raise BadClip("not reachable", f"{answer.url}: not complete after {self.seconds:.0f} s")
+                        raise BadClip(
+                            "not reachable", f"{answer.url}: not complete after {self.seconds:.0f} s"
+                        )
                     file.write(piece)
         except requests.RequestException as error:
             return f"broke off after {received} bytes: {_reason(error)}"
@@ -100,7 +110,9 @@ def _session(retries: int):
     from urllib3.util import Retry
 
     session = requests.Session()
-    policy = Retry(total=retries, backoff_factor=0.5, status_forcelist=RETRY_ON, respect_retry_after_header=False)
+    policy = Retry(
+        total=retries, backoff_factor=0.5, status_forcelist=RETRY_ON, respect_retry_after_header=False
+    )
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=policy))
     return session

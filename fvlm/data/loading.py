@@ -1,29 +1,51 @@
-"""From a `RunConfig` to batches: which clips a step sees, in which order, drawn or read by worker processes."""
+"""From a `RunConfig` to batches: which clips a step sees, in which order, drawn or read by worker
+processes."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
-from fvlm.data.prepared import open_prepared
+from fvlm.data.prepared import open_prepared, parse_mixture
 from fvlm.data.shapes import ShapesDataset, ShapesWorld
 
 
 def open_dataset(config: RunConfig, split: str):
     """The clips of a split, "train" or "validation", by their position in the run's order.
 
-    It has a `fingerprint`; one without a length never runs out. Training clips come in the order of the run's seed,
-    validation clips in the same order for every run. ConfigError for a dataset that is not there or does not fit."""
+    It has a `fingerprint`; one without a length never runs out. Training clips come in the order of the run's
+    seed, validation clips in the same order for every run. ConfigError for a dataset that is not there or
+    does not fit."""
+    check_dataset(config.dataset)
     name, _, settings = config.dataset.partition(":")
     if name == "shapes":
         world = ShapesWorld.parse(settings, frames=config.frames, size=config.image_size)
         return ShapesDataset(world, split, config.seed)
-    return open_prepared(config.dataset, split, config.frames, config.image_size, config.seed if split == "train" else 0)
+    return open_prepared(
+        config.dataset, split, config.frames, config.image_size, config.seed if split == "train" else 0
+    )
 
 
-def training_batches(config: RunConfig, collator: Collator, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def check_dataset(dataset: str):
+    """ConfigError unless `dataset` is `shapes`, `shapes:setting=value,…`, a folder, or folders with weights
+    that are there.
+
+    Cheap: nothing is opened. For what must know before anything is trained."""
+    name, _, settings = dataset.partition(":")
+    if name == "shapes":
+        ShapesWorld.parse(settings)
+        return
+    for folder, _ in parse_mixture(dataset):
+        if not Path(folder).is_dir():
+            raise ConfigError(f"dataset = {folder!r}: valid are shapes, or the folder of a prepared dataset")
+
+
+def training_batches(
+    config: RunConfig, collator: Collator, start_step: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """One batch per step from `start_step` on: `effective_batch` clips, a function of seed and step alone.
 
     With several processes (`world`) each gets its part of the same clips, of equal size."""
@@ -32,17 +54,25 @@ def training_batches(config: RunConfig, collator: Collator, start_step: int = 0,
     if size % world:
         raise ConfigError(f"effective_batch = {size} can't be shared equally by {world} processes")
     first = rank * size // world
-    steps = [range(step * size + first, step * size + first + size // world) for step in range(start_step, config.steps)]
+    steps = [
+        range(step * size + first, step * size + first + size // world)
+        for step in range(start_step, config.steps)
+    ]
     return iter(_loader(dataset, steps, collator, config))
 
 
-def validation_batches(config: RunConfig, collator: Collator, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every evaluation.
+def validation_batches(
+    config: RunConfig, collator: Collator, batch_size: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every
+    evaluation.
 
-    With several processes (`world`) each gets every `world`-th batch, and as many as the others: the first ones again
-    where they do not come out even."""
+    With several processes (`world`) each gets every `world`-th batch, and as many as the others: the first
+    ones again where they do not come out even."""
     dataset = open_dataset(config, "validation")
-    items = range(min(config.eval_samples, len(dataset)) if hasattr(dataset, "__len__") else config.eval_samples)
+    items = range(
+        min(config.eval_samples, len(dataset)) if hasattr(dataset, "__len__") else config.eval_samples
+    )
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
     while len(batches) % world:
         batches.append(batches[0])
@@ -56,8 +86,13 @@ def _loader(dataset, batches: list[range], collator, config) -> DataLoader:
 
 
 def loader(dataset, batches: list, collator, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Batches of the clips at given positions, in their order, read ahead by `workers` processes (0: by this one)."""
+    """Batches of the clips at given positions, in their order, read ahead by `workers` processes (0: by this
+    one)."""
     return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collator, num_workers=workers,
-        pin_memory=pin_memory, prefetch_factor=2 if workers else None,
-    )  # fmt: skip
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collator,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )

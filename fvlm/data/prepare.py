@@ -1,8 +1,8 @@
 """Preparing a dataset: any source in, a folder of Parquet shards and `manifest.json` out.
 
-Records are decoded by several processes, but written by one, in the source's order; so the bytes are the same however
-many there are. Everything that is finished goes to disk at once (`.progress/`), so a killed preparation goes on where
-it was.
+Records are decoded by several processes, but written by one, in the source's order; so the bytes are the same
+however many there are. Everything that is finished goes to disk at once (`.progress/`), so a killed
+preparation goes on where it was.
 
 <folder>/data/train-00000.parquet, …, validation-00000.parquet, …
 <folder>/manifest.json
@@ -26,12 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fvlm.config import REPOSITORY, ConfigError, notebook_parameters
+from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import Drawn, Record, open_source
 from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+from fvlm.parameters import notebook_parameters
 from fvlm.weights import sha256
 
 FORMAT = 1
@@ -84,14 +85,19 @@ class Outcome:
 
 
 def prepare(
-    settings: Settings, folder: str | Path, workers: int = 2, max_skipped: float = 0.5, overwrite: bool = False,
-    progress: Callable[[int, int | None, Counter], None] | None = None, records: Iterable[Record] | None = None,
-) -> dict:  # fmt: skip
+    settings: Settings,
+    folder: str | Path,
+    workers: int = 2,
+    max_skipped: float = 0.5,
+    overwrite: bool = False,
+    progress: Callable[[int, int | None, Counter], None] | None = None,
+    records: Iterable[Record] | None = None,
+) -> dict:
     """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is.
 
     Killed or stopped: called again it goes on. `progress(clips, of, skipped)` is called after every record.
-    ConfigError if the folder holds a dataset of other settings (unless `overwrite`); PrepareError if more than
-    `max_skipped` of the records had to be skipped, or there is no clip at all."""
+    ConfigError if the folder holds a dataset of other settings (unless `overwrite`); PrepareError if more
+    than `max_skipped` of the records had to be skipped, or there is no clip at all."""
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
@@ -104,14 +110,18 @@ def prepare(
 
 
 def _prepare(settings, folder, workers, max_skipped, overwrite, progress, records) -> dict:
-    from fvlm.results import write_json
+    from fvlm.files import write_json
 
     if (folder / "manifest.json").exists():
         manifest = read_manifest(folder)
         if manifest["settings"] == asdict(settings) and not overwrite:
             return manifest
     shards = Shards.open(folder, settings, overwrite)
-    records = open_source(settings.source, settings.caption, settings.video, settings.split) if records is None else records
+    records = (
+        open_source(settings.source, settings.caption, settings.video, settings.split)
+        if records is None
+        else records
+    )
     records = itertools.islice(records, shards.done, None)
     wanted = float("inf") if settings.clips is None else settings.clips
     if shards.clips < wanted:
@@ -130,7 +140,8 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
     if skipped > max_skipped * (skipped + shards.clips):
         first = shards.skips[0]
         raise PrepareError(
-            f"{skipped} of {skipped + shards.clips} clips were skipped ({summary}); the first: {first['where']}: "
+            f"{skipped} of {skipped + shards.clips} clips were skipped ({summary}); the first: "
+            f"{first['where']}: "
             f"{first['reason']}, {first['detail']}. More than {max_skipped:.0%} are refused; "
             "--max-skipped allows it, without doing anything again"
         )
@@ -144,7 +155,8 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
 
 
 def process(record: Record, settings: Settings) -> Outcome:
-    """Decode a record and encode its frames. Runs in a worker process; depends on nothing but its arguments."""
+    """Decode a record and encode its frames. Runs in a worker process; depends on nothing but its
+    arguments."""
     outcome = Outcome(record.where, record.clip_id)
     try:
         if record.bad:
@@ -166,12 +178,21 @@ def _read(record: Record, settings: Settings) -> dict:
         pictures = record.media.read(settings.frames, settings.size)
     except BadClip:
         raise
-    except Exception as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip, not the others
+    except (
+        Exception
+    ) as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip, not the others
         raise BadClip("unreadable", f"{type(error).__name__}: {error}") from error
     return dict(
-        caption=record.caption, clip_id=record.clip_id, source=settings.source, question=record.question, answer=record.answer,
-        boxes=None, target=-1, question_kind="", pictures=pictures,
-    )  # fmt: skip
+        caption=record.caption,
+        clip_id=record.clip_id,
+        source=settings.source,
+        question=record.question,
+        answer=record.answer,
+        boxes=None,
+        target=-1,
+        question_kind="",
+        pictures=pictures,
+    )
 
 
 def _drawn(drawn: Drawn, settings: Settings) -> dict:
@@ -179,17 +200,28 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
 
     clip = replace(drawn.world, frames=settings.frames, size=settings.size).clip(drawn.index)
     return dict(
-        caption=clip.caption, clip_id=clip.clip_id, source=settings.source, question=clip.question, answer=clip.answer,
-        boxes=clip.boxes.tolist(), target=clip.target, question_kind=clip.question_kind,
+        caption=clip.caption,
+        clip_id=clip.clip_id,
+        source=settings.source,
+        question=clip.question,
+        answer=clip.answer,
+        boxes=clip.boxes.tolist(),
+        target=clip.target,
+        question_kind=clip.question_kind,
         pictures=(clip.frames.transpose(0, 2, 3, 1), settings.frames),
-    )  # fmt: skip
+    )
 
 
 def split_of(clip_id: str) -> str:
-    """The split of a clip, by its id alone: adding data never moves a clip. `shapes` has a rule of its own, by index."""
+    """The split of a clip, by its id alone: adding data never moves a clip. `shapes` has a rule of its own,
+    by index."""
     if drawn := re.fullmatch(r"shapes-\d+-(\d+)", clip_id):
         return "validation" if int(drawn[1]) % VALIDATION_SHARE == 0 else "train"
-    return "validation" if int(hashlib.sha256(clip_id.encode()).hexdigest(), 16) % 1000 < VALIDATION_PERMILLE else "train"
+    return (
+        "validation"
+        if int(hashlib.sha256(clip_id.encode()).hexdigest(), 16) % 1000 < VALIDATION_PERMILLE
+        else "train"
+    )
 
 
 # ── Many records, in order ───────────────────────────────────────────────────────────────────────
@@ -242,7 +274,9 @@ class _ordered:
             try:
                 return pool.submit(process, record, self.settings).result()
             except BrokenProcessPool:
-                return Outcome(record.where, record.clip_id, reason="unreadable", detail="its decoder crashed")
+                return Outcome(
+                    record.where, record.clip_id, reason="unreadable", detail="its decoder crashed"
+                )
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -265,7 +299,8 @@ class Shards:
     """The folder's shards as they grow, and the journal that makes a killed preparation go on.
 
     `.progress/journal.jsonl`: the settings, then a line per finished shard and per skipped record.
-    `.progress/<split>.jsonl`: the rows of the shard that is not full yet. A line without an end was being written."""
+    `.progress/<split>.jsonl`: the rows of the shard that is not full yet. A line without an end was being
+    written."""
 
     folder: Path
     settings: Settings
@@ -283,7 +318,11 @@ class Shards:
         self = cls(folder, settings)
         journal = self._path("journal")
         lines = _read_lines(journal) if journal.exists() else []
-        begun = lines[0]["settings"] if len(lines) > 1 or any(self._path(split).exists() for split in SPLITS) else None
+        begun = (
+            lines[0]["settings"]
+            if len(lines) > 1 or any(self._path(split).exists() for split in SPLITS)
+            else None
+        )
         if (folder / "manifest.json").exists():
             begun = read_manifest(folder)["settings"]
         if lines and begun == asdict(settings):
@@ -291,7 +330,9 @@ class Shards:
         if begun is not None and not overwrite:
             changed = {k: (v, asdict(settings)[k]) for k, v in begun.items() if asdict(settings).get(k) != v}
             told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
-            raise ConfigError(f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite")
+            raise ConfigError(
+                f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite"
+            )
         (folder / "manifest.json").unlink(missing_ok=True)
         for part in (".progress", "data"):
             shutil.rmtree(folder / part, ignore_errors=True)
@@ -335,7 +376,11 @@ class Shards:
     def add(self, outcome: Outcome):
         """Take the next record's outcome. When this returns it is on disk."""
         if outcome.row is not None and outcome.clip_id in self.ids:
-            outcome.row, outcome.reason, outcome.detail = None, "duplicate", f"its id is that of {self.ids[outcome.clip_id]}"
+            outcome.row, outcome.reason, outcome.detail = (
+                None,
+                "duplicate",
+                f"its id is that of {self.ids[outcome.clip_id]}",
+            )
         if outcome.row is not None and outcome.digest in self.digests:
             outcome.row, outcome.reason, outcome.detail = (
                 None,
@@ -343,7 +388,9 @@ class Shards:
                 f"its frames are those of {self.digests[outcome.digest]}",
             )
         if outcome.row is None:
-            skip = dict(where=outcome.where, clip_id=outcome.clip_id, reason=outcome.reason, detail=outcome.detail)
+            skip = dict(
+                where=outcome.where, clip_id=outcome.clip_id, reason=outcome.reason, detail=outcome.detail
+            )
             self._write("journal", skip)
             self.skips.append(skip)
             self.skipped[outcome.reason] += 1
@@ -352,8 +399,16 @@ class Shards:
         clip = [outcome.clip_id, outcome.digest, outcome.where]
         repeated = int(outcome.different_frames < self.settings.frames)
         number = sum(shard["split"] == split for shard in self.shards)
-        self._write(split, dict(shard=number, clip=clip, repeated=repeated, row=outcome.row | dict(
-            frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]])))  # fmt: skip
+        self._write(
+            split,
+            dict(
+                shard=number,
+                clip=clip,
+                repeated=repeated,
+                row=outcome.row
+                | dict(frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]]),
+            ),
+        )
         self.open_rows[split].append(dict(clip=clip, repeated=repeated, row=outcome.row))
         self._count([clip], repeated)
         if len(self.open_rows[split]) == self.settings.shard:
@@ -381,10 +436,19 @@ class Shards:
         by_split = {split: sum(s["clips"] for s in self.shards if s["split"] == split) for split in SPLITS}
         digest = hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()[:16]
         return dict(
-            format=FORMAT, source=self.settings.source, frames=self.settings.frames, size=self.settings.size, clips=self.clips,
-            splits=by_split, clips_with_repeated_last_frame=self.repeated, fingerprint=digest, settings=asdict(self.settings),
-            skipped=dict(sorted(self.skipped.items())), shards=self.shards, skipped_clips=self.skips,
-        )  # fmt: skip
+            format=FORMAT,
+            source=self.settings.source,
+            frames=self.settings.frames,
+            size=self.settings.size,
+            clips=self.clips,
+            splits=by_split,
+            clips_with_repeated_last_frame=self.repeated,
+            fingerprint=digest,
+            settings=asdict(self.settings),
+            skipped=dict(sorted(self.skipped.items())),
+            shards=self.shards,
+            skipped_clips=self.skips,
+        )
 
     def _path(self, name: str) -> Path:
         return self.folder / ".progress" / f"{name}.jsonl"
@@ -395,7 +459,8 @@ class Shards:
 
 
 def _read_lines(path: Path) -> list[dict]:
-    """The complete lines of a file; what a kill left of one more is cut off, so that the next line starts afresh."""
+    """The complete lines of a file; what a kill left of one more is cut off, so that the next line starts
+    afresh."""
     data = path.read_bytes()
     complete = data[: data.rfind(b"\n") + 1]
     if len(complete) < len(data):
@@ -411,10 +476,19 @@ def write_shard(rows: list[dict], path: Path):
 
     text = Value("string")
     features = Features(
-        frames=List(Value("binary")), caption=text, clip_id=text, source=text, question=text, answer=text,
-        boxes=List(List(List(Value("int32")))), target=Value("int32"), question_kind=text,
-    )  # fmt: skip
-    table = pa.Table.from_pylist([{name: row[name] for name in features} for row in rows], schema=features.arrow_schema)
+        frames=List(Value("binary")),
+        caption=text,
+        clip_id=text,
+        source=text,
+        question=text,
+        answer=text,
+        boxes=List(List(List(Value("int32")))),
+        target=Value("int32"),
+        question_kind=text,
+    )
+    table = pa.Table.from_pylist(
+        [{name: row[name] for name in features} for row in rows], schema=features.arrow_schema
+    )
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none")  # JPEGs do not get smaller
 
 
@@ -424,7 +498,12 @@ def read_manifest(folder: str | Path) -> dict:
     if not path.exists():
         begun = (Path(folder) / ".progress").exists()
         raise ConfigError(
-            f"{folder}: " + ("its preparation is not finished" if begun else "no prepared dataset (manifest.json is missing)")
+            f"{folder}: "
+            + (
+                "its preparation is not finished"
+                if begun
+                else "no prepared dataset (manifest.json is missing)"
+            )
         )
     try:
         manifest = json.loads(path.read_text())
@@ -436,7 +515,8 @@ def read_manifest(folder: str | Path) -> dict:
 
 
 def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Hash every shard and decode every frame again. Returns what is wrong, a line each; nothing wrong, no lines."""
+    """Hash every shard and decode every frame again. Returns what is wrong, a line each; nothing wrong, no
+    lines."""
     import pyarrow.parquet as pq
 
     folder, manifest, wrong = Path(folder), read_manifest(folder), []
@@ -458,7 +538,9 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] | None = Non
         if len(rows) != shard["clips"]:
             wrong.append(f"{shard['file']}: {len(rows)} clips, the manifest says {shard['clips']}")
         wrong += [
-            f"{shard['file']}, clip {row['clip_id']}: {fault}" for row in rows if (fault := _fault(row, shape, shard["split"]))
+            f"{shard['file']}, clip {row['clip_id']}: {fault}"
+            for row in rows
+            if (fault := _fault(row, shape, shard["split"]))
         ]
     strays = {f"data/{p.name}" for p in (folder / "data").glob("*")} - {s["file"] for s in manifest["shards"]}
     return wrong + [f"{name}: not in the manifest" for name in sorted(strays)]
@@ -480,7 +562,8 @@ def _fault(row: dict, shape: tuple, split: str) -> str:
 
 
 def settings_from_notebook(namespace: dict) -> tuple[Settings, Path]:
-    """The settings that `data_prep.ipynb`'s parameters cell spells out, and the folder; `namespace` is its `globals()`."""
+    """The settings that `data_prep.ipynb`'s parameters cell spells out, and the folder; `namespace` is its
+    `globals()`."""
     values = notebook_parameters(namespace)
     names = [f.name for f in fields(Settings)]
     unknown = [name for name in values if name not in (*names, "folder", "workers")]

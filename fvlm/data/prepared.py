@@ -1,4 +1,5 @@
-"""Reading prepared datasets: one clip by its number, or all in a shuffled order that any position of it gives again."""
+"""Reading prepared datasets: one clip by its number, or all in a shuffled order that any position of it gives
+again."""
 
 from collections import OrderedDict
 from functools import cached_property, lru_cache
@@ -18,7 +19,8 @@ OPEN_GROUPS = 160  # row groups kept decoded from Parquet: more than a buffer's 
 class PreparedDataset:
     """A split of a prepared dataset, map-style: item i is its i-th clip, in stored order.
 
-    Nothing is loaded but the row groups of the clips that are asked for. `size`: side in pixels to decode to."""
+    Nothing is loaded but the row groups of the clips that are asked for. `size`: side in pixels to decode
+    to."""
 
     def __init__(self, folder: str | Path, split: str, size: int | None = None):
         self.folder, self.split, self.size = Path(folder), split, size
@@ -33,10 +35,16 @@ class PreparedDataset:
     def __getitem__(self, item: int) -> Clip:
         row = self.row(item)
         return Clip(
-            frames=decode_jpegs(row["frames"], self.size), caption=row["caption"] or "", clip_id=row["clip_id"],
-            source=row["source"] or "", question=row["question"], answer=row["answer"], boxes=self._boxes(row["boxes"]),
-            target=row["target"], question_kind=row["question_kind"] or "",
-        )  # fmt: skip
+            frames=decode_jpegs(row["frames"], self.size),
+            caption=row["caption"] or "",
+            clip_id=row["clip_id"],
+            source=row["source"] or "",
+            question=row["question"],
+            answer=row["answer"],
+            boxes=self._boxes(row["boxes"]),
+            target=row["target"],
+            question_kind=row["question_kind"] or "",
+        )
 
     def row(self, item: int) -> dict:
         """What is stored of a clip; its frames as JPEG bytes."""
@@ -65,7 +73,8 @@ class PreparedDataset:
         return np.array(boxes, np.int32) * (self.size or self.manifest["size"]) // self.manifest["size"]
 
     def order(self, seed: int, epoch: int = 0) -> np.ndarray:
-        """All item numbers, shards shuffled and then clips within a buffer; so that reading stays local, as in a stream."""
+        """All item numbers, shards shuffled and then clips within a buffer; so that reading stays local, as
+        in a stream."""
         rng = np.random.default_rng([seed, epoch])
         starts = self.ends - [shard["clips"] for shard in self.shards]
         parts = [np.arange(starts[i], self.ends[i]) for i in rng.permutation(len(self.shards))]
@@ -108,7 +117,9 @@ class Shuffled:
         """Positions of an epoch to clips, numbered through all parts."""
         if epoch not in self._orders:
             orders = [part.order(self.seed, epoch) + start for part, start in zip(self.parts, self._starts)]
-            self._orders = {epoch: orders[0] if len(orders) == 1 else _interleave(orders, self.weights, self.seed + epoch)}
+            self._orders = {
+                epoch: orders[0] if len(orders) == 1 else _interleave(orders, self.weights, self.seed + epoch)
+            }
         return self._orders[epoch]
 
     @cached_property
@@ -120,7 +131,9 @@ class Shuffled:
 
     def __getitem__(self, position: int) -> Clip:
         epoch, position = 0, int(position)
-        while position >= len(self._order(epoch)):  # mixtures end where one part does, so epochs may differ in length
+        while position >= len(
+            self._order(epoch)
+        ):  # mixtures end where one part does, so epochs may differ in length
             position -= len(self._order(epoch))
             epoch += 1
         item = self._order(epoch)[position]
@@ -148,7 +161,9 @@ def open_prepared(spec: str, split: str, frames: int, size: int, seed: int) -> S
     for folder, weight in parse_mixture(spec):
         part = PreparedDataset(folder, split, size)
         if part.manifest["frames"] != frames:
-            raise ConfigError(f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}")
+            raise ConfigError(
+                f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}"
+            )
         if not len(part):
             raise ConfigError(f"{folder} has no {split} clips")
         parts.append(part)

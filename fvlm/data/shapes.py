@@ -34,8 +34,12 @@ MARKS = "0123456789ACEFHJKLNPRTUXYZ"  # without letters that look like digits at
 QUESTIONS = ("mark", "colour", "shape", "motion", "enters", "count")
 ASKED_OF_ANY = ("colour", "shape", "motion")  # kinds that can be asked about every object
 ANSWERS = {  # how many answers each kind of question has
-    "mark": len(MARKS), "colour": len(COLOURS), "shape": len(SHAPES), "motion": len(MOTIONS), "enters": len(COLOURS),
-}  # fmt: skip
+    "mark": len(MARKS),
+    "colour": len(COLOURS),
+    "shape": len(SHAPES),
+    "motion": len(MOTIONS),
+    "enters": len(COLOURS),
+}
 UNIT = 1000  # positions and times are thousandths of the frame's side and the clip's length
 
 VALIDATION_SHARE = 10  # every tenth index is validation: the split depends on the index alone
@@ -65,25 +69,35 @@ class ShapesWorld:
         fewest, most = self.objects
         if not 1 <= fewest <= most <= 6:
             raise ConfigError(f"shapes: objects = {fewest}-{most}: valid are 1-1 to 6-6, the fewest first")
-        for name, limit in dict(small=100, enter=100, occlusion=100, distractors=3, camera=200, texture=100, drift=500).items():
+        for name, limit in dict(
+            small=100, enter=100, occlusion=100, distractors=3, camera=200, texture=100, drift=500
+        ).items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {limit}")
         unknown = [kind for kind in self.questions if kind not in QUESTIONS]
         if unknown or not self.questions:
-            raise ConfigError(f"shapes: questions = {'+'.join(self.questions)}: valid are {', '.join(QUESTIONS)}, joined by +")
+            raise ConfigError(
+                f"shapes: questions = {'+'.join(self.questions)}: valid are {', '.join(QUESTIONS)}, joined "
+                "by +"
+            )
         if not set(self.questions) - {"enters"}:
-            raise ConfigError("shapes: not every clip has an object that enters; ask something else too (questions=enters+colour)")
+            raise ConfigError(
+                "shapes: not every clip has an object that enters; ask something else too "
+                "(questions=enters+colour)"
+            )
 
     @classmethod
     def parse(cls, settings: str, **fixed) -> "ShapesWorld":
-        """From text such as "objects=3-5,small=60,questions=shape+colour"; ConfigError lists the valid names."""
+        """From text such as "objects=3-5,small=60,questions=shape+colour"; ConfigError lists the valid
+        names."""
         names = [f.name for f in fields(cls) if f.name not in ("frames", "size")]
         values = {}
         for pair in filter(None, settings.split(",")):
             name, _, value = pair.partition("=")
             if name not in names:
                 raise ConfigError(
-                    f"shapes: no setting {name!r}; valid are {', '.join(names)} (as in shapes:small=60,distractors=3)"
+                    f"shapes: no setting {name!r}; valid are {', '.join(names)} (as in "
+                    "shapes:small=60,distractors=3)"
                 )
             try:
                 if name == "objects":
@@ -93,7 +107,8 @@ class ShapesWorld:
                     values[name] = tuple(value.split("+")) if name == "questions" else int(value)
             except ValueError:
                 raise ConfigError(
-                    f"shapes: {name} = {value!r}: expected a whole number" + (" or a range, 3-5" * (name == "objects"))
+                    f"shapes: {name} = {value!r}: expected a whole number"
+                    + (" or a range, 3-5" * (name == "objects"))
                 ) from None
         return cls(**values, **fixed)
 
@@ -103,9 +118,16 @@ class ShapesWorld:
         frames, boxes = self.draw(scene)
         question, answer, target = scene.questions[scene.asked]
         return Clip(
-            frames=frames, caption=scene.caption(), question=question, answer=answer, boxes=boxes, target=target,
-            question_kind=scene.asked, clip_id=f"shapes-{self.seed}-{index}", source="shapes",
-        )  # fmt: skip
+            frames=frames,
+            caption=scene.caption(),
+            question=question,
+            answer=answer,
+            boxes=boxes,
+            target=target,
+            question_kind=scene.asked,
+            clip_id=f"shapes-{self.seed}-{index}",
+            source="shapes",
+        )
 
     def scene(self, index: int) -> "Scene":
         """What is in clip number `index`: everything but the pixels."""
@@ -116,7 +138,9 @@ class ShapesWorld:
             shapes = dice.sample(SHAPES, count)
         colours = dice.sample(COLOURS, count)
         cells = dice.sample([(x, y) for x in (200, 500, 800) for y in (200, 500, 800)], count)
-        things = [self._thing(dice, *look, may_enter=i > 0) for i, look in enumerate(zip(shapes, colours, cells))]
+        things = [
+            self._thing(dice, *look, may_enter=i > 0) for i, look in enumerate(zip(shapes, colours, cells))
+        ]
         marked = dice.choice([i for i, thing in enumerate(things) if thing.shape in SOLID])
         things[marked] = replace(things[marked], mark=dice.choice(MARKS))
         others = dice.sample([s for s in SOLID if s not in shapes] or ["circle"], min(1, self.distractors))
@@ -125,7 +149,9 @@ class ShapesWorld:
         scene.asked = dice.choice([kind for kind in self.questions if kind in scene.questions])
         return scene
 
-    def _thing(self, dice: "Dice", shape: str, colour: str, cell: tuple[int, int], may_enter: bool) -> "Thing":
+    def _thing(
+        self, dice: "Dice", shape: str, colour: str, cell: tuple[int, int], may_enter: bool
+    ) -> "Thing":
         """An object that crosses the middle of its cell, or comes in at an edge and ends in it."""
         size = "small" if dice.per_cent(self.small) else dice.choice(["medium", "large"])
         enters = dice.between(250, 650) if may_enter and dice.per_cent(self.enter) else 0
@@ -148,12 +174,14 @@ class ShapesWorld:
 
     def _distractor(self, dice: "Dice", shape: str) -> "Thing":
         start, end = ((dice.between(100, 900), dice.between(100, 900)) for _ in range(2))
-        return Thing(shape, "grey", dice.choice(["small", "medium"]), "still", start, end, mark=dice.choice(MARKS))
+        return Thing(
+            shape, "grey", dice.choice(["small", "medium"]), "still", start, end, mark=dice.choice(MARKS)
+        )
 
     def draw(self, scene: "Scene") -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (T, 3, S, S) uint8 and boxes (T, n, 4) int32 of the objects (not the distractors): left, top, right,
-        bottom, ends excluded, clipped to the frame; all zero while an object has not come in yet. What a pillar hides
-        keeps its box."""
+        """Pixels (T, 3, S, S) uint8 and boxes (T, n, 4) int32 of the objects (not the distractors): left,
+        top, right, bottom, ends excluded, clipped to the frame; all zero while an object has not come in yet.
+        What a pillar hides keeps its box."""
         T, S = self.frames, self.size
         drift, camera = self.drift * S // UNIT, self.camera * S // UNIT
         canvas = background(scene.dice, S + drift + camera, self.texture)
@@ -166,7 +194,9 @@ class ShapesWorld:
         last = max(T - 1, 1)
         for t in range(T):
             along = drift * (t if reverse else T - 1 - t) // last
-            shift = [camera * (2 * t - (T - 1)) * way // (2 * last) for way in pan]  # of everything seen, from - to + half
+            shift = [
+                camera * (2 * t - (T - 1)) * way // (2 * last) for way in pan
+            ]  # of everything seen, from - to + half
             top, left = along + camera // 2 - shift[1], along // 2 + camera // 2 - shift[0]
             frames[t] = canvas[:, top : top + S, left : left + S]
             for i in order:
@@ -174,7 +204,10 @@ class ShapesWorld:
                     continue
                 colour, alpha = stamps[i]
                 x, y = things[i].position(t, T)
-                corner = x * S // UNIT + shift[0] - len(alpha) // 2, y * S // UNIT + shift[1] - len(alpha) // 2
+                corner = (
+                    x * S // UNIT + shift[0] - len(alpha) // 2,
+                    y * S // UNIT + shift[1] - len(alpha) // 2,
+                )
                 box = paste(frames[t], colour, alpha, *corner)
                 if i < len(scene.things):
                     boxes[t, i] = box
@@ -231,7 +264,9 @@ class Scene:
     distractors: list[Thing] = field(default_factory=list)
     pillar: int | None = None  # x of its middle
     asked: str = ""
-    questions: dict[str, tuple[str, str, int]] = field(init=False)  # kind: (question, answer, target object or -1)
+    questions: dict[str, tuple[str, str, int]] = field(
+        init=False
+    )  # kind: (question, answer, target object or -1)
 
     def __post_init__(self):
         thing = self.things[self.marked]
@@ -241,7 +276,11 @@ class Scene:
         self.questions["count"] = ("How many coloured objects are there?", str(len(self.things)), -1)
         if latest := max(t.enters for t in self.things):
             i = [t.enters for t in self.things].index(latest)
-            self.questions["enters"] = ("What colour is the object that enters last?", self.things[i].colour, i)
+            self.questions["enters"] = (
+                "What colour is the object that enters last?",
+                self.things[i].colour,
+                i,
+            )
 
     def ask(self, kind: str, i: int) -> tuple[str, str, int]:
         """Question, answer and target of a kind in ASKED_OF_ANY, about object i."""
@@ -249,12 +288,16 @@ class Scene:
         return {
             "colour": (f"What colour is the {t.shape}?", t.colour, i),
             "shape": (f"Which shape is {t.colour}?", t.shape, i),
-            "motion": (f"Where does the {t.colour} {t.shape} go?", "nowhere" if t.motion == "still" else t.motion, i),
+            "motion": (
+                f"Where does the {t.colour} {t.shape} go?",
+                "nowhere" if t.motion == "still" else t.motion,
+                i,
+            ),
         }[kind]
 
     def caption(self) -> str:
-        """One sentence per object: those there from the start by the alphabet of their colours, then the others as they
-        come in. So a clip has one caption."""
+        """One sentence per object: those there from the start by the alphabet of their colours, then the
+        others as they come in. So a clip has one caption."""
         return " ".join(t.sentence() for t in sorted(self.things, key=lambda t: (t.enters, t.colour)))
 
 
@@ -278,7 +321,10 @@ class ShapesDataset:
     @property
     def fingerprint(self) -> str:
         settings = ((f.name, getattr(self.world, f.name)) for f in fields(self.world) if f.name != "frames")
-        shown = (f"{name}={'-'.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in settings)
+        shown = (
+            f"{name}={'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in settings
+        )
         return f"shapes-v2 {' '.join(shown)}"
 
 
@@ -383,7 +429,9 @@ def _in_polygon(u, v, n, corners):
     return inside
 
 
-def paste(frame: np.ndarray, colour: np.ndarray, alpha: np.ndarray, left: int, top: int) -> tuple[int, int, int, int]:
+def paste(
+    frame: np.ndarray, colour: np.ndarray, alpha: np.ndarray, left: int, top: int
+) -> tuple[int, int, int, int]:
     """Blend a stamp into a frame (3, S, S) in place; returns the part of its box that is inside the frame."""
     S, size = frame.shape[-1], len(alpha)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size, S), min(top + size, S)
@@ -403,13 +451,33 @@ def _inside(start: int, direction: int, distance: int) -> int:
 
 # Five by seven dots per character, a hexadecimal digit pair per row.
 _DOTS = {
-    "0": "0E11131519110E", "1": "040C040404040E", "2": "0E11010204081F", "3": "1F02040201110E", "4": "02060A121F0202",
-    "5": "1F101E0101110E", "6": "0608101E11110E", "7": "1F010204080808", "8": "0E11110E11110E", "9": "0E11110F01020C",
-    "A": "0E11111F111111", "C": "0E11101010110E", "E": "1F10101E10101F", "F": "1F10101E101010", "H": "1111111F111111",
-    "J": "0702020202120C", "K": "11121418141211", "L": "1010101010101F", "N": "11111915131111", "P": "1E11111E101010",
-    "R": "1E11111E141211", "T": "1F040404040404", "U": "1111111111110E", "X": "11110A040A1111", "Y": "1111110A040404",
+    "0": "0E11131519110E",
+    "1": "040C040404040E",
+    "2": "0E11010204081F",
+    "3": "1F02040201110E",
+    "4": "02060A121F0202",
+    "5": "1F101E0101110E",
+    "6": "0608101E11110E",
+    "7": "1F010204080808",
+    "8": "0E11110E11110E",
+    "9": "0E11110F01020C",
+    "A": "0E11111F111111",
+    "C": "0E11101010110E",
+    "E": "1F10101E10101F",
+    "F": "1F10101E101010",
+    "H": "1111111F111111",
+    "J": "0702020202120C",
+    "K": "11121418141211",
+    "L": "1010101010101F",
+    "N": "11111915131111",
+    "P": "1E11111E101010",
+    "R": "1E11111E141211",
+    "T": "1F040404040404",
+    "U": "1111111111110E",
+    "X": "11110A040A1111",
+    "Y": "1111110A040404",
     "Z": "1F01020408101F",
-}  # fmt: skip
+}
 GLYPHS = {
     mark: np.array([[(row >> (4 - column)) & 1 for column in range(5)] for row in bytes.fromhex(dots)], bool)
     for mark, dots in _DOTS.items()

@@ -1,8 +1,8 @@
-"""Where clips come from: one function per kind of source, all yielding `Record`s in an order that never changes.
+"""Where clips come from: one function per kind of source, all yielding `Record`s in an order that never
+changes.
 
-Nothing is decoded or downloaded here. A row that can't be used is still a record, with `bad` saying why, so that
-preparing can count and list it.
-"""
+Nothing is decoded or downloaded here. A row that can't be used is still a record, with `bad` saying why, so
+that preparing can count and list it."""
 
 import csv
 import json
@@ -15,9 +15,33 @@ from pathlib import Path, PurePosixPath
 from fvlm.config import ConfigError
 from fvlm.data.video import BadClip, Pictures, Still, Video, is_url
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv", ".gif"}
+VIDEO_SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".ts",
+    ".3gp",
+    ".ogv",
+    ".gif",
+}
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image")  # looked for in this order
+VIDEO_COLUMNS = (
+    "file_name",
+    "video",
+    "path",
+    "url",
+    "contentUrl",
+    "frames",
+    "images",
+    "image",
+)  # looked for in this order
 CAPTION_COLUMNS = ("caption", "name", "text")  # "name" is WebVid's
 ID_COLUMNS = ("clip_id", "id", "videoid")
 KINDS = ("folder", "table", "hub", "tar", "images", "shapes")
@@ -42,7 +66,8 @@ class Drawn:
 
 @dataclass
 class Record:
-    """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row 7"."""
+    """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row
+    7"."""
 
     clip_id: str
     caption: str
@@ -53,11 +78,14 @@ class Record:
     bad: BadClip | None = None
 
 
-def open_source(spec: str, caption: str | None = None, video: str | None = None, split: str = "train") -> Iterator[Record]:
+def open_source(
+    spec: str, caption: str | None = None, video: str | None = None, split: str = "train"
+) -> Iterator[Record]:
     """The records of `spec`: a path, a Hugging Face dataset id or `shapes[:setting=value,...]`.
 
-    What a path is, is seen from what it holds; `kind:spec` with a kind of folder, table, hub, tar, images says it.
-    `caption`, `video`: the columns to use, where the usual names are not there. ConfigError if nothing is there."""
+    What a path is, is seen from what it holds; `kind:spec` with a kind of folder, table, hub, tar, images
+    says it. `caption`, `video`: the columns to use, where the usual names are not there. ConfigError if
+    nothing is there."""
     kind, rest = _kind(spec)
     if kind == "shapes":
         return shapes(rest)
@@ -80,16 +108,23 @@ def _kind(spec: str) -> tuple[str, str]:
             return "folder", spec
         if list(path.glob("*.tar")):
             return "tar", spec
-        if list(path.glob("**/*.parquet")) or (path / "dataset_infos.json").exists() or (path / "README.md").exists():
+        if (
+            list(path.glob("**/*.parquet"))
+            or (path / "dataset_infos.json").exists()
+            or (path / "README.md").exists()
+        ):
             return "hub", spec
-        raise ConfigError(f"{spec}: no metadata.csv or metadata.jsonl, no .tar and no Parquet files in this folder")
+        raise ConfigError(
+            f"{spec}: no metadata.csv or metadata.jsonl, no .tar and no Parquet files in this folder"
+        )
     if path.suffix in (".csv", ".tsv", ".parquet", ".jsonl"):
         return "table", spec
     if path.suffix == ".tar" or "*" in spec:
         return "tar", spec
     if path.exists() or spec.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec):
         raise ConfigError(
-            f"source {spec!r}: not there, or of no known kind. Valid: a folder with metadata.csv or metadata.jsonl, a .csv or "
+            f"source {spec!r}: not there, or of no known kind. Valid: a folder with metadata.csv or "
+            "metadata.jsonl, a .csv or "
             ".parquet table, .tar files, a Hugging Face dataset id or folder, or shapes"
         )
     return "hub", spec
@@ -99,9 +134,11 @@ def _kind(spec: str) -> tuple[str, str]:
 
 
 def folder(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
-    """A folder of videos or pictures with `metadata.csv` or `metadata.jsonl`: `file_name` and a caption per row.
+    """A folder of videos or pictures with `metadata.csv` or `metadata.jsonl`: `file_name` and a caption per
+    row.
 
-    Columns `start` and `end`, in seconds, cut a clip out of a longer video. A file outside the folder is refused."""
+    Columns `start` and `end`, in seconds, cut a clip out of a longer video. A file outside the folder is
+    refused."""
     root = Path(path)
     metadata = _metadata(root)
     if metadata is None:
@@ -120,11 +157,20 @@ def table(path: str, caption: str | None = None, video: str | None = None) -> It
     Relative paths start at the table's folder."""
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file")
-    return _rows_to_records(_read_rows(Path(path)), Path(path).name, Path(path).parent, caption, video, confined=False)
+    return _rows_to_records(
+        _read_rows(Path(path)), Path(path).name, Path(path).parent, caption, video, confined=False
+    )
 
 
 def _metadata(root: Path) -> Path | None:
-    return next((root / name for name in ("metadata.csv", "metadata.jsonl", "metadata.parquet") if (root / name).is_file()), None)
+    return next(
+        (
+            root / name
+            for name in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+            if (root / name).is_file()
+        ),
+        None,
+    )
 
 
 def _read_rows(path: Path) -> Iterator[dict | BadClip]:
@@ -141,7 +187,9 @@ def _read_rows(path: Path) -> Iterator[dict | BadClip]:
                     continue
                 try:
                     row = json.loads(line)
-                    yield row if isinstance(row, dict) else BadClip("unreadable", f"line {number} is no object")
+                    yield (
+                        row if isinstance(row, dict) else BadClip("unreadable", f"line {number} is no object")
+                    )
                 except json.JSONDecodeError as error:
                     yield BadClip("unreadable", f"line {number}: {error}")
     else:
@@ -157,7 +205,10 @@ def _rows_to_records(rows, name: str, root: Path, caption, video, confined: bool
             yield Record(where, "", None, where, bad=row)
             continue
         if chosen is None:
-            chosen = _column(row, caption, CAPTION_COLUMNS, "caption", name), _column(row, video, VIDEO_COLUMNS, "video", name)
+            chosen = (
+                _column(row, caption, CAPTION_COLUMNS, "caption", name),
+                _column(row, video, VIDEO_COLUMNS, "video", name),
+            )
         file = str(row.get(chosen[1]) or "").strip()
         name_alone = file if is_url(file) or not file else str(PurePosixPath(file).with_suffix(""))
         record = _record(row, chosen[0], where, default_id=name_alone or where)
@@ -196,7 +247,9 @@ def _seconds(row: dict, name: str) -> float | None:
 
 def _record(row: dict, caption: str, where: str, default_id: str, media=None) -> Record:
     clip_id = next((str(row[c]) for c in ID_COLUMNS if row.get(c) not in (None, "")), default_id)
-    text = {name: str(row[name]).strip() for name in (caption, "question", "answer") if row.get(name) is not None}
+    text = {
+        name: str(row[name]).strip() for name in (caption, "question", "answer") if row.get(name) is not None
+    }
     return Record(clip_id, text.get(caption, ""), media, where, text.get("question"), text.get("answer"))
 
 
@@ -205,15 +258,21 @@ def _column(columns, wanted: str | None, usual: tuple[str, ...], what: str, name
     columns = [c for c in columns if c is not None]
     found = wanted or next((c for c in usual if c in columns), None)
     if found not in columns:
-        missing = f"no {what} column {wanted!r}" if wanted else f"no {what} column, looked for {', '.join(usual)}"
-        raise ConfigError(f"{name}: {missing}; there are {', '.join(map(repr, columns))} (choose with --{what})")
+        missing = (
+            f"no {what} column {wanted!r}" if wanted else f"no {what} column, looked for {', '.join(usual)}"
+        )
+        raise ConfigError(
+            f"{name}: {missing}; there are {', '.join(map(repr, columns))} (choose with --{what})"
+        )
     return found
 
 
 # ── Hugging Face datasets ────────────────────────────────────────────────────────────────────────
 
 
-def hub(name: str, caption: str | None = None, video: str | None = None, split: str = "train") -> Iterator[Record]:
+def hub(
+    name: str, caption: str | None = None, video: str | None = None, split: str = "train"
+) -> Iterator[Record]:
     """A dataset of the Hugging Face hub, or a folder laid out like one, streamed by `datasets`.
 
     The video column holds `Video`, a list of `Image` (frames), an `Image` (a still), a path or a URL."""
@@ -222,7 +281,9 @@ def hub(name: str, caption: str | None = None, video: str | None = None, split: 
     from fvlm.weights import hub_out_of_reach
 
     if not Path(name).exists() and (reason := hub_out_of_reach()):
-        raise ConfigError(f"{name}: no such file or folder, and the Hugging Face hub can't be reached ({reason})")
+        raise ConfigError(
+            f"{name}: no such file or folder, and the Hugging Face hub can't be reached ({reason})"
+        )
     try:
         stream = datasets.load_dataset(name, split=split, streaming=True)
     except (FileNotFoundError, ValueError, OSError) as error:
@@ -267,7 +328,9 @@ def _media_of_value(value, row: dict, root: Path):
     content, path = _content(value, root), value.get("path") if isinstance(value, dict) else None
     if isinstance(content, bytes) and not content:
         raise BadClip("unreadable", "empty")
-    picture = PurePosixPath(path or "").suffix.lower() in PICTURE_SUFFIXES or (isinstance(content, bytes) and _is_picture(content))
+    picture = PurePosixPath(path or "").suffix.lower() in PICTURE_SUFFIXES or (
+        isinstance(content, bytes) and _is_picture(content)
+    )
     return Still(content) if picture else Video(content, _seconds(row, "start"), _seconds(row, "end")), path
 
 
@@ -283,7 +346,9 @@ def _content(value, root: Path) -> str | bytes:
 
 
 def _is_picture(content: bytes) -> bool:
-    return content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
+    return content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or (
+        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+    )
 
 
 # ── WebDataset ───────────────────────────────────────────────────────────────────────────────────
@@ -292,9 +357,9 @@ def _is_picture(content: bytes) -> bool:
 def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
     """WebDataset tars (a file, a folder or a pattern): members of one name are one clip.
 
-    `x.mp4` or `x.0.jpg`, `x.1.jpg` … are the video; `x.txt` is the caption, or a field of `x.json`, whose other
-    fields are read like a table's columns. Links and names that leave the folder are refused; of a tar that is cut
-    off, what comes before the cut is kept."""
+    `x.mp4` or `x.0.jpg`, `x.1.jpg` … are the video; `x.txt` is the caption, or a field of `x.json`, whose
+    other fields are read like a table's columns. Links and names that leave the folder are refused; of a tar
+    that is cut off, what comes before the cut is kept."""
     path = Path(pattern)
     files = sorted(path.glob("*.tar")) if path.is_dir() else sorted(path.parent.glob(path.name))
     if not files:
@@ -330,7 +395,13 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
                 if member.isdir():
                     continue
                 if not member.isfile() or name.startswith("/") or ".." in PurePosixPath(name).parts:
-                    yield name, BadClip("outside the folder", f"{'a link' if not member.isfile() else name} in {file.name}")
+                    yield (
+                        name,
+                        BadClip(
+                            "outside the folder",
+                            f"{'a link' if not member.isfile() else name} in {file.name}",
+                        ),
+                    )
                     continue
                 content = tar.extractfile(member).read()
                 if len(content) < member.size:
@@ -338,7 +409,10 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
                 yield name, content
                 last = name
     except (tarfile.TarError, EOFError, OSError) as error:
-        yield f"after {last}", BadClip("unreadable", f"{file.name} is cut off or damaged after {last}: {error}")
+        yield (
+            f"after {last}",
+            BadClip("unreadable", f"{file.name} is cut off or damaged after {last}: {error}"),
+        )
 
 
 def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | None) -> Record:
@@ -379,7 +453,8 @@ def _natural(name: str) -> list:
 
 
 def shapes(settings: str = "") -> Iterator[Record]:
-    """The built-in world, which never ends; `settings` such as "objects=3-5,camera=100" are `ShapesWorld`'s."""
+    """The built-in world, which never ends; `settings` such as "objects=3-5,camera=100" are
+    `ShapesWorld`'s."""
     from fvlm.data.shapes import ShapesWorld
 
     world, index = ShapesWorld.parse(settings), 0

@@ -1,4 +1,5 @@
-"""Makes the tiny LLMs' tokenizer: byte-level BPE, so that any text passes, with every word of `shapes` one token.
+"""Makes the tiny LLMs' tokenizer: byte-level BPE, so that any text passes, with every word of `shapes` one
+token.
 
     python -m fvlm.data.tokenizer        writes fvlm/data/tiny_tokenizer.json again
 

@@ -1,8 +1,7 @@
 """From files to frames: T evenly spaced ones of a video, or what a list of pictures holds.
 
-Every reader returns (T, S, S, 3) uint8 and how many different frames there were; where those are fewer than T the last
-one is repeated. What can't be used raises `BadClip`.
-"""
+Every reader returns (T, S, S, 3) uint8 and how many different frames there were; where those are fewer than T
+the last one is repeated. What can't be used raises `BadClip`."""
 
 import io
 from dataclasses import dataclass
@@ -59,7 +58,8 @@ class Still:
 
 
 def evenly_spaced(n: int, frames: int) -> list[int]:
-    """Which of `n` frames stand for the middles of `frames` equal parts; of fewer than `frames`, all and then the last."""
+    """Which of `n` frames stand for the middles of `frames` equal parts; of fewer than `frames`, all and then
+    the last."""
     if n < frames:
         return [min(i, n - 1) for i in range(frames)]
     return [(2 * i + 1) * n // (2 * frames) for i in range(frames)]
@@ -72,7 +72,9 @@ def read_picture(file: str | bytes, size: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             _check_side(*image.size)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+            return np.asarray(
+                ImageOps.exif_transpose(image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            )
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise BadClip("unreadable", f"not a picture that decodes: {error}") from error
 
@@ -80,15 +82,18 @@ def read_picture(file: str | bytes, size: int) -> np.ndarray:
 def read_video(
     file: str | bytes, frames: int, size: int, start: float | None = None, end: float | None = None
 ) -> tuple[np.ndarray, int]:
-    """The frames shown in the middles of `frames` equal parts of a video's time, squeezed to a square of `size`.
+    """The frames shown in the middles of `frames` equal parts of a video's time, squeezed to a square of
+    `size`.
 
     Times are the frames' own, so a variable frame rate does not matter; a rotation that the file asks for is
-    applied. Returns (frames, size, size, 3) uint8 and the number of different frames. BadClip: unreadable (also
-    when cut off), too short, too large."""
+    applied. Returns (frames, size, size, 3) uint8 and the number of different frames. BadClip: unreadable
+    (also when cut off), too short, too large."""
     import av
 
     try:
-        with av.open(io.BytesIO(file) if isinstance(file, bytes) else str(file), metadata_errors="ignore") as container:
+        with av.open(
+            io.BytesIO(file) if isinstance(file, bytes) else str(file), metadata_errors="ignore"
+        ) as container:
             if not container.streams.video:
                 raise BadClip("unreadable", "no video in it")
             stream = container.streams.video[0]
@@ -105,7 +110,8 @@ def read_video(
 
 
 def _wanted(container, stream, frames: int, start, end) -> tuple[int, np.ndarray]:
-    """How many frames a stream has between start and end, and the time stamps of those to be seen, at most `frames`."""
+    """How many frames a stream has between start and end, and the time stamps of those to be seen, at most
+    `frames`."""
     base = float(stream.time_base)
     first = stream.start_time or 0
     stamps, packets, last = [], 0, 0
@@ -129,7 +135,9 @@ def _wanted(container, stream, frames: int, start, end) -> tuple[int, np.ndarray
     seconds = (stamps - first) * base
     stamps = stamps[(seconds >= (start or 0) - base / 2) & (seconds < (np.inf if end is None else end))]
     if len(stamps) < LEAST_FRAMES:
-        raise BadClip("too short", f"{len(stamps)} frames" + (f" from {start} to {end} s" if start or end else ""))
+        raise BadClip(
+            "too short", f"{len(stamps)} frames" + (f" from {start} to {end} s" if start or end else "")
+        )
     if len(stamps) <= frames:
         return len(stamps), stamps
     stop = stamps[-1] + (last or np.median(np.diff(stamps)))
@@ -153,14 +161,16 @@ def _frames_at(container, stream, wanted: np.ndarray):
 
 
 class _Shown:
-    """The frame on screen while a video is decoded. `now` is it, `_next` the one after, once it had to be decoded."""
+    """The frame on screen while a video is decoded. `now` is it, `_next` the one after, once it had to be
+    decoded."""
 
     def __init__(self, decoded):
         self._decoded = (frame for frame in decoded if frame.pts is not None)
         self.now = self._next = None
 
     def at(self, stamp: int):
-        """The last frame that does not come after `stamp`, or the first one there is; None if the video ends before."""
+        """The last frame that does not come after `stamp`, or the first one there is; None if the video ends
+        before."""
         before = None
         while self.now is None or self.now.pts < stamp:
             coming = self._next or next(self._decoded, None)
@@ -196,7 +206,8 @@ def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
 
 
 def decode_jpegs(pictures: list[bytes], size: int | None = None) -> np.ndarray:
-    """JPEGs of one clip to (T, 3, S, S) uint8; another `size` than theirs is reached by shrinking or growing them.
+    """JPEGs of one clip to (T, 3, S, S) uint8; another `size` than theirs is reached by shrinking or growing
+    them.
 
     ValueError on data that does not decode."""
     import simplejpeg  # twice as fast as Pillow
@@ -204,7 +215,9 @@ def decode_jpegs(pictures: list[bytes], size: int | None = None) -> np.ndarray:
     if size is None:
         frames = [simplejpeg.decode_jpeg(data) for data in pictures]
     else:
-        frames = [resized(simplejpeg.decode_jpeg(data, min_width=size, min_height=size), size) for data in pictures]
+        frames = [
+            resized(simplejpeg.decode_jpeg(data, min_width=size, min_height=size), size) for data in pictures
+        ]
     return np.stack(frames).transpose(0, 3, 1, 2)  # (T, 3, S, S), a view
 
 

@@ -1,10 +1,13 @@
 """FINDINGS.md and the README's answer, put together."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from fvlm.config import REPOSITORY
+from fvlm.files import write_text
 from fvlm.findings import sources
-from fvlm.findings.earlier import earlier_section
+from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
 from fvlm.findings.sections import (
     controls_section,
@@ -17,12 +20,12 @@ from fvlm.findings.sections import (
 )
 from fvlm.findings.withdrawn import withdrawn_in_short, withdrawn_section
 from fvlm.findings.words import budget, in_short, percent, still_falling, with_interval
-from fvlm.results import load_study
 from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
+from fvlm.training.results import load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
-ANSWER = ("<!-- python -m fvlm.findings writes from here -->", "<!-- to here -->")  # the README's two marks
+ANSWER = ("<!-- fvlm findings writes from here -->", "<!-- to here -->")  # the README's two marks
 
 
 def render() -> str:
@@ -36,15 +39,21 @@ def render() -> str:
     for study in (MICRO, "question"):
         if (path := sources.rates_path(study)).exists():
             sections.append(rates_section(study, pd.read_parquet(path)))
-    return "\n".join([*sections, earlier_section(micro)])
+    return "\n".join([*sections, nanosmol_section(micro)])
 
 
 def _head() -> str:
-    studies = [name for name in (MICRO, "question", "sees", *REAL) if any((sources.OUTPUTS / name).glob("*/evaluations.parquet"))]
-    devices = sorted({device for name in studies for device in load_study(sources.OUTPUTS / name).evaluations["device"]})
+    studies = [
+        name
+        for name in (MICRO, "question", "sees", *REAL)
+        if any((sources.OUTPUTS / name).glob("*/evaluations.parquet"))
+    ]
+    devices = sorted(
+        {device for name in studies for device in load_study(sources.OUTPUTS / name).evaluations["device"]}
+    )
     return f"""# Findings
 
-Written by `python -m fvlm.findings` from the results in this folder; a test compares the two. Losses are in nats per text
+Written by `fvlm findings` from the results in this folder; a test compares the two. Losses are in nats per text
 token, frame by frame, on validation clips. Intervals hold 95 %: hierarchical bootstrap over clips and seeds, widened
 for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {", ".join(devices)}.
 """
@@ -57,20 +66,23 @@ def readme_answer() -> str:
         gaps = all_gaps(micro)
         sizes = micro.runs["pair"].nunique()
         lines = [
-            f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM sizes from scratch; then\n"
+            f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM "
+            "sizes from scratch; then\n"
             "over that of controls:\n",
             *(f"- {line}" for line in in_short(micro, gaps)),
             f"\n{withdrawn_in_short()}",
             "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
             _answer_table(micro, gaps).to_markdown(index=False),
-            f"\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. {budget(micro)} "
+            "\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. "
+            f"{budget(micro)} "
             f"{still_falling(micro)} "
-            "`python -m fvlm grid params/micro.yaml --study mine` runs it again.\n",
+            "`fvlm grid params/micro.yaml --study mine` runs it again.\n",
         ]
     lines += [real_weights_in_a_line(study) + "\n" for study in map(sources.study, REAL) if study]
     lines.append(
-        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md): each claim with its number, interval, cells and command, and what\n"
-        "these runs say of the earlier study's conclusions."
+        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md): each claim with its number, interval, cells and "
+        "command, and what\n"
+        "these runs say of nanoSmol's conclusions."
     )
     return "\n".join(lines)
 
@@ -95,3 +107,8 @@ def with_answer(readme: str) -> str:
     _, end, after = rest.partition(ANSWER[1])
     assert start and end, "the README's two marks"
     return f"{before}{start}\n{readme_answer()}\n{end}{after}"
+
+
+def write_findings() -> list[Path]:
+    """Write outputs/FINDINGS.md and the README's answer; returns both paths."""
+    return [write_text(PAGE, render()), write_text(README, with_answer(README.read_text()))]

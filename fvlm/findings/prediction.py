@@ -1,4 +1,5 @@
-"""What the largest size of outputs/micro is expected to show, from the smaller ones, before it is run; and what came."""
+"""What the largest size of outputs/micro is expected to show, from the smaller ones, before it is run; and
+what came."""
 
 import json
 from pathlib import Path
@@ -6,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.files import write_json
 from fvlm.findings import sources
-from fvlm.results import write_json
 from fvlm.scaling import Results, all_gaps, gap_scaling, parameter_counts
 from fvlm.scaling.runs import MICRO
 
@@ -16,10 +17,13 @@ LARGEST = "T5-T"
 
 
 def predict(date: str) -> Path:
-    """Write what the largest size will show, from the others. ConfigError if it has been run, or fewer than three others."""
+    """Write what the largest size will show, from the others. ConfigError if it has been run, or fewer than
+    three others."""
     micro = sources.study(MICRO)
     if micro is None or LARGEST in set(micro.runs["pair"]):
-        raise ConfigError(f"a prediction is written when the other sizes of outputs/micro are there and {LARGEST} is not")
+        raise ConfigError(
+            f"a prediction is written when the other sizes of outputs/micro are there and {LARGEST} is not"
+        )
     found = {}
     for frames in sorted(set(micro.runs["frames"])):
         runs = micro.runs[micro.runs["frames"] == frames]
@@ -44,7 +48,9 @@ def prediction_section(micro: Results) -> str:
             value, low, high = now.loc[LARGEST, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
             word = "inside" if then["low"] <= value <= then["high"] else "outside"
             predicted = f"{then['value']:+.2f} % ({then['low']:+.2f} to {then['high']:+.2f})"
-            lines.append(f"- {name}: predicted {predicted}, found {value:+.2f} % ({low:+.2f} to {high:+.2f}): {word}.")
+            lines.append(
+                f"- {name}: predicted {predicted}, found {value:+.2f} % ({low:+.2f} to {high:+.2f}): {word}."
+            )
     return f"""## A prediction, and what came
 
 From {", ".join(said["sizes"])}, written on {said["date"]} before {LARGEST} was run (`micro/prediction.json`): the gap on the line

@@ -18,14 +18,13 @@ from fvlm.findings.words import (
     verdict,
     with_interval,
 )
-from fvlm.grid import read_grid
-from fvlm.report import swapped_table
-from fvlm.results import load_study
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
-from fvlm.scaling.runs import EARLIER_SAMPLES, MICRO
-from fvlm.scaling.tables import answer
-from fvlm.tune import best_rates, mean_losses, own_rates
+from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
+from fvlm.scaling.tables import answer, swapped_table
+from fvlm.studies.grid import read_grid
+from fvlm.studies.tune import best_rates, mean_losses, own_rates
+from fvlm.training.results import load_study
 
 
 def micro_section(micro: Results) -> str:
@@ -42,7 +41,7 @@ The foveated model's loss over the baseline's, in percent, on captions of the bu
 {budget(micro)} {still_falling(micro)} Learning rates were tuned per size on a held-out seed:
 `micro_rates/rates.parquet`.
 
-Cells: `micro/`. Again: `python -m fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook.
+Cells: `micro/`. Again: `fvlm grid params/micro.yaml --study mine`, or the command in a cell's notebook.
 """
 
 
@@ -70,12 +69,13 @@ the attention it gets over its share of the frame; 1 is no preference. The diffe
 
 {_gazes(pd.read_parquet(path), "caption").to_markdown(index=False)}
 
-Again: `python -m fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
+Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
 """
 
 
 def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
-    """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's interval."""
+    """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's
+    interval."""
     gazes = sources.with_names(gazes[gazes["asked"] == asked]).assign(text_tokens=1)
     rows = []
     for pair, part in gazes.groupby("pair"):
@@ -85,7 +85,10 @@ def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
         row = {"size": pair, "hit by chance": f"{part['chance'].mean():.3f}"}
         for name, digits in (("hit", 3), ("mass", 2)):
             gap = paired_gap(*both, loss=name)
-            row |= {f"{name}, {arch}": f"{half[name].mean():.{digits}f}" for arch, half in zip(("foveated", "static"), both)}
+            row |= {
+                f"{name}, {arch}": f"{half[name].mean():.{digits}f}"
+                for arch, half in zip(("foveated", "static"), both)
+            }
             row[f"{name}, difference"] = with_interval(gap.nats, *gap.interval, digits)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -106,7 +109,7 @@ without.
 Ranges are over seeds; every seed with its own intervals is in the README. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
 `question/`. Again: `make question`.
 {_question_sizes(samples, table, gazes)}
-What did not work on the way, and what it took, is in `fvlm/question.py`.
+What did not work on the way, and what it took, is in `fvlm/studies/question.py`.
 """
 
 
@@ -118,7 +121,9 @@ def _question_sizes(samples, table, gazes) -> str:
             continue
         row = dict(size=pair)
         for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
-            row[f"right, {name}, %"] = percent_range(table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"])
+            row[f"right, {name}, %"] = percent_range(
+                table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"]
+            )
         for name, gap in gaps.items():
             row[f"answer loss against {name}, nats"] = with_interval(gap.nats, *gap.interval, 3)
         rows.append(row)
@@ -137,7 +142,7 @@ shapes that are there.
 
 {_by_shapes(sources.right_by_shapes()).to_markdown(index=False)}
 
-{question_rates([row["size"] for row in rows])} Again: `python -m fvlm.question --all`.
+{question_rates([row["size"] for row in rows])} Again: `fvlm question --all`.
 {_trained_longer()}"""
 
 
@@ -146,7 +151,9 @@ def _trained_longer() -> str:
     if study is None:
         return ""
     right = sources.right_by_shapes(sources.LONGER)
-    losses = study.evaluations.pivot_table(index=["pair", "arch"], columns="step", values="loss_autoregressive")
+    losses = study.evaluations.pivot_table(
+        index=["pair", "arch"], columns="step", values="loss_autoregressive"
+    )
     losses = losses.reindex(right.index).rename(columns="loss, step {}".format).round(3)
     shares = right.rename(columns="right with {}, %".format).round(1)
     table = pd.concat([losses, shares], axis=1).rename_axis(["size", "model"]).reset_index()
@@ -156,12 +163,14 @@ validation clips.
 
 {table.to_markdown(index=False)}
 
-{budget(study)} Again: `python -m fvlm.question --grid params/{sources.LONGER}.yaml`.
+{budget(study)} Again: `fvlm question --grid params/{sources.LONGER}.yaml`.
 """
 
 
 def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
-    guess = pd.DataFrame({"size": [""], "model": ["a guess among them"]} | {count: [100 / count] for count in right.columns})
+    guess = pd.DataFrame(
+        {"size": [""], "model": ["a guess among them"]} | {count: [100 / count] for count in right.columns}
+    )
     rows = right.rename_axis(index=["size", "model"]).reset_index().astype(dict(model=str))
     return pd.concat([rows, guess]).round(1)
 
@@ -174,36 +183,56 @@ def sees_section() -> str:
 - **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
 {gap.samples} clips.
 
-Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `python -m fvlm train --cell T-T_8f_fov --set seed=1`.
+Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_fov --set seed=1`.
 """
 
 
 def _real_weights(study: Results) -> Iterator[tuple[str, pd.DataFrame, dict[tuple[str, str], Gap]]]:
-    """Cells from real weights that differ in architecture alone and have both: their name (`S-S_8f`), runs, and gaps of the
-    foveated model and the baseline to each other and to the blind control, where that was run."""
+    """Cells from real weights that differ in architecture alone and have both: their name (`S-S_8f`), runs,
+    and gaps of the foveated model and the baseline to each other and to the blind control, where that was
+    run."""
     for (pair, frames), samples in study.samples.groupby(["pair", "frames"], sort=False):
-        gaps = {("foveated", arch): gap for arch, gap in sources.against(samples, ["baseline", "blind"]).items()}
-        gaps |= {("baseline", arch): gap for arch, gap in sources.against(samples, ["blind"], of="baseline").items()}
+        gaps = {
+            ("foveated", arch): gap for arch, gap in sources.against(samples, ["baseline", "blind"]).items()
+        }
+        gaps |= {
+            ("baseline", arch): gap
+            for arch, gap in sources.against(samples, ["blind"], of="baseline").items()
+        }
         if ("foveated", "baseline") in gaps:
-            yield f"{pair}_{frames}f", study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)], gaps
+            yield (
+                f"{pair}_{frames}f",
+                study.runs[(study.runs["pair"] == pair) & (study.runs["frames"] == frames)],
+                gaps,
+            )
 
 
 def real_weights_in_a_line(study: Results) -> str:
-    much = "the study's own budget" if _whole_budget(study) else "a part of the study's budget, what a CPU does in two hours"
+    much = (
+        "the study's own budget"
+        if _whole_budget(study)
+        else "a part of the study's budget, what a CPU does in two hours"
+    )
     told = []
     for name, runs, gaps in _real_weights(study):
         losses, gap = runs.groupby("arch")["loss_autoregressive"].mean(), gaps["foveated", "baseline"]
         told.append(
-            f"{name} {percent(gap)} %, {verdict(gap)} ({losses['foveated']:.3f} against {losses['baseline']:.3f} nats), after "
+            f"{name} {percent(gap)} %, {verdict(gap)} ({losses['foveated']:.3f} against "
+            f"{losses['baseline']:.3f} nats), after "
             f"{int(runs['samples_seen'].iloc[0]):,} clips, {gap.seeds} seed{'s' * (gap.seeds > 1)}"
         )
-        blind = [f"{arch} {percent(gap)} %, {verdict(gap)}" for (arch, other), gap in gaps.items() if other == "blind"]
+        blind = [
+            f"{arch} {percent(gap)} %, {verdict(gap)}"
+            for (arch, other), gap in gaps.items()
+            if other == "blind"
+        ]
         told += [f"beside no visual token, {'; '.join(blind)}"] if blind else []
     return f"From real weights, {much}: {'; '.join(told)}.{_begun_to_see(study)}"
 
 
 def _begun_to_see(study: Results) -> str:
-    """What the frames are worth to the cells whose frames were swapped: to models that do not use them a gap is no cost."""
+    """What the frames are worth to the cells whose frames were swapped: to models that do not use them a gap
+    is no cost."""
     path = sources.OUTPUTS / study.runs["study"].iloc[0] / "swapped.parquet"
     if not path.exists():
         return ""
@@ -221,21 +250,31 @@ def _real_weights_table(study: Results) -> pd.DataFrame:
     rows = []
     for name, runs, gaps in _real_weights(study):
         losses, gap = runs.groupby("arch")["loss_autoregressive"].mean(), gaps["foveated", "baseline"]
-        row = {"cells": name, "clips seen": int(runs["samples_seen"].iloc[0]), "seeds": gap.seeds, "clips": gap.samples}
+        row = {
+            "cells": name,
+            "clips seen": int(runs["samples_seen"].iloc[0]),
+            "seeds": gap.seeds,
+            "clips": gap.samples,
+        }
         row |= {arch: f"{losses[arch]:.3f}" for arch in ("foveated", "baseline", "blind") if arch in losses}
         rows.append(row | {f"{arch} against {other}, %": percent(gap) for (arch, other), gap in gaps.items()})
     return pd.DataFrame(rows).fillna("")
 
 
 def _whole_budget(study: Results) -> bool:
-    return bool((study.runs["samples_seen"] >= EARLIER_SAMPLES).all())
+    return bool((study.runs["samples_seen"] >= NANOSMOL_SAMPLES).all())
 
 
 def real_weights_section(study: Results) -> str:
     name, weights = study.runs["study"].iloc[0], "; ".join(sorted(study.runs["weights"].unique()))
-    less = "" if _whole_budget(study) else (
-        f" That is what a CPU does in two hours a cell, not the study's own budget of {EARLIER_SAMPLES:,} clips on a GPU."
-    )  # fmt: skip
+    less = (
+        ""
+        if _whole_budget(study)
+        else (
+            " That is what a CPU does in two hours a cell, not the study's own budget of "
+            f"{NANOSMOL_SAMPLES:,} clips on a GPU."
+        )
+    )
     return f"""## Real weights
 
 {budget(study)}{less} With one seed an interval is for
@@ -244,13 +283,13 @@ Weights: {weights}.
 
 {_real_weights_table(study).to_markdown(index=False)}
 
-Cells: `{name}/`. Again: `python -m fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook; then
-`python -m fvlm swap --run outputs/mine/*_{{fov,bas}}_seed? --out outputs/mine/swapped.parquet`.
+Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook; then
+`fvlm swap --run outputs/mine/*_{{fov,bas}}_seed? --out outputs/mine/swapped.parquet`.
 """
 
 
 def rates_section(study: str, table: pd.DataFrame) -> str:
-    """study: the name of its grid file; table: `fvlm.tune`'s rows."""
+    """study: the name of its grid file; table: `fvlm tune`'s rows."""
     config = read_grid(REPOSITORY / "params" / f"{study}.yaml").cells[0].config
     losses = mean_losses(table).unstack().sort_index(axis=1)
     few, all_ = losses.index.levels[0].min(), losses.index.levels[0].max()
@@ -261,14 +300,19 @@ def rates_section(study: str, table: pd.DataFrame) -> str:
         early, late = (both[steps].idxmin() if len(both) else None for steps in (few, all_))
         if early != late:
             less, more = (both[steps][late] - both[steps][early] for steps in (few, all_))
-            change = f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
+            change = (
+                f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
+            )
             lines.append(f"- **A short sweep misleads** at {pair}, {change}.")
     edges = best_rates(table).query("edge")["pair"].tolist()
     lines.append(
-        f"- At the edge of what was tried at full length, so that a rate beyond may be better: {', '.join(edges) or 'no size'}."
+        "- At the edge of what was tried at full length, so that a rate beyond may be better: "
+        f"{', '.join(edges) or 'no size'}."
     )
     others = own_rates(table).query("cost > 0").sort_values("arch", ascending=False)
-    alone = ", ".join(f"{row.arch} {row.cost:.3f} nats at {row.pair} ({row.rate:g})" for row in others.itertuples())
+    alone = ", ".join(
+        f"{row.arch} {row.cost:.3f} nats at {row.pair} ({row.rate:g})" for row in others.itertuples()
+    )
     costs = f"{alone}; nothing elsewhere" if alone else "nothing"
     lines.append(f"- Of the rates tried, what one for both costs beside an architecture's own best: {costs}.")
     rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
@@ -283,5 +327,5 @@ no study uses: one seed, no interval. The longest runs decide.
 
 {chr(10).join(lines)}
 
-Again: `python -m fvlm.tune params/{study}.yaml{first}.
+Again: `fvlm tune params/{study}.yaml{first}.
 """

@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from fvlm.config import ARCHS, REPOSITORY, ConfigError
-from fvlm.question import CROWDED
-from fvlm.question import results as question_results
-from fvlm.results import load_study
 from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
+from fvlm.studies.question import CROWDED
+from fvlm.studies.question import results as question_results
+from fvlm.training.results import load_study
 
 OUTPUTS = REPOSITORY / "outputs"
 LONGER = "question_long"  # the study of question runs with more steps
@@ -48,15 +48,22 @@ def with_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def right_by_shapes(study: str = "question") -> pd.DataFrame:
-    """Right answers in percent of the validation clips, mean over seeds: a row per size and architecture, a column per number
-    of shapes in the clip."""
+    """Right answers in percent of the validation clips, mean over seeds: a row per size and architecture, a
+    column per number of shapes in the clip."""
     table = with_names(pd.read_parquet(OUTPUTS / study / "answers.parquet"))
-    return 100 * table.pivot_table(index=["pair", "arch"], columns="objects", values="right", aggfunc="mean", observed=True)
+    return 100 * table.pivot_table(
+        index=["pair", "arch"], columns="objects", values="right", aggfunc="mean", observed=True
+    )
 
 
 def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Of the runs whose answers were scored: the samples of crowded clips, a row per run (`fvlm.question.results`), and gazes."""
+    """Of the runs whose answers were scored: the samples of crowded clips, a row per run
+    (`fvlm.studies.question.results`), and gazes."""
     table = question_results()
     gazes = pd.read_parquet(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
     samples = load_study(OUTPUTS / "question").samples
-    return samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])], table, gazes
+    return (
+        samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])],
+        table,
+        gazes,
+    )

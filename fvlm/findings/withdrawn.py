@@ -1,4 +1,5 @@
-"""What this repository said and no longer says: each reading with its date, the reason, and the figures it rested on."""
+"""What this repository said and no longer says: each reading with its date, the reason, and the figures it
+rested on."""
 
 import numpy as np
 import pandas as pd
@@ -36,9 +37,12 @@ run again. The audit's figures: `outputs/audit/input_scale.csv`.
 def withdrawn_in_short() -> str:
     """The same in the README's answer."""
     return (
-        f"**Withdrawn on {DATE}**: that on questions the foveated model beats the baseline's 16 tokens, and that the baseline only "
-        f"guesses which shape is meant. Within {_steps()} steps it had learned what the baseline had not *yet*: with another "
-        f"scale of the LLM's input the baseline learns it as well ({_audit()}). The trend with size holds at equal clips only. All "
+        f"**Withdrawn on {DATE}**: that on questions the foveated model beats the baseline's 16 tokens, and "
+        "that the baseline only "
+        f"guesses which shape is meant. Within {_steps()} steps it had learned what the baseline had not "
+        "*yet*: with another "
+        f"scale of the LLM's input the baseline learns it as well ({_audit()}). The trend with size holds at "
+        "equal clips only. All "
         "numbers of LLMs from scratch will be run again; figures and reasons are under *Withdrawn* in "
         "[`outputs/FINDINGS.md`](outputs/FINDINGS.md)."
     )
@@ -51,18 +55,23 @@ def _question_gaps() -> str:
 
 
 def _steps() -> int:
-    from fvlm.grid import read_grid
-    from fvlm.question import GRID
+    from fvlm.studies.grid import read_grid
+    from fvlm.studies.question import GRID
 
     return read_grid(GRID).cells[0].config.steps
 
 
 def _audit() -> str:
     """The longest runs of the baseline on the published cells' features, mended scale."""
-    table = pd.read_csv(AUDIT, comment="#").query("model == 'baseline' and features == 'dinov2' and scale == 'sqrt_width'")
+    table = pd.read_csv(AUDIT, comment="#").query(
+        "model == 'baseline' and features == 'dinov2' and scale == 'sqrt_width'"
+    )
     last = table.sort_values("steps").groupby(["learning_rate", "seed"], sort=False).tail(1)
     long = last[last["steps"] >= 1000].sort_values("learning_rate")
-    runs = [f"{100 * row.right:.0f} % right after {row.steps:,} steps at {row.learning_rate:g}" for row in long.itertuples()]
+    runs = [
+        f"{100 * row.right:.0f} % right after {row.steps:,} steps at {row.learning_rate:g}"
+        for row in long.itertuples()
+    ]
     return f"T1, crowded clips: {', '.join(runs)}; one seed each"
 
 
@@ -80,18 +89,22 @@ def _equal_flops(micro: Results | None) -> str:
         return ""
     told = []
     for pair, values in gaps.groupby("pair")["percent"]:
-        interval = with_interval(values.mean(), *t_interval(values)) if len(values) > 1 else f"{values.mean():+.2f}"
+        interval = (
+            with_interval(values.mean(), *t_interval(values)) if len(values) > 1 else f"{values.mean():+.2f}"
+        )
         told.append(f"{pair} {interval}")
     return (
-        " At equal training FLOPs, the\nfoveated model at its end beside the baseline's own curve at the same FLOPs, 8 frames, "
+        " At equal training FLOPs, the\nfoveated model at its end beside the baseline's own curve at the "
+        "same FLOPs, 8 frames, "
         f"percent, Student's t over seeds:\n{'; '.join(told)}."
     )
 
 
 def equal_flops_gaps(results: Results) -> pd.DataFrame:
-    """The foveated model's last loss over the baseline's where that had spent the same training FLOPs, in percent: a row per
-    `pair`, `frames`, `seed`. The baseline's curve is straight in log FLOPs between its evaluations; of a constant learning rate,
-    each of which is a valid end. Left out where the curve does not reach so far."""
+    """The foveated model's last loss over the baseline's where that had spent the same training FLOPs, in
+    percent: a row per `pair`, `frames`, `seed`. The baseline's curve is straight in log FLOPs between its
+    evaluations; of a constant learning rate, each of which is a valid end. Left out where the curve does not
+    reach so far."""
     rows = []
     for (pair, frames, seed), runs in results.evaluations.groupby(["pair", "frames", "seed"]):
         curves = {arch: rows.sort_values("step") for arch, rows in runs.groupby("arch")}
@@ -100,5 +113,9 @@ def equal_flops_gaps(results: Results) -> pd.DataFrame:
         end, curve = curves["foveated"].iloc[-1], curves["baseline"]
         if curve["flops"].iloc[0] <= end["flops"] <= curve["flops"].iloc[-1]:
             loss = np.interp(np.log(end["flops"]), np.log(curve["flops"]), curve["loss_autoregressive"])
-            rows.append(dict(pair=pair, frames=frames, seed=seed, percent=100 * (end["loss_autoregressive"] / loss - 1)))
+            rows.append(
+                dict(
+                    pair=pair, frames=frames, seed=seed, percent=100 * (end["loss_autoregressive"] / loss - 1)
+                )
+            )
     return pd.DataFrame(rows, columns=["pair", "frames", "seed", "percent"])

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.grid import read_grid
-from fvlm.question import GRID
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
-from fvlm.training import DECAY_SHARE
+from fvlm.studies.grid import read_grid
+from fvlm.studies.question import GRID
+from fvlm.training.optimizer import DECAY_SHARE
 
 BESIDE = dict(
     static="one static query for every frame",
@@ -27,18 +27,24 @@ def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
     asked = sources.questions()[0]
     tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, ["static"])}
-    told = [f"On {task}, beside {BESIDE[arch]}: {found}." for task, (samples, archs) in tasks.items() for arch in archs
-            if (found := beside(samples, arch))]  # fmt: skip
+    told = [
+        f"On {task}, beside {BESIDE[arch]}: {found}."
+        for task, (samples, archs) in tasks.items()
+        for arch in archs
+        if (found := beside(samples, arch))
+    ]
     sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, ["static", "baseline"])]
     return [*trends(gaps), *told, question_rates(sizes)]
 
 
 def by_shapes(right: pd.DataFrame) -> str:
-    """Who tells which shape is meant: right answers by the number of shapes, beside those of a guess among what is there."""
-    counts, guess = ", ".join(map(str, right.columns)), ", ".join(f"{100 / count:.0f}" for count in right.columns)
-    return (
-        f"On questions, right answers in percent, with {counts} shapes in the clip: {_shares(right)}; a guess among them {guess}."
+    """Who tells which shape is meant: right answers by the number of shapes, beside those of a guess among
+    what is there."""
+    counts, guess = (
+        ", ".join(map(str, right.columns)),
+        ", ".join(f"{100 / count:.0f}" for count in right.columns),
     )
+    return f"On questions, right answers in percent, with {counts} shapes in the clip: {_shares(right)}; a guess among them {guess}."
 
 
 def longer(study: Results, right: pd.DataFrame) -> str:
@@ -63,11 +69,14 @@ def question_rates(sizes: list[str]) -> str:
 
 
 def trends(gaps: dict[str, GapScaling]) -> list[str]:
-    """A sentence for each number of frames: from the smallest size to the largest, and whether that is a trend."""
+    """A sentence for each number of frames: from the smallest size to the largest, and whether that is a
+    trend."""
     lines = []
     for name, gap in gaps.items():
         trend, table, where = gap.trend.set_index("kind").loc["raw"], gap.table, name.removeprefix("micro, ")
-        small, large = (f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1]))
+        small, large = (
+            f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1])
+        )
         if not np.isfinite(trend["slope"]):
             lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
             continue
@@ -82,7 +91,8 @@ def trends(gaps: dict[str, GapScaling]) -> list[str]:
 
 
 def beside(samples: pd.DataFrame, arch: str) -> str:
-    """The foveated model's loss over a control's at every size that has both, in words that follow the intervals."""
+    """The foveated model's loss over a control's at every size that has both, in words that follow the
+    intervals."""
     told = []
     for pair, part in samples.groupby("pair", sort=False):
         if gap := sources.against(part, [arch]).get(arch):
@@ -103,16 +113,20 @@ def budget(results: Results) -> str:
     hours = runs["seconds"].sum() / 3600
     return (
         f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, learning rate "
-        f"{SCHEDULES[config.schedule]}, {config.precision}, on {devices}: {hours:.1f} hours of one process, evaluations included."
+        f"{SCHEDULES[config.schedule]}, {config.precision}, on {devices}: {hours:.1f} hours of one process, "
+        "evaluations included."
     )
 
 
 def still_falling(results: Results) -> str:
-    """How far from converged the models are: what the steps between the last two evaluations still gave, per architecture."""
+    """How far from converged the models are: what the steps between the last two evaluations still gave, per
+    architecture."""
     losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
     before, last = losses.columns[-2:]
     gained = 100 * (1 - losses[last] / losses[before])
-    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained)
+    archs = ", ".join(
+        f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained
+    )
     return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
 
 

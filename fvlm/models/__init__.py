@@ -7,6 +7,18 @@ from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 __all__ = [
-    "MODELS", "BaselineVLM", "BlindVLM", "FoveatedEncoder", "FoveatedVLM", "FrameCache", "MeanPoolVLM", "StaticVLM",
-    "VideoLanguageConfig", "VideoLanguageModel", "VideoTextOutput", "build_model", "load_model", "parameter_groups",
-]  # fmt: skip
+    "MODELS",
+    "BaselineVLM",
+    "BlindVLM",
+    "FoveatedEncoder",
+    "FoveatedVLM",
+    "FrameCache",
+    "MeanPoolVLM",
+    "StaticVLM",
+    "VideoLanguageConfig",
+    "VideoLanguageModel",
+    "VideoTextOutput",
+    "build_model",
+    "load_model",
+    "parameter_groups",
+]

@@ -25,13 +25,21 @@ class VideoLanguageConfig(PreTrainedConfig):
     sub_configs = {"llm_config": AutoConfig, "vision_config": AutoConfig}
 
     def __init__(
-        self, llm_config=None, vision_config=None, arch="foveated", fine_passes=1, steer=0.1, image_size=224, sources=(), **kwargs
+        self,
+        llm_config=None,
+        vision_config=None,
+        arch="foveated",
+        fine_passes=1,
+        query_init_scale=0.1,
+        image_size=224,
+        sources=(),
+        **kwargs,
     ):
         self.llm_config = _as_config(llm_config)
         self.vision_config = _as_config(vision_config)
         self.arch = arch
         self.fine_passes = fine_passes
-        self.steer = steer
+        self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
         self.image_size = image_size
         self.sources = list(sources)
         super().__init__(**kwargs)
@@ -45,11 +53,12 @@ def _as_config(config):
 
 
 class Standardise(nn.Module):
-    """Features (..., D) to zero mean and unit variance, by constants measured once, before the first training step.
+    """Features (..., D) to zero mean and unit variance, by constants measured once, before the first training
+    step.
 
-    Most of what a vision model gives is the same for all clips: of the foveal states' energy 99.7 % (CLS query,
-    DINOv2-small, 4 layers; tests/test_models.py). An LLM takes long to find the rest. The constants are part of the
-    model: nothing about a batch, another clip or a later frame enters."""
+    Most of what a vision model gives is the same for all clips: of the foveal states' energy 99.7 % (CLS
+    query, DINOv2-small, 4 layers; tests/models/test_models.py). An LLM takes long to find the rest. The
+    constants are part of the model: nothing about a batch, another clip or a later frame enters."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -92,11 +101,10 @@ class Context:
 class VideoLanguageModel(PreTrainedModel):
     """A causal LLM that reads visual tokens. Subclasses say how a clip becomes visual tokens.
 
-    Inputs of `forward` and `generate`:
-    frames (B, T, 3, S, S), uint8 or normalised floats, or what `encode` made of them;
-    frame_mask (B, T), False for padding after a shorter clip;
-    prompt_ids (B, M) with prompt_mask (B, M), False for padding after a shorter prompt, each prompt at least one
-    token; labels (B, L), -100 after the end of a shorter text. Masks may be None: nothing is padding."""
+    Inputs of `forward` and `generate`: frames (B, T, 3, S, S), uint8 or normalised floats, or what `encode`
+    made of them; frame_mask (B, T), False for padding after a shorter clip; prompt_ids (B, M) with
+    prompt_mask (B, M), False for padding after a shorter prompt, each prompt at least one token; labels (B,
+    L), -100 after the end of a shorter text. Masks may be None: nothing is padding."""
 
     config_class = VideoLanguageConfig
     main_input_name = "frames"
@@ -136,8 +144,9 @@ class VideoLanguageModel(PreTrainedModel):
                 init.zeros_(module.bias)
 
     @torch.no_grad()
-    def match_backbones(self):
-        """Give visual and mode tokens the mean norm of the LLM's embeddings. Call once the backbones have their weights."""
+    def init_from_backbones(self):
+        """Give visual and mode tokens the mean norm of the LLM's embeddings. Call once the backbones have
+        their weights."""
         norm = self.llm.get_input_embeddings().weight.float().norm(dim=-1).mean()
         self.embedding_norm.copy_(norm)
         for name, token in self.named_parameters(recurse=False):
@@ -146,13 +155,15 @@ class VideoLanguageModel(PreTrainedModel):
 
     @torch.no_grad()
     def calibrate(self, frames: torch.Tensor):
-        """Measure what `standardise` needs on training clips (B, T, 3, S, S). Training does it before its first step."""
+        """Measure what `standardise` needs on training clips (B, T, 3, S, S). Training does it before its
+        first step."""
         if self.vision is not None:
             parts = frames.split(4)  # so that many long clips do not need more memory than a training step
             self.standardise.fit(torch.cat([self.features(self.encode(part)) for part in parts]))
 
     def features(self, cache) -> torch.Tensor:
-        """What the connector reads (..., D), before it is standardised; for models with queries, under the static one."""
+        """What the connector reads (..., D), before it is standardised; for models with queries, under the
+        static one."""
         raise NotImplementedError
 
     def get_input_embeddings(self):
@@ -164,21 +175,32 @@ class VideoLanguageModel(PreTrainedModel):
     # ── From clip to text ────────────────────────────────────────────────────────────────────────
 
     def encode(self, frames: torch.Tensor):
-        """What the vision model makes of frames, to be given to `forward` in their place when they are seen again."""
+        """What the vision model makes of frames, to be given to `forward` in their place when they are seen
+        again."""
         return frames if self.vision is None else self.vision.encode(frames)
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The clip's visual tokens (B, T, K, W), None if it gets none, and the queries (B, T, Q) that made them."""
+    def visual_tokens(
+        self, cache, mode, queries=None, **prompt_and_masks
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The clip's visual tokens (B, T, K, W), None if it gets none, and the queries (B, T, Q) that made
+        them."""
         raise NotImplementedError
 
     def forward(
-        self, frames, labels=None, prompt_ids=None, mode="parallel", queries=None, frame_mask=None, prompt_mask=None
+        self,
+        frames,
+        labels=None,
+        prompt_ids=None,
+        mode="parallel",
+        queries=None,
+        frame_mask=None,
+        prompt_mask=None,
     ) -> VideoTextOutput:
         """Look at a clip and score its text; the shapes are in the class's docstring.
 
         mode: parallel (as in training), autoregressive (truly frame by frame) or static (the static query for
-        every frame); models without queries give the same in all three. Given `queries` (B, T, Q) are used instead
-        of the model's own. ValueError on shapes that do not fit or an unknown mode."""
+        every frame); models without queries give the same in all three. Given `queries` (B, T, Q) are used
+        instead of the model's own. ValueError on shapes that do not fit or an unknown mode."""
         prefix, mask, queries = self._see(frames, labels, prompt_ids, mode, queries, frame_mask, prompt_mask)
         if labels is None:
             hidden = self.read(prefix, mask)[:, -1:]
@@ -188,15 +210,25 @@ class VideoLanguageModel(PreTrainedModel):
         text = self.embed(labels[:, :-1].clamp(min=0))  # the last label is only predicted
         hidden = self.read(torch.cat([prefix, text], dim=1), torch.cat([mask, text_mask[:, :-1]], dim=1))
         logits = self.llm.get_output_embeddings()(hidden[:, -labels.size(1) :])  # (B, L, V)
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none")
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+        )
         losses = losses.view_as(labels)  # (B, L)
         return VideoTextOutput(losses.sum() / text_mask.sum(), logits, queries, losses, text_mask)
 
     @torch.no_grad()
     def generate(
-        self, frames, prompt_ids=None, max_new_tokens=64, mode="autoregressive", queries=None, frame_mask=None, prompt_mask=None
+        self,
+        frames,
+        prompt_ids=None,
+        max_new_tokens=64,
+        mode="autoregressive",
+        queries=None,
+        frame_mask=None,
+        prompt_mask=None,
     ) -> list[list[int]]:
-        """Write the most likely text, token by token (greedy), until the end-of-text token or `max_new_tokens`.
+        """Write the most likely text, token by token (greedy), until the end-of-text token or
+        `max_new_tokens`.
 
         Returns one list of token ids per clip, without the end-of-text token."""
         prefix, mask, _ = self._see(frames, None, prompt_ids, mode, queries, frame_mask, prompt_mask)
@@ -213,7 +245,9 @@ class VideoLanguageModel(PreTrainedModel):
                     texts[i].append(token)
             if all(done):
                 break
-            hidden = self.read(self.embed(ids[:, None]), torch.ones_like(ids[:, None], dtype=torch.bool), context)
+            hidden = self.read(
+                self.embed(ids[:, None]), torch.ones_like(ids[:, None], dtype=torch.bool), context
+            )
         return texts
 
     # ── The LLM's input ──────────────────────────────────────────────────────────────────────────
@@ -229,7 +263,9 @@ class VideoLanguageModel(PreTrainedModel):
         mask = torch.ones(batch, 0, dtype=torch.bool, device=mode_token.device)
         if prompt_ids is not None:
             x = self.embed(prompt_ids.clamp(min=0))
-            mask = torch.ones_like(prompt_ids, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
+            mask = (
+                torch.ones_like(prompt_ids, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
+            )
         x, mask = self._append(x, mask, mode_token)
         if tokens is not None:
             B, T, K, _ = tokens.shape
@@ -239,10 +275,13 @@ class VideoLanguageModel(PreTrainedModel):
         return x, mask
 
     def _append(self, x, mask, token):
-        return torch.cat([x, token.expand(x.size(0), 1, -1).to(x.dtype)], dim=1), F.pad(mask, (0, 1), value=True)
+        return torch.cat([x, token.expand(x.size(0), 1, -1).to(x.dtype)], dim=1), F.pad(
+            mask, (0, 1), value=True
+        )
 
     def read(self, x: torch.Tensor, mask: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        """The LLM's last hidden states (B, S, W) for embeddings (B, S, W); positions outside `mask` are not there.
+        """The LLM's last hidden states (B, S, W) for embeddings (B, S, W); positions outside `mask` are not
+        there.
 
         With a `context` the LLM goes on from where it was, and the context moves on."""
         past = 0
@@ -252,12 +291,16 @@ class VideoLanguageModel(PreTrainedModel):
         padded = not bool(mask.all())  # without padding the LLM can use its fast causal path
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:] if padded else None
         return self.llm.get_decoder()(
-            inputs_embeds=x, attention_mask=mask.long() if padded else None, position_ids=positions,
-            past_key_values=context.cache if context else None, use_cache=context is not None,
-        ).last_hidden_state  # fmt: skip
+            inputs_embeds=x,
+            attention_mask=mask.long() if padded else None,
+            position_ids=positions,
+            past_key_values=context.cache if context else None,
+            use_cache=context is not None,
+        ).last_hidden_state
 
     def scale(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Every visual token (..., W) at the LLM's embedding norm, each by itself: no statistic over batch or time."""
+        """Every visual token (..., W) at the LLM's embedding norm, each by itself: no statistic over batch or
+        time."""
         return F.normalize(tokens.float(), dim=-1).to(tokens.dtype) * self.embedding_norm.to(tokens.dtype)
 
     def _see(self, frames, labels, prompt_ids, mode, queries, frame_mask, prompt_mask):
@@ -266,7 +309,9 @@ class VideoLanguageModel(PreTrainedModel):
             raise ValueError(f"mode {mode!r}: valid are {', '.join(MODES)}")
         if isinstance(frames, torch.Tensor):
             if frames.dim() != 5 or frames.size(2) != 3:
-                raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)")
+                raise ValueError(
+                    f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
+                )
             frames = self.encode(frames)
         B = len(frames) if self.vision is None else frames.batch_size
         for name, ids in (("labels", labels), ("prompt_ids", prompt_ids)):

@@ -22,13 +22,19 @@ class BaselineVLM(VideoLanguageModel):
         factor = config.image_size // config.vision_config.patch_size // TOKENS_PER_SIDE
         width = config.llm_config.hidden_size
         self.connector = nn.Sequential(
-            nn.Linear(factor**2 * config.vision_config.hidden_size, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
+            nn.Linear(factor**2 * config.vision_config.hidden_size, 4 * width),
+            nn.SiLU(),
+            nn.Linear(4 * width, width),
         )
 
     def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        blocks = space_to_depth(self.standardise(cache.patches), cache.grid, TOKENS_PER_SIDE)  # (B, T, 16, factor² D)
+        blocks = space_to_depth(
+            self.standardise(cache.patches), cache.grid, TOKENS_PER_SIDE
+        )  # (B, T, 16, factor² D)
         if blocks.size(-1) != self.connector[0].in_features:
-            raise ValueError(f"a baseline for {self.config.image_size}-pixel frames got a patch grid of {cache.grid}")
+            raise ValueError(
+                f"a baseline for {self.config.image_size}-pixel frames got a patch grid of {cache.grid}"
+            )
         return self.scale(self.connector(blocks)), None
 
     def features(self, cache):

@@ -14,15 +14,22 @@ from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.weights import Source, backbone_config, fetch, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
-MODELS = {"foveated": FoveatedVLM, "baseline": BaselineVLM, "static": StaticVLM, "meanpool": MeanPoolVLM, "blind": BlindVLM}
+MODELS = {
+    "foveated": FoveatedVLM,
+    "baseline": BaselineVLM,
+    "static": StaticVLM,
+    "meanpool": MeanPoolVLM,
+    "blind": BlindVLM,
+}
 
 
 def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageModel:
     """The model of a run, on the CPU in float32, in evaluation mode, with what the run freezes frozen.
 
-    pretrained=True loads LLM and vision weights (see `fvlm.weights`; `ConfigError` where there are none), except
-    for the tiny LLMs, which start from random weights. pretrained=False starts everything from random weights.
-    `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is allocated."""
+    pretrained=True loads LLM and vision weights (see `fvlm.weights`; `ConfigError` where there are none),
+    except for the tiny LLMs, which start from random weights. pretrained=False starts everything from random
+    weights. `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is
+    allocated."""
     torch.manual_seed(config.seed)
     model = MODELS[config.arch](
         VideoLanguageConfig(
@@ -30,7 +37,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             vision_config=vision_config(config),
             arch=config.arch,
             fine_passes=config.fine_passes,
-            steer=config.steer,
+            query_init_scale=config.query_init_scale,
             image_size=config.image_size,
         )
     )
@@ -38,7 +45,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     if model.vision is not None:
         sources.append(_load_vision(model, config.vision, pretrained))
     model.config.sources = [str(source) for source in sources]
-    model.match_backbones()
+    model.init_from_backbones()
     freeze(model, config)
     return model.eval()
 
@@ -60,18 +67,22 @@ def load_model(folder: str | Path) -> VideoLanguageModel:
 
 
 def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
-    """Parameters by group: vision, connector (all that is neither backbone), llm, llm embeddings, total, trainable.
+    """Parameters by group: vision, connector (all that is neither backbone), llm, llm embeddings, total,
+    trainable.
 
     Groups vision + connector + llm + embedding = total; tied weights count once, as embedding."""
     embedding = {id(p) for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
     groups = dict(vision=0, connector=0, llm=0, embedding=0, total=0, trainable=0)
     for name, p in model.named_parameters():
         group = (
-            "embedding" if id(p) in embedding
-            else "llm" if name.startswith("llm.")
-            else "vision" if name.startswith("vision.dinov2.")
+            "embedding"
+            if id(p) in embedding
+            else "llm"
+            if name.startswith("llm.")
+            else "vision"
+            if name.startswith("vision.dinov2.")
             else "connector"
-        )  # fmt: skip
+        )
         groups[group] += p.numel()
         groups["total"] += p.numel()
         groups["trainable"] += p.numel() * p.requires_grad
@@ -84,7 +95,9 @@ def _load_llm(model, name, pretrained) -> Source:
     from transformers import AutoModelForCausalLM
 
     source = fetch(name)
-    model.llm.load_state_dict(AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32).state_dict())
+    model.llm.load_state_dict(
+        AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32).state_dict()
+    )
     return source
 
 
@@ -98,7 +111,9 @@ def _load_vision(model, name, pretrained) -> Source:
     except ConfigError as error:
         if name != "tiny":
             raise
-        warnings.warn(f"the tiny vision model starts from random weights and will see badly: {error}", stacklevel=2)
+        warnings.warn(
+            f"the tiny vision model starts from random weights and will see badly: {error}", stacklevel=2
+        )
         return Source(name, "", "random (DINOv2-small could not be had)", "")
     state = Dinov2Model.from_pretrained(source.folder, dtype=torch.float32).state_dict()
     mine = model.vision.dinov2.state_dict()

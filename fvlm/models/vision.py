@@ -13,8 +13,8 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
 from transformers import initialization as init
 
-PATCH = 14  # pixels, of every DINOv2
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as DINOv2 was trained
+
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
@@ -29,7 +29,9 @@ class FrameCache:
     values: list[torch.Tensor]
     grid: tuple[int, int]
     finish: Callable[[], torch.Tensor]  # the way to last_hidden_state
-    hidden: torch.Tensor | None = None  # (B, T, N), True for tokens that queries can't see; None: they see all
+    hidden: torch.Tensor | None = (
+        None  # (B, T, N), True for tokens that queries can't see; None: they see all
+    )
 
     def __getitem__(self, frames: slice) -> "FrameCache":
         return self._with(lambda x: x[:, frames])
@@ -39,21 +41,31 @@ class FrameCache:
         return self._with(lambda x: x.expand(times, *x.shape[1:]))
 
     def hide(self, patches: torch.Tensor) -> "FrameCache":
-        """The same frames, but queries can't see these patches (B, T, P; True is hidden). The patches still saw each other."""
+        """The same frames, but queries can't see these patches (B, T, P; True is hidden). The patches still
+        saw each other."""
         return replace(self, hidden=F.pad(patches.bool(), (1, 0)))
 
     def shift(self, down: int, across: int) -> "FrameCache":
-        """The same frames, but attention falls `down` and `across` patches away from where a query sends it, around the edges."""
+        """The same frames, but attention falls `down` and `across` patches away from where a query sends it,
+        around the edges."""
 
         def rolled(values):  # (B, T, H, N, d)
-            patches = values[..., 1:, :].unflatten(-2, self.grid).roll((-down, -across), (-3, -2)).flatten(-3, -2)
+            patches = (
+                values[..., 1:, :].unflatten(-2, self.grid).roll((-down, -across), (-3, -2)).flatten(-3, -2)
+            )
             return torch.cat([values[..., :1, :], patches], dim=-2)
 
         return replace(self, values=[*map(rolled, self.values)])
 
     def _with(self, cut: Callable[[torch.Tensor], torch.Tensor]) -> "FrameCache":
         hidden = None if self.hidden is None else cut(self.hidden)
-        return FrameCache([*map(cut, self.keys)], [*map(cut, self.values)], self.grid, lambda: cut(self.last_hidden_state), hidden)
+        return FrameCache(
+            [*map(cut, self.keys)],
+            [*map(cut, self.values)],
+            self.grid,
+            lambda: cut(self.last_hidden_state),
+            hidden,
+        )
 
     def __len__(self) -> int:
         return self.keys[0].size(1)
@@ -64,8 +76,8 @@ class FrameCache:
 
     @cached_property
     def last_hidden_state(self) -> torch.Tensor:
-        """(B, T, N, D), after DINOv2's final norm. Computed when asked for: queries need the last layer's keys and
-        values, but not what the patches make of them."""
+        """(B, T, N, D), after DINOv2's final norm. Computed when asked for: queries need the last layer's
+        keys and values, but not what the patches make of them."""
         return self.finish()
 
     @property
@@ -79,10 +91,10 @@ class QueryIn(nn.Linear):
 
     It starts as the identity, so that queries start out as tokens of DINOv2's own kind.
 
-    DINOv2's states are short, of norm 0.6 to 2 in the first layers. A query that enters thirty times longer drowns
-    what it sees: under 1 % of its foveal states' energy then differs between clips, against a quarter with this
-    (random queries, DINOv2-small, 4 layers; tests/test_models.py). The scale is a factor of its own, so that the
-    weights keep a size that one learning rate suits."""
+    DINOv2's states are short, of norm 0.6 to 2 in the first layers. A query that enters thirty times longer
+    drowns what it sees: under 1 % of its foveal states' energy then differs between clips, against a quarter
+    with this (random queries, DINOv2-small, 4 layers; tests/models/test_models.py). The scale is a factor of
+    its own, so that the weights keep a size that one learning rate suits."""
 
     def __init__(self, width: int):
         super().__init__(width, width, bias=False)
@@ -95,10 +107,10 @@ class QueryIn(nn.Linear):
 class FoveatedEncoder(PreTrainedModel):
     """DINOv2 with a side entrance. `encode` runs it on frames; `look` sends a query through the result.
 
-    At every layer the query goes through the layer's own norm, query projection, output projection, layer scale
-    and MLP, and attends to the keys and values of that layer's CLS and patches, not to itself. So looking again
-    costs one token, not a frame. Queries enter by `query_in` and leave by `query_out`, both of vision width;
-    with `foveal=False` the two are left out and only `encode` works."""
+    At every layer the query goes through the layer's own norm, query projection, output projection, layer
+    scale and MLP, and attends to the keys and values of that layer's CLS and patches, not to itself. So
+    looking again costs one token, not a frame. Queries enter by `query_in` and leave by `query_out`, both of
+    vision width; with `foveal=False` the two are left out and only `encode` works."""
 
     config_class = Dinov2Config
     main_input_name = "frames"
@@ -125,8 +137,9 @@ class FoveatedEncoder(PreTrainedModel):
                 init.zeros_(module.bias)
 
     @torch.no_grad()
-    def match_tokens(self) -> torch.Tensor:
-        """Let queries of unit variance enter with the norm of the CLS token. Call once DINOv2 has its weights.
+    def init_from_tokens(self) -> torch.Tensor:
+        """Let queries of unit variance enter with the norm of the CLS token. Call once DINOv2 has its
+        weights.
 
         Returns the query (Q,) of unit variance that enters as the CLS token itself."""
         embeddings = self.dinov2.embeddings
@@ -137,8 +150,8 @@ class FoveatedEncoder(PreTrainedModel):
     def encode(self, frames: torch.Tensor) -> FrameCache:
         """Run DINOv2 on all frames at once. Frames are independent of each other.
 
-        frames: (B, T, 3, height, width), uint8 pixels, or floats that are normalised already. Height and width
-        must be multiples of the patch size (14), or ValueError."""
+        frames: (B, T, 3, height, width), uint8 pixels, or floats that are normalised already. Height and
+        width must be multiples of the patch size (14), or ValueError."""
         B, T, _, height, width = frames.shape
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -162,7 +175,8 @@ class FoveatedEncoder(PreTrainedModel):
         return FrameCache(keys, values, (height // patch, width // patch), finish)
 
     def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One DINOv2 layer on (BT, N, D): the new states, and the keys and values (BT, H, N, d) that made them."""
+        """One DINOv2 layer on (BT, N, D): the new states, and the keys and values (BT, H, N, d) that made
+        them."""
         h = layer.norm1(x)
         k, v = self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
         return self.attend(layer, x, h, k, v), k, v
@@ -172,9 +186,14 @@ class FoveatedEncoder(PreTrainedModel):
         h = layer.norm1(x)
         return self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
 
-    def attend(self, layer, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The rest of a layer on (BT, N, D), once its keys and values are there; h is the layer's norm of x."""
-        attended = F.scaled_dot_product_attention(self._heads(layer.attention.q_proj(h)), k, v)  # (BT, H, N, d)
+    def attend(
+        self, layer, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        """The rest of a layer on (BT, N, D), once its keys and values are there; h is the layer's norm of
+        x."""
+        attended = F.scaled_dot_product_attention(
+            self._heads(layer.attention.q_proj(h)), k, v
+        )  # (BT, H, N, d)
         return self.finish_layer(layer, x, merge_heads(attended))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
@@ -194,7 +213,8 @@ class FoveatedEncoder(PreTrainedModel):
         """One look at each frame: queries (B, T, Q) to foveal states (B, T, D).
 
         With `return_attention` also the attention weights (B, T, layers, H, N), CLS first; they are the very
-        tensors that the states were made with, and sum to 1 over N. ValueError if there is not one query a frame."""
+        tensors that the states were made with, and sum to 1 over N. ValueError if there is not one query a
+        frame."""
         if queries.size(1) != len(cache):
             raise ValueError(f"{queries.size(1)} queries for {len(cache)} frames")
         maps = []
@@ -223,7 +243,9 @@ def normalise(frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(-2, -3).contiguous()  # (..., N, D) to (..., H, N, d), copied once for all looks
+    return (
+        x.unflatten(-1, (heads, -1)).transpose(-2, -3).contiguous()
+    )  # (..., N, D) to (..., H, N, d), copied once for all looks
 
 
 def merge_heads(x: torch.Tensor) -> torch.Tensor:

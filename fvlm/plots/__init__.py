@@ -1,10 +1,10 @@
-"""Every figure, from data to Plotly. Functions take what the results hold and return a `plotly.graph_objects.Figure`.
+"""Every figure, from data to Plotly. Functions take what the results hold and return a
+`plotly.graph_objects.Figure`.
 
-`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `common.py` what they share, and files of
-figures. Clips and gazes: `fvlm/clip_plots.py`, `fvlm/gaze_plots.py`.
-"""
+`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `common.py` what they share, and
+files of figures. Clips and gazes: `fvlm/plots/clips.py`, `fvlm/plots/gaze.py`."""
 
-from fvlm.plots.common import ARCH_COLOURS, COLOURS, LAYOUT, save_figures
+from fvlm.plots.files import save_figures
 from fvlm.plots.scaling import (
     all_figures,
     cells_of,
@@ -24,6 +24,7 @@ from fvlm.plots.scaling import (
     token_efficiency,
     train_inference_gap,
 )
+from fvlm.plots.style import ARCH_COLOURS, COLOURS, LAYOUT
 from fvlm.plots.training import question_guesses, training_curve, training_curves
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Scaling figures, from `fvlm.scaling.open_results(...)`'s tables.
 
-A point is a cell: the mean over its seeds, with the 95 % interval of that mean (Student's t) where there are several;
-hovering names it. Colour is the architecture. Studies are never pooled: their texts differ, and so do their nats.
-"""
+A point is a cell: the mean over its seeds, with the 95 % interval of that mean (Student's t) where there are
+several; hovering names it. Colour is the architecture. Studies are never pooled: their texts differ, and so
+do their nats."""
 
 import itertools
 
@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fvlm.config import ConfigError
-from fvlm.flops import GROUPS, flops_per_sample
-from fvlm.plots.common import (
+from fvlm.costs.flops import GROUPS, flops_per_sample
+from fvlm.plots.style import (
     ARCH_COLOURS,
     AXES,
     DASHES,
@@ -31,7 +31,7 @@ from fvlm.plots.common import (
     nothing,
     shade,
     symbol_of,
-)  # fmt: skip
+)
 from fvlm.plots.training import training_curves
 from fvlm.scaling import (
     fit_points,
@@ -41,20 +41,22 @@ from fvlm.scaling import (
     pairs_of,
     parameter_corrected_gap,
     parameter_counts,
-)  # fmt: skip
-from fvlm.scaling.runs import EARLIER
+)
+from fvlm.scaling.runs import NANOSMOL
 
 SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
 
 
 def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFrame:
-    """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed), compute and
-    size, and `seeds`, `hover`."""
+    """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed),
+    compute and size, and `seeds`, `hover`."""
     from scipy.stats import t as student
 
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
     numbers = [
-        name for name in runs.columns if (name in AXES or name in ("samples_seen", "text_tokens", "loss_static")) and name not in by
+        name
+        for name in runs.columns
+        if (name in AXES or name in ("samples_seen", "text_tokens", "loss_static")) and name not in by
     ]
     runs = runs[runs[loss].notna()] if len(runs) else runs
     cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
@@ -69,8 +71,8 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
 
 
 def loss_vs_flops_fitted(runs, loss="loss_autoregressive", flops="flops", bootstrap: int = 200) -> go.Figure:
-    """Loss against training compute, and the power law through each architecture's runs, with its band; where the data
-    do not identify one, no line is drawn, and below stands why."""
+    """Loss against training compute, and the power law through each architecture's runs, with its band; where
+    the data do not identify one, no line is drawn, and below stands why."""
     return _fitted(runs, loss, flops, "Loss against training compute", bootstrap)
 
 
@@ -82,7 +84,9 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
     unfitted = []
     for (study, arch, frames), part in runs.groupby(["study", "arch", "frames"], sort=False):
         name = f"{arch}, {frames} frames, {study}"
-        add_points(figure, cells_of(part, loss), x, name, arch, dash=None, symbol=symbol_of(runs["frames"], frames))
+        add_points(
+            figure, cells_of(part, loss), x, name, arch, dash=None, symbol=symbol_of(runs["frames"], frames)
+        )
         fit = fit_power_law(part[x], part[loss], bootstrap=bootstrap)
         if not fit.identified:
             unfitted.append(f"{name}: {fit.reason}")
@@ -91,34 +95,53 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
         low, high = fit.band(grid)
         colour = ARCH_COLOURS[arch]
         figure.add_scatter(
-            x=[*grid, *grid[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=faint(colour), line_width=0,
-            hoverinfo="skip", showlegend=False, legendgroup=name, mode="lines",
-        )  # fmt: skip
+            x=[*grid, *grid[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            fillcolor=faint(colour),
+            line_width=0,
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=name,
+            mode="lines",
+        )
         low, high = fit.interval("alpha")
         for piece, dash in ((grid <= part[x].max(), DASHES[0]), (grid >= part[x].max(), "dot")):
             if piece.sum() > 1:
                 figure.add_scatter(
-                    x=grid[piece], y=fit.predict(grid[piece]), mode="lines", line=dict(color=colour, dash=dash), hoverinfo="skip",
-                    name=f"{name}: exponent {fit.alpha:.3f} ({low:.3f} to {high:.3f})", legendgroup=name, showlegend=dash != "dot",
-                )  # fmt: skip
+                    x=grid[piece],
+                    y=fit.predict(grid[piece]),
+                    mode="lines",
+                    line=dict(color=colour, dash=dash),
+                    hoverinfo="skip",
+                    name=f"{name}: exponent {fit.alpha:.3f} ({low:.3f} to {high:.3f})",
+                    legendgroup=name,
+                    showlegend=dash != "dot",
+                )
     if unfitted:
         note(figure, "No power law: " + "<br>".join(unfitted))
     return figure
 
 
 def model_size_scaling(runs, loss="loss_autoregressive", params="params_trainable") -> go.Figure:
-    """Loss against size; a line joins the sizes of an architecture with the same vision model, frames and study."""
+    """Loss against size; a line joins the sizes of an architecture with the same vision model, frames and
+    study."""
     figure = empty_figure("Loss against size", params, loss, log=True)
     cells = cells_of(runs, loss)
     cells = cells[cells[params].notna()]
-    for (study, arch, frames, vision), part in cells.groupby(["study", "arch", "frames", "vision"], sort=False):
+    for (study, arch, frames, vision), part in cells.groupby(
+        ["study", "arch", "frames", "vision"], sort=False
+    ):
         name = f"{arch}, {frames} frames, {vision} vision, {study}"
-        add_points(figure, part.sort_values(params), params, name, arch, dash=dash_of(cells["frames"], frames))
+        add_points(
+            figure, part.sort_values(params), params, name, arch, dash=dash_of(cells["frames"], frames)
+        )
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[params]}")
 
 
 def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.Figure:
-    """Every cell's loss and compute; a stepped line per architecture joins those that no cheaper cell of it beats."""
+    """Every cell's loss and compute; a stepped line per architecture joins those that no cheaper cell of it
+    beats."""
     figure = empty_figure("What is bought with compute", flops, loss, log=True)
     cells = cells_of(runs, loss)
     cells = cells[cells[flops].notna()]
@@ -128,40 +151,70 @@ def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.F
         part = part.sort_values(flops)
         best = part[part["loss"] <= part["loss"].cummin()]
         figure.add_scatter(
-            x=best[flops], y=best["loss"], mode="lines", line=dict(color=ARCH_COLOURS[arch], shape="hv"), name=f"{name}, frontier",
-            legendgroup=name, hoverinfo="skip",
-        )  # fmt: skip
+            x=best[flops],
+            y=best["loss"],
+            mode="lines",
+            line=dict(color=ARCH_COLOURS[arch], shape="hv"),
+            name=f"{name}, frontier",
+            legendgroup=name,
+            hoverinfo="skip",
+        )
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
 
 
-def smolvlm_extrapolation(runs, loss="loss_autoregressive", params="params_trainable", bootstrap: int = 200) -> go.Figure:
-    """The power laws in size, drawn on (dotted, with their bands) to SmolVLM's sizes. What these data and this recipe would
-    give there, if the law held; not what SmolVLM gives, which saw other data."""
+def smolvlm_extrapolation(
+    runs, loss="loss_autoregressive", params="params_trainable", bootstrap: int = 200
+) -> go.Figure:
+    """The power laws in size, drawn on (dotted, with their bands) to SmolVLM's sizes. What these data and
+    this recipe would give there, if the law held; not what SmolVLM gives, which saw other data."""
     figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
     for name, size in SMOLVLM.items():
         figure.add_vline(x=size, line=dict(color="#bbbbbb", dash="dot"))
         figure.add_annotation(
-            x=np.log10(size), y=0.98, yref="paper", text=name, textangle=-90, showarrow=False, xanchor="right", yanchor="top"
+            x=np.log10(size),
+            y=0.98,
+            yref="paper",
+            text=name,
+            textangle=-90,
+            showarrow=False,
+            xanchor="right",
+            yanchor="top",
         )
     return figure
 
 
 def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
-    """Loss against visual tokens per clip: a line per size and number of frames, through its architectures. Blind cells,
-    which have none, stand as level lines."""
+    """Loss against visual tokens per clip: a line per size and number of frames, through its architectures.
+    Blind cells, which have none, stand as level lines."""
     figure = empty_figure("What visual tokens buy", "visual_tokens", loss, log=True)
     cells = cells_of(runs, loss)
     for (study, pair, frames), part in cells.groupby(["study", "pair", "frames"], sort=False):
-        name, seen = f"{pair}, {frames} frames, {study}", part[part["visual_tokens"] > 0].sort_values("visual_tokens")
+        name, seen = (
+            f"{pair}, {frames} frames, {study}",
+            part[part["visual_tokens"] > 0].sort_values("visual_tokens"),
+        )
         figure.add_scatter(
-            x=seen["visual_tokens"], y=seen["loss"], error_y=error_bar(seen["error"]), mode="lines+markers", name=name,
-            marker=dict(color=[ARCH_COLOURS[a] for a in seen["arch"]], symbol=symbol_of(cells["pair"], pair), size=9),
-            line=dict(color="#cccccc", dash=dash_of(cells["frames"], frames)), text=seen["hover"], hovertemplate=HOVER,
-        )  # fmt: skip
-    corners = itertools.cycle(["top left", "top right", "bottom left", "bottom right"])  # blind losses are close: labels apart
+            x=seen["visual_tokens"],
+            y=seen["loss"],
+            error_y=error_bar(seen["error"]),
+            mode="lines+markers",
+            name=name,
+            marker=dict(
+                color=[ARCH_COLOURS[a] for a in seen["arch"]], symbol=symbol_of(cells["pair"], pair), size=9
+            ),
+            line=dict(color="#cccccc", dash=dash_of(cells["frames"], frames)),
+            text=seen["hover"],
+            hovertemplate=HOVER,
+        )
+    corners = itertools.cycle(
+        ["top left", "top right", "bottom left", "bottom right"]
+    )  # blind losses are close: labels apart
     for row, corner in zip(cells[cells["visual_tokens"] == 0].itertuples(), corners):
         figure.add_hline(
-            y=row.loss, line=dict(color=ARCH_COLOURS["blind"], dash="dot"), annotation_text=row.cell, annotation_position=corner
+            y=row.loss,
+            line=dict(color=ARCH_COLOURS["blind"], dash="dot"),
+            annotation_text=row.cell,
+            annotation_position=corner,
         )
     return figure if len(cells) else nothing(figure, "no run")
 
@@ -174,19 +227,33 @@ def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.F
     for (study, arch, frames), part in cells.groupby(["study", "arch", "frames"], sort=False):
         middle, error = np.exp(part["loss"]), part["error"].fillna(0)
         figure.add_scatter(
-            x=part[flops], y=middle, mode="markers", name=f"{arch}, {frames} frames, {study}", text=part["hover"],
+            x=part[flops],
+            y=middle,
+            mode="markers",
+            name=f"{arch}, {frames} frames, {study}",
+            text=part["hover"],
             hovertemplate=HOVER,
-            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9),
-            error_y=dict(type="data", symmetric=False, array=np.exp(part["loss"] + error) - middle,
-                         arrayminus=middle - np.exp(part["loss"] - error), thickness=1),
-        )  # fmt: skip
+            marker=dict(
+                color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9
+            ),
+            error_y=dict(
+                type="data",
+                symmetric=False,
+                array=np.exp(part["loss"] + error) - middle,
+                arrayminus=middle - np.exp(part["loss"] - error),
+                thickness=1,
+            ),
+        )
     figure.update_yaxes(title="perplexity")
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
 
 
-def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_trainable", budgets: int = 4) -> go.Figure:
-    """Loss against size at equal compute, from the evaluations on the way of runs with a constant rate, a panel per
-    architecture and number of frames; a star is the best size, where one lies between the sizes that were run."""
+def iso_flop_curves(
+    evaluations, loss="loss_autoregressive", params="params_trainable", budgets: int = 4
+) -> go.Figure:
+    """Loss against size at equal compute, from the evaluations on the way of runs with a constant rate, a
+    panel per architecture and number of frames; a star is the best size, where one lies between the sizes
+    that were run."""
     figure = empty_figure("Which size is best for a budget?", params, loss, log=True)
     panels, reason = _curves(evaluations, loss, params)
     if not panels:
@@ -195,69 +262,106 @@ def iso_flop_curves(evaluations, loss="loss_autoregressive", params="params_trai
     keys = list(panels)
     columns = min(2, len(keys))
     titles = [f"{arch}, {frames} frames, {study}" for study, arch, frames in keys]
-    figure = make_subplots(rows=-(-len(keys) // columns), cols=columns, subplot_titles=titles, shared_xaxes="all")
+    figure = make_subplots(
+        rows=-(-len(keys) // columns), cols=columns, subplot_titles=titles, shared_xaxes="all"
+    )
     for number, (key, curves) in enumerate(panels.items()):
         where = dict(row=number // columns + 1, col=number % columns + 1)
         low, high = _shared_budgets(curves)
         for i, budget in enumerate(np.geomspace(low, high, budgets)):
-            read = [(n, np.interp(np.log(budget), np.log(c["flops"]), c["loss"])) for n, c in curves.items()
-                    if c["flops"].min() <= budget * 1.0001 and budget <= c["flops"].max() * 1.0001]  # fmt: skip
+            read = [
+                (n, np.interp(np.log(budget), np.log(c["flops"]), c["loss"]))
+                for n, c in curves.items()
+                if c["flops"].min() <= budget * 1.0001 and budget <= c["flops"].max() * 1.0001
+            ]
             colour = shade(i, budgets)
             figure.add_scatter(
-                x=[n for n, _ in read], y=[y for _, y in read], mode="lines+markers", line_color=colour, name=f"{budget:.1e} FLOPs",
-                **where, legendgroup=str(key), legendgrouptitle_text=titles[number],
+                x=[n for n, _ in read],
+                y=[y for _, y in read],
+                mode="lines+markers",
+                line_color=colour,
+                name=f"{budget:.1e} FLOPs",
+                **where,
+                legendgroup=str(key),
+                legendgrouptitle_text=titles[number],
                 hovertemplate="%{x:.3s} parameters<br>%{y:.4f} nats",
-            )  # fmt: skip
+            )
             table = pd.concat([c.assign(n=n) for n, c in curves.items()])
             best = iso_flop_optima(table["flops"], table["n"], table["loss"], [budget]).iloc[0]
             if best["identified"]:
                 figure.add_scatter(
-                    x=[best["params"]], y=[best["loss"]], mode="markers", marker=dict(symbol="star", size=13, color=colour),
-                    **where, showlegend=False, hovertemplate="best: %{x:.3s} parameters<br>%{y:.4f} nats<extra></extra>",
-                )  # fmt: skip
+                    x=[best["params"]],
+                    y=[best["loss"]],
+                    mode="markers",
+                    marker=dict(symbol="star", size=13, color=colour),
+                    **where,
+                    showlegend=False,
+                    hovertemplate="best: %{x:.3s} parameters<br>%{y:.4f} nats<extra></extra>",
+                )
     figure.update_xaxes(type="log", title=AXES[params]).update_yaxes(title=AXES[loss], col=1)
-    return figure.update_layout(LAYOUT, height=80 + 320 * -(-len(keys) // columns), title="Which size is best for a budget?")
+    return figure.update_layout(
+        LAYOUT, height=80 + 320 * -(-len(keys) // columns), title="Which size is best for a budget?"
+    )
 
 
 def chinchilla_ratio(runs, params="params_trainable") -> go.Figure:
-    """Text tokens trained on per parameter, against compute; the line is the 20 that Hoffmann et al. (2022) found best for
-    text alone. Tokens are training samples times the mean length of the validation texts (in the earlier study, of 65)."""
+    """Text tokens trained on per parameter, against compute; the line is the 20 that Hoffmann et al. (2022)
+    found best for text alone. Tokens are training samples times the mean length of the validation texts (in
+    nanoSmol, of 65)."""
     figure = empty_figure("Data per parameter", "flops", "loss_parallel", log=True)
     unit = "text tokens per parameter"
     figure.add_hline(y=20, line=dict(color="#888888", dash="dot"))
     figure.add_annotation(
-        x=0.98, xref="paper", y=np.log10(20), text="20: Hoffmann et al., text alone", showarrow=False, yanchor="bottom"
+        x=0.98,
+        xref="paper",
+        y=np.log10(20),
+        text="20: Hoffmann et al., text alone",
+        showarrow=False,
+        yanchor="bottom",
     )
     cells = cells_of(runs, "loss_parallel")
     cells["ratio"] = cells["samples_seen"] * cells["text_tokens"] / cells[params]
     cells = cells[cells["ratio"].notna() & cells["flops"].notna()]
     for arch, part in cells.groupby("arch", sort=False):
         figure.add_scatter(
-            x=part["flops"], y=part["ratio"], mode="markers", name=arch, text=part["hover"],
-            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9),
+            x=part["flops"],
+            y=part["ratio"],
+            mode="markers",
+            name=arch,
+            text=part["hover"],
+            marker=dict(
+                color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9
+            ),
             hovertemplate="%{text}<br>%{x:.2e} FLOPs<br>%{y:.3g} " + unit + "<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_yaxes(title=unit, type="log")
     return figure if len(cells) else nothing(figure, "no run with text tokens and sizes")
 
 
-def iso_loss(evaluations, loss="loss_autoregressive", params="params_trainable", levels: int = 3) -> go.Figure:
-    """The compute each size needed to come down to a loss, from its evaluations: a line per architecture, frames and level.
-    Levels are those that most runs reach. Runs whose rate decays reach a loss later than a shorter run would have."""
+def iso_loss(
+    evaluations, loss="loss_autoregressive", params="params_trainable", levels: int = 3
+) -> go.Figure:
+    """The compute each size needed to come down to a loss, from its evaluations: a line per architecture,
+    frames and level. Levels are those that most runs reach. Runs whose rate decays reach a loss later than a
+    shorter run would have."""
     figure = empty_figure("What a loss costs", params, "flops", log=True)
     panels, reason = _curves(evaluations, loss, params, mid_schedule=True)
     if not panels:
         return nothing(figure, reason)
     for (study, arch, frames), curves in panels.items():
-        for i, level in enumerate(_levels([c for key, group in panels.items() if key[0] == study for c in group.values()], levels)):
+        for i, level in enumerate(
+            _levels([c for key, group in panels.items() if key[0] == study for c in group.values()], levels)
+        ):
             found = [(n, _reached(curve, level)) for n, curve in sorted(curves.items())]
             found = [(n, c) for n, c in found if c is not None]
             figure.add_scatter(
-                x=[n for n, _ in found], y=[c for _, c in found], mode="lines+markers",
+                x=[n for n, _ in found],
+                y=[c for _, c in found],
+                mode="lines+markers",
                 name=f"{arch}, {frames} frames, {study}: {level:.3f} nats",
                 line=dict(color=ARCH_COLOURS[arch], dash=DASHES[i % len(DASHES)]),
                 hovertemplate="%{x:.3s} parameters<br>%{y:.2e} FLOPs",
-            )  # fmt: skip
+            )
     figure.update_yaxes(type="log")
     return figure
 
@@ -268,52 +372,96 @@ def frame_scaling(runs, loss="loss_autoregressive") -> go.Figure:
     cells = cells_of(runs, loss)
     for (study, pair, arch), part in cells.groupby(["study", "pair", "arch"], sort=False):
         add_points(
-            figure, part.sort_values("frames"), "frames", f"{pair}, {arch}, {study}", arch, dash=dash_of(cells["pair"], pair)
+            figure,
+            part.sort_values("frames"),
+            "frames",
+            f"{pair}, {arch}, {study}",
+            arch,
+            dash=dash_of(cells["pair"], pair),
         )
-    figure.update_xaxes(type="log", tickvals=sorted(set(cells["frames"])), ticktext=[str(f) for f in sorted(set(cells["frames"]))])
+    figure.update_xaxes(
+        type="log",
+        tickvals=sorted(set(cells["frames"])),
+        ticktext=[str(f) for f in sorted(set(cells["frames"]))],
+    )
     return figure if len(cells) else nothing(figure, "no run")
 
 
 def gap_vs_scale(
     runs, gaps: dict | None = None, loss="loss_autoregressive", params="params_trainable", kind: str = "raw"
 ) -> go.Figure:
-    """The foveated model's gap to the baseline against size. gaps: name to `GapScaling`, drawn with their intervals and,
-    from three sizes on, their trend with its band; the studies in `runs` that published no samples (the earlier one) are
-    drawn hollow and without intervals, which nobody can know."""
+    """The foveated model's gap to the baseline against size. gaps: name to `GapScaling`, drawn with their
+    intervals and, from three sizes on, their trend with its band; the studies in `runs` that published no
+    samples (nanoSmol) are drawn hollow and without intervals, which nobody can know."""
     figure = empty_figure("What 16 times fewer visual tokens cost", params, loss, log=True)
-    figure.update_yaxes(title=f"gap, % of the baseline's loss ({kind.replace('_', ' ')})", zeroline=True, zerolinecolor="#888888")
+    figure.update_yaxes(
+        title=f"gap, % of the baseline's loss ({kind.replace('_', ' ')})",
+        zeroline=True,
+        zerolinecolor="#888888",
+    )
     for i, (name, gap) in enumerate((gaps or {}).items()):
-        table, column, colour = gap.table.dropna(subset=f"{kind}_percent"), f"{kind}_percent", GAP_COLOURS[i % len(GAP_COLOURS)]
+        table, column, colour = (
+            gap.table.dropna(subset=f"{kind}_percent"),
+            f"{kind}_percent",
+            GAP_COLOURS[i % len(GAP_COLOURS)],
+        )
         figure.add_scatter(
-            x=table["params_fov"], y=table[column], mode="markers", name=name, text=table["pair"], hovertemplate=HOVER,
+            x=table["params_fov"],
+            y=table[column],
+            mode="markers",
+            name=name,
+            text=table["pair"],
+            hovertemplate=HOVER,
             marker=dict(color=colour, size=10),
-            error_y=dict(type="data", symmetric=False, array=table[f"{column}_high"] - table[column],
-                         arrayminus=table[column] - table[f"{column}_low"]),
-        )  # fmt: skip
+            error_y=dict(
+                type="data",
+                symmetric=False,
+                array=table[f"{column}_high"] - table[column],
+                arrayminus=table[column] - table[f"{column}_low"],
+            ),
+        )
         if len(table) > 2:
             grid = np.geomspace(table["params_fov"].min(), table["params_fov"].max(), 20)
             line = [gap.predict(n, kind) for n in grid]
             figure.add_scatter(
-                x=[*grid, *grid[::-1]], y=[*(e.high for e in line), *(e.low for e in reversed(line))], fill="toself", mode="lines",
-                fillcolor=faint(colour), line_width=0, hoverinfo="skip", showlegend=False,
-            )  # fmt: skip
+                x=[*grid, *grid[::-1]],
+                y=[*(e.high for e in line), *(e.low for e in reversed(line))],
+                fill="toself",
+                mode="lines",
+                fillcolor=faint(colour),
+                line_width=0,
+                hoverinfo="skip",
+                showlegend=False,
+            )
             figure.add_scatter(
-                x=grid, y=[e.value for e in line], mode="lines", line_color=colour, name=f"{name}, trend", hoverinfo="skip"
+                x=grid,
+                y=[e.value for e in line],
+                mode="lines",
+                line_color=colour,
+                name=f"{name}, trend",
+                hoverinfo="skip",
             )
     bare = _published_pairs(runs, loss, params, kind)
-    for i, ((study, frames), part) in enumerate(bare.groupby(["study", "frames"], sort=False) if len(bare) else ()):
+    for i, ((study, frames), part) in enumerate(
+        bare.groupby(["study", "frames"], sort=False) if len(bare) else ()
+    ):
         part = part.sort_values("params")
         figure.add_scatter(
-            x=part["params"], y=part["gap"], mode="lines+markers", name=f"{study}, {frames} frames: one seed, no interval",
-            text=part["pair"], hovertemplate=HOVER, line=dict(color="#999999", dash=DASHES[i % len(DASHES)]),
+            x=part["params"],
+            y=part["gap"],
+            mode="lines+markers",
+            name=f"{study}, {frames} frames: one seed, no interval",
+            text=part["pair"],
+            hovertemplate=HOVER,
+            line=dict(color="#999999", dash=DASHES[i % len(DASHES)]),
             marker=dict(symbol="circle-open", size=10, color="#555555"),
-        )  # fmt: skip
+        )
     return figure if len(figure.data) else nothing(figure, "no size has both a foveated and a baseline run")
 
 
 def _published_pairs(runs, loss, params, kind):
     """Gaps of the studies that have runs but no samples: a row per size."""
-    runs = runs[(runs["study"] == EARLIER) & runs[params].notna()]
+    runs = runs[(runs["study"] == NANOSMOL) & runs[params].notna()]
     found = []
     for _, part in runs.groupby(["study", "frames", "vision"], sort=False):
         table = pairs_of(part, by=("study", "pair", "llm", "vision", "frames"))
@@ -323,7 +471,11 @@ def _published_pairs(runs, loss, params, kind):
         if kind != "raw":
             if len(table) < 2:
                 continue
-            corrected, x = (parameter_corrected_gap, params) if kind == "parameter_corrected" else (flops_corrected_gap, "flops")
+            corrected, x = (
+                (parameter_corrected_gap, params)
+                if kind == "parameter_corrected"
+                else (flops_corrected_gap, "flops")
+            )
             gap = corrected(table[f"{x}_fov"], table[f"{loss}_fov"], table[f"{x}_bas"], table[f"{loss}_bas"])[
                 "corrected_percent"
             ].to_numpy()
@@ -332,16 +484,21 @@ def _published_pairs(runs, loss, params, kind):
 
 
 def train_inference_gap(runs, params="params_trainable") -> go.Figure:
-    """How much more a foveated model loses frame by frame, as it is used, than in parallel, as it was trained."""
+    """How much more a foveated model loses frame by frame, as it is used, than in parallel, as it was
+    trained."""
     figure = empty_figure("Trained in parallel, used frame by frame", params, "loss_parallel", log=True)
     figure.update_yaxes(title="frame by frame over parallel, %", zeroline=True, zerolinecolor="#888888")
     runs = runs[(runs["arch"] == "foveated") & runs[params].notna()]
     for (study, frames), part in runs.groupby(["study", "frames"], sort=False):
         figure.add_scatter(
-            x=part[params], y=100 * (part["loss_autoregressive"] / part["loss_parallel"] - 1), mode="markers", text=part["run"],
-            name=f"{frames} frames, {study}", hovertemplate=HOVER,
+            x=part[params],
+            y=100 * (part["loss_autoregressive"] / part["loss_parallel"] - 1),
+            mode="markers",
+            text=part["run"],
+            name=f"{frames} frames, {study}",
+            hovertemplate=HOVER,
             marker=dict(color=ARCH_COLOURS["foveated"], symbol=symbol_of(runs["frames"], frames), size=9),
-        )  # fmt: skip
+        )
     return figure if len(runs) else nothing(figure, "no foveated run")
 
 
@@ -349,21 +506,28 @@ def parameter_breakdown(runs) -> go.Figure:
     """Parameters of every cell by group, from shapes."""
     cells = runs.drop_duplicates(["study", "cell"])
     counts = [parameter_counts(config) for config in cells["config"]]
-    return _stacked("Where the parameters are", cells, counts, ("vision", "connector", "llm", "embedding"), "parameters")
+    return _stacked(
+        "Where the parameters are", cells, counts, ("vision", "connector", "llm", "embedding"), "parameters"
+    )
 
 
 def flops_breakdown(runs) -> go.Figure:
-    """Training FLOPs of one clip by group, counted from shapes; diamonds: what the earlier study's convention makes of the
-    same cell. Gradient checkpointing's recomputation is in neither."""
+    """Training FLOPs of one clip by group, counted from shapes; diamonds: what nanoSmol's convention makes of
+    the same cell. Gradient checkpointing's recomputation is in neither."""
     cells = runs.drop_duplicates(["study", "cell"])
-    counts = [flops_per_sample(config, tokens) for config, tokens in zip(cells["config"], cells["text_tokens"])]
+    counts = [
+        flops_per_sample(config, tokens) for config, tokens in zip(cells["config"], cells["text_tokens"])
+    ]
     figure = _stacked("Where the compute goes, per training clip", cells, counts, GROUPS, "FLOPs")
-    claimed = cells[cells["flops_study"].notna()]
+    claimed = cells[cells["flops_nanosmol"].notna()]
     if len(claimed):
         figure.add_scatter(
-            x=labels(claimed), y=claimed["flops_study"] / claimed["samples_seen"], mode="markers", name="the earlier study's 6N",
+            x=labels(claimed),
+            y=claimed["flops_nanosmol"] / claimed["samples_seen"],
+            mode="markers",
+            name="nanoSmol's 6N",
             marker=dict(symbol="diamond-open", size=10, color="black"),
-        )  # fmt: skip
+        )
     return figure
 
 
@@ -371,34 +535,51 @@ def _stacked(title, cells, counts, groups, unit):
     figure = go.Figure(layout=LAYOUT | dict(title=title, barmode="stack", height=460, yaxis_title=unit))
     for i, group in enumerate(groups):
         figure.add_bar(
-            x=labels(cells), y=[count[group] for count in counts], name=group.replace("_", " "), marker_color=GROUP_COLOURS[i],
+            x=labels(cells),
+            y=[count[group] for count in counts],
+            name=group.replace("_", " "),
+            marker_color=GROUP_COLOURS[i],
             hovertemplate="%{x}<br>" + group.replace("_", " ") + ": %{y:.3s}<extra></extra>",
-        )  # fmt: skip
+        )
     return figure if len(cells) else nothing(figure, "no run")
 
 
 def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregressive") -> go.Figure:
-    """Do models that look at the right thing lose less? Pointing-game hit rate of each run with queries (its 95 % interval
-    over clips) against its loss. truth: `fvlm.scaling.gaze_scores(...)`."""
+    """Do models that look at the right thing lose less? Pointing-game hit rate of each run with queries (its
+    95 % interval over clips) against its loss. truth: `fvlm.scaling.read_gaze_scores(...)`."""
     figure = empty_figure("Does a better gaze go with a lower loss?", "frames", loss)
     figure.update_xaxes(title="hit: most attended patch inside the target's box")
     if truth is None or not len(truth):
-        return nothing(figure, "no gaze scores: python -m fvlm gaze --run FOLDER makes them")
+        return nothing(figure, "no gaze scores: fvlm gaze --run FOLDER makes them")
     table = runs.merge(truth[truth["asked"] != "other"], on=["study", "run"])
     for arch, part in table.groupby("arch", sort=False):
         figure.add_scatter(
-            x=part["hit"], y=part[loss], mode="markers", name=arch, text=part["run"], hovertemplate=HOVER,
-            marker=dict(color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9),
-            error_x=dict(type="data", symmetric=False, array=part["hit_high"] - part["hit"],
-                         arrayminus=part["hit"] - part["hit_low"]),
-        )  # fmt: skip
+            x=part["hit"],
+            y=part[loss],
+            mode="markers",
+            name=arch,
+            text=part["run"],
+            hovertemplate=HOVER,
+            marker=dict(
+                color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9
+            ),
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=part["hit_high"] - part["hit"],
+                arrayminus=part["hit"] - part["hit_low"],
+            ),
+        )
     if len(table):
-        figure.add_vline(x=table["chance"].mean(), line=dict(color="#888888", dash="dot"), annotation_text="chance")
+        figure.add_vline(
+            x=table["chance"].mean(), line=dict(color="#888888", dash="dot"), annotation_text="chance"
+        )
     return figure if len(table) else nothing(figure, "none of these runs has gaze scores")
 
 
 def _curves(evaluations, loss, params, mid_schedule=False):
-    """Loss against compute of every size, seeds averaged, by study, architecture and frames; or {} and why there are none."""
+    """Loss against compute of every size, seeds averaged, by study, architecture and frames; or {} and why
+    there are none."""
     if not len(evaluations):
         return {}, "these results have final losses only"
     try:
@@ -431,7 +612,8 @@ def _levels(curves, count: int) -> np.ndarray:
 
 
 def _reached(curve, level) -> float | None:
-    """Compute at which a curve's running minimum first comes down to a level; None if it never does or began below it."""
+    """Compute at which a curve's running minimum first comes down to a level; None if it never does or began
+    below it."""
     best = curve["loss"].cummin().to_numpy()
     if best[0] < level or best[-1] > level:
         return None
@@ -444,10 +626,17 @@ def _reached(curve, level) -> float | None:
 
 
 def all_figures(
-    results, gaps: dict | None = None, truth: pd.DataFrame | None = None, loss="loss_autoregressive", flops="flops",
-    params="params_trainable", kind="raw", bootstrap: int = 200,
-) -> dict:  # fmt: skip
-    """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings for all."""
+    results,
+    gaps: dict | None = None,
+    truth: pd.DataFrame | None = None,
+    loss="loss_autoregressive",
+    flops="flops",
+    params="params_trainable",
+    kind="raw",
+    bootstrap: int = 200,
+) -> dict:
+    """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings
+    for all."""
     runs, evaluations, _ = results
     return {
         "gap_vs_scale": lambda: gap_vs_scale(runs, gaps, loss, params, kind),

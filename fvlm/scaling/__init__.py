@@ -1,12 +1,11 @@
 """Scaling: from result rows to claims with error bars.
 
-`fits.py` scaling laws · `gaps.py` one architecture against another · `runs.py` the rows of any study, the earlier one
-included. `fvlm/plots.py` draws them.
+`fits.py` scaling laws · `gaps.py` one architecture against another · `runs.py` the rows of any study,
+nanoSmol included. `fvlm/plots/` draws them.
 
 N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
 """
 
-from fvlm.results import Study, load_study
 from fvlm.scaling.fits import Fit, fit_parametric, fit_points, fit_power_law, iso_flop_optima
 from fvlm.scaling.gaps import (
     Estimate,
@@ -21,7 +20,17 @@ from fvlm.scaling.gaps import (
     pairs_of,
     parameter_corrected_gap,
 )
-from fvlm.scaling.runs import FLOPS, PARAMETERS, Results, earlier_study, gaze_scores, open_results, parameter_counts, runs_table
+from fvlm.scaling.runs import (
+    FLOPS,
+    PARAMETERS,
+    Results,
+    nanosmol,
+    open_results,
+    parameter_counts,
+    read_gaze_scores,
+    runs_table,
+)
+from fvlm.training.results import Study, load_study
 
 __all__ = [
     "FLOPS",
@@ -33,20 +42,21 @@ __all__ = [
     "Results",
     "Study",
     "all_gaps",
-    "earlier_study",
     "fit_parametric",
     "fit_points",
     "fit_power_law",
     "flops_corrected_gap",
     "gap_scaling",
-    "gaze_scores",
-    "iso_flop_optima", "line_prediction",
+    "iso_flop_optima",
+    "line_prediction",
     "load_study",
+    "nanosmol",
     "next_cells",
     "open_results",
     "paired_gap",
     "pairs_of",
     "parameter_corrected_gap",
     "parameter_counts",
+    "read_gaze_scores",
     "runs_table",
-]  # fmt: skip
+]

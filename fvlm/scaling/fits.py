@@ -20,10 +20,10 @@ DEGENERATE = 0.05  # share of bootstrap refits that may run away before a fit co
 class Fit:
     """A fitted scaling law. Parameters are attributes (`fit.alpha`), NaN where the data do not identify them.
 
-    r2: share of the log loss's variance explained. residuals (n,): log loss observed minus fitted. identified: whether
-    the design and the data pin the parameters down; if not, `reason` says why and every parameter is NaN. draws (b, p):
-    the parameters' bootstrap refits. disagreement: largest difference in fitted loss, relative, between L-BFGS's solution
-    and variable projection's."""
+    r2: share of the log loss's variance explained. residuals (n,): log loss observed minus fitted.
+    identified: whether the design and the data pin the parameters down; if not, `reason` says why and every
+    parameter is NaN. draws (b, p): the parameters' bootstrap refits. disagreement: largest difference in
+    fitted loss, relative, between L-BFGS's solution and variable projection's."""
 
     values: dict[str, float]
     r2: float
@@ -36,17 +36,28 @@ class Fit:
     points: int
     _axes: int = field(default=1, repr=False)
 
-    def __getattr__(self, name):
-        values = self.__dict__.get("values", {})
-        if name not in values:
-            raise AttributeError(name)
-        return values[name] if self.identified else float("nan")
+    def value(self, name: str) -> float:
+        """A parameter; NaN where the runs do not identify it. AttributeError for one that this law does not
+        have."""
+        if name not in self.values:
+            raise AttributeError(f"{name!r}: this law's parameters are {', '.join(self.values)}")
+        return self.values[name] if self.identified else float("nan")
+
+    A = property(lambda self: self.value("A"))
+    B = property(lambda self: self.value("B"))
+    E = property(lambda self: self.value("E"))
+    G = property(lambda self: self.value("G"))
+    alpha = property(lambda self: self.value("alpha"))
+    beta = property(lambda self: self.value("beta"))
+    gamma = property(lambda self: self.value("gamma"))
+    floor = property(lambda self: self.value("floor"))
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap percentile interval of a parameter, resampling runs; NaN where it is not identified.
 
-        Runs are few, and a bootstrap of few is too narrow: the draws are widened by Student's t with as many degrees of
-        freedom as there are runs, less one. ValueError for a name that is none, or if the fit was made without bootstrap."""
+        Runs are few, and a bootstrap of few is too narrow: the draws are widened by Student's t with as many
+        degrees of freedom as there are runs, less one. ValueError for a name that is none, or if the fit was
+        made without bootstrap."""
         if name not in self.values:
             raise ValueError(f"{name!r}: parameters are {', '.join(self.values)}")
         if not self.identified:
@@ -58,16 +69,21 @@ class Fit:
         return float(low), float(high)
 
     def predict(self, *x) -> np.ndarray:
-        """The fitted loss at one value or array per axis, also where the parameters alone are not identified."""
+        """The fitted loss at one value or array per axis, also where the parameters alone are not
+        identified."""
         floor, *rest = self.values.values()
         half = len(rest) // 2
-        return floor + sum(a * np.asarray(v, float) ** -alpha for v, a, alpha in zip(x, rest[:half], rest[half:], strict=True))
+        return floor + sum(
+            a * np.asarray(v, float) ** -alpha
+            for v, a, alpha in zip(x, rest[:half], rest[half:], strict=True)
+        )
 
     def band(self, *x, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Bootstrap percentile interval of the fitted loss at each point, widened as in `interval`."""
         k = (self.draws.shape[1] - 1) // 2
         terms = [
-            self.draws[:, 1 + i, None] * np.asarray(v, float)[None] ** -self.draws[:, 1 + k + i, None] for i, v in enumerate(x)
+            self.draws[:, 1 + i, None] * np.asarray(v, float)[None] ** -self.draws[:, 1 + k + i, None]
+            for i, v in enumerate(x)
         ]
         return self._percentiles(self.draws[:, :1] + sum(terms), self.predict(*x), level)
 
@@ -82,22 +98,23 @@ class Fit:
 def fit_power_law(c, loss, runs=None, bootstrap: int = 1000, huber: float | None = None) -> Fit:
     """L = A C^-alpha + floor: `.A .alpha .floor`. c, loss: (n,) arrays.
 
-    runs: (n,) labels of the run each point belongs to, resampled together; by default every point is a run of its own.
-    Huber loss on the log, L-BFGS from a grid of starts; `huber` as in `fit_parametric`. ValueError on values that are not
-    positive and finite."""
+    runs: (n,) labels of the run each point belongs to, resampled together; by default every point is a run of
+    its own. Huber loss on the log, L-BFGS from a grid of starts; `huber` as in `fit_parametric`. ValueError
+    on values that are not positive and finite."""
     return _fit([c], loss, ["floor", "A", "alpha"], runs, bootstrap, huber)
 
 
 def fit_parametric(n, d, loss, tokens=None, runs=None, bootstrap: int = 0, huber: float | None = None) -> Fit:
     """L = E + A / N^alpha + B / D^beta: `.E .A .B .alpha .beta` (Hoffmann et al. 2022, approach 3).
 
-    n, d, loss: (m,) arrays. With `tokens` (m,) a third axis, visual tokens: + G / V^gamma. Huber loss on the log,
-    summed; L-BFGS with an analytic gradient from a grid of starts, checked by variable projection. `runs` and errors as
-    `fit_power_law`.
+    n, d, loss: (m,) arrays. With `tokens` (m,) a third axis, visual tokens: + G / V^gamma. Huber loss on the
+    log, summed; L-BFGS with an analytic gradient from a grid of starts, checked by variable projection.
+    `runs` and errors as `fit_power_law`.
 
-    huber: the residual from which errors count linearly. None: 1.345 robust standard deviations of the residuals (Huber's
-    own choice), at least Hoffmann's 1e-3. With their 1e-3 and noise above it the fit is one of least absolute deviations: in
-    150 simulated studies with noise of 0.005 beta's error was 1.6 times as large, and its 95 % intervals covered 99 %."""
+    huber: the residual from which errors count linearly. None: 1.345 robust standard deviations of the
+    residuals (Huber's own choice), at least Hoffmann's 1e-3. With their 1e-3 and noise above it the fit is
+    one of least absolute deviations: in 150 simulated studies with noise of 0.005 beta's error was 1.6 times
+    as large, and its 95 % intervals covered 99 %."""
     if tokens is None:
         return _fit([n, d], loss, ["E", "A", "B", "alpha", "beta"], runs, bootstrap, huber)
     return _fit([n, d, tokens], loss, ["E", "A", "B", "G", "alpha", "beta", "gamma"], runs, bootstrap, huber)
@@ -117,8 +134,18 @@ def _fit(axes, loss, names, runs, bootstrap, huber) -> Fit:
     k = x.shape[1]
     reason = _design_fault(x, names, count)
     if reason:
-        return Fit(dict.fromkeys(names, np.nan), np.nan, np.full(y.size, np.nan), False, reason, np.empty((0, len(names))), np.nan,
-                   count, y.size, k)  # fmt: skip
+        return Fit(
+            dict.fromkeys(names, np.nan),
+            np.nan,
+            np.full(y.size, np.nan),
+            False,
+            reason,
+            np.empty((0, len(names))),
+            np.nan,
+            count,
+            y.size,
+            k,
+        )
     delta, everything = huber or HUBER, np.ones((1, y.size))
     theta = _best(logx, logy, delta)
     if huber is None:
@@ -169,12 +196,16 @@ def _runaway(thetas, k) -> str:
 
 
 def _log_model(theta, logx):
-    """log L (..., n) and its gradient (..., n, p) at parameters (..., p): log floor, log scales, exponents."""
+    """log L (..., n) and its gradient (..., n, p) at parameters (..., p): log floor, log scales,
+    exponents."""
     k = logx.shape[1]
     terms = np.concatenate(
-        [np.broadcast_to(theta[..., None, :1], (*theta.shape[:-1], len(logx), 1)),
-         theta[..., None, 1 : 1 + k] - theta[..., None, 1 + k :] * logx], axis=-1,
-    )  # fmt: skip
+        [
+            np.broadcast_to(theta[..., None, :1], (*theta.shape[:-1], len(logx), 1)),
+            theta[..., None, 1 : 1 + k] - theta[..., None, 1 + k :] * logx,
+        ],
+        axis=-1,
+    )
     top = terms.max(-1, keepdims=True)
     shares = np.exp(terms - top)  # (..., n, 1 + k)
     total = shares.sum(-1, keepdims=True)
@@ -188,7 +219,8 @@ def _huber(residuals, delta):
 
 
 def _best(logx, logy, delta, starts: int = 24):
-    """The best solution of L-BFGS from the most promising points of a grid, each brought near first, all at once."""
+    """The best solution of L-BFGS from the most promising points of a grid, each brought near first, all at
+    once."""
     from scipy.optimize import minimize
 
     k = logx.shape[1]
@@ -203,15 +235,18 @@ def _best(logx, logy, delta, starts: int = 24):
 
     parts = np.array_split(grid, -(-len(grid) // 512))
     costs = np.concatenate([_huber(logy - _log_model(part, logx)[0], delta).sum(1) for part in parts])
-    near = _refit(grid[np.argsort(costs)[:starts]], logx, logy, np.ones((starts, len(logy))), delta, iterations=20)
+    near = _refit(
+        grid[np.argsort(costs)[:starts]], logx, logy, np.ones((starts, len(logy))), delta, iterations=20
+    )
     costs = _huber(logy - _log_model(near, logx)[0], delta).sum(1)
     found = [minimize(objective, near[i], jac=True, method="L-BFGS-B") for i in np.argsort(costs)[:4]]
     return min(found, key=lambda result: result.fun).x
 
 
 def _projected(logx, logy, theta, delta):
-    """The same optimum another way: for given exponents floor and scales follow by non-negative least squares, so only the
-    exponents are searched (Nelder-Mead), with the Huber weights of the first solution."""
+    """The same optimum another way: for given exponents floor and scales follow by non-negative least
+    squares, so only the exponents are searched (Nelder-Mead), with the Huber weights of the first
+    solution."""
     from scipy.optimize import minimize, nnls
 
     k = logx.shape[1]
@@ -223,14 +258,18 @@ def _projected(logx, logy, theta, delta):
         return nnls(columns, np.exp(logy) * weights)
 
     found = minimize(
-        lambda e: solve(e)[1], theta[1 + k :], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-12, maxiter=4000)
+        lambda e: solve(e)[1],
+        theta[1 + k :],
+        method="Nelder-Mead",
+        options=dict(xatol=1e-6, fatol=1e-12, maxiter=4000),
     )
     linear = np.maximum(solve(found.x)[0], 1e-12)
     return np.concatenate([np.log(linear), found.x])
 
 
 def _refit(thetas, logx, logy, weights, delta, iterations: int = 50):
-    """Levenberg-Marquardt on the Huber loss for many sets of weights at once: starts (b, p), weights (b, n)."""
+    """Levenberg-Marquardt on the Huber loss for many sets of weights at once: starts (b, p), weights (b,
+    n)."""
     thetas, p = thetas.copy(), thetas.shape[1]
     going = np.arange(len(thetas))
     predicted, gradient = _log_model(thetas, logx)
@@ -241,7 +280,9 @@ def _refit(thetas, logx, logy, weights, delta, iterations: int = 50):
         w = weights * np.minimum(1, delta / np.maximum(np.abs(residuals), 1e-300))
         slope = ((w * residuals)[:, None] @ gradient)[:, 0]
         curvature = (gradient * w[..., None]).swapaxes(1, 2) @ gradient
-        damped = curvature + np.eye(p) * (damping[:, None] * np.einsum("bpp->bp", curvature) + 1e-12)[:, None, :]
+        damped = (
+            curvature + np.eye(p) * (damping[:, None] * np.einsum("bpp->bp", curvature) + 1e-12)[:, None, :]
+        )
         trial = thetas[going] + np.clip(np.linalg.solve(damped, slope[..., None])[..., 0], -1, 1)
         trial_predicted, trial_gradient = _log_model(trial, logx)
         trial_cost = (weights * _huber(logy - trial_predicted, delta)).sum(1)
@@ -253,7 +294,9 @@ def _refit(thetas, logx, logy, weights, delta, iterations: int = 50):
         damping = np.where(better, np.maximum(damping / 5, 1e-9), damping * 5)
         if done.any():
             left = ~done
-            going, predicted, gradient, cost, damping = (v[left] for v in (going, predicted, gradient, cost, damping))
+            going, predicted, gradient, cost, damping = (
+                v[left] for v in (going, predicted, gradient, cost, damping)
+            )
             weights = weights[left]
         if not len(going):
             break
@@ -270,20 +313,26 @@ def _natural(thetas, centre):
     k = len(centre)
     exponents = thetas[:, 1 + k :]
     with np.errstate(over="ignore"):
-        return np.concatenate([np.exp(thetas[:, :1]), np.exp(thetas[:, 1 : 1 + k] + exponents * np.log(centre)), exponents], axis=1)
+        return np.concatenate(
+            [np.exp(thetas[:, :1]), np.exp(thetas[:, 1 : 1 + k] + exponents * np.log(centre)), exponents],
+            axis=1,
+        )
 
 
 def fit_points(evaluations: pd.DataFrame, every: bool = False, mid_schedule: bool = False) -> pd.DataFrame:
-    """The rows of `load_study(...).evaluations` that a law may be fitted to: each run's last, or `every` evaluation.
+    """The rows of `load_study(...).evaluations` that a law may be fitted to: each run's last, or `every`
+    evaluation.
 
-    Before the end of a decaying schedule a loss is higher than that of a run which had ended there, so such rows are
-    refused with a ConfigError unless `mid_schedule` asks for them; under a constant rate they are runs of their own length."""
+    Before the end of a decaying schedule a loss is higher than that of a run which had ended there, so such
+    rows are refused with a ConfigError unless `mid_schedule` asks for them; under a constant rate they are
+    runs of their own length."""
     if not every:
         return evaluations.loc[evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
     decaying = sorted(set(evaluations.loc[evaluations["schedule"] != "constant", "schedule"]))
     if decaying and not mid_schedule:
         raise ConfigError(
-            f"evaluations in the middle of a decaying schedule ({', '.join(decaying)}) are no points of a scaling law: "
+            f"evaluations in the middle of a decaying schedule ({', '.join(decaying)}) are no points of a "
+            "scaling law: "
             "use each run's last one (every=False), or say mid_schedule=True"
         )
     return evaluations.reset_index(drop=True)
@@ -292,10 +341,13 @@ def fit_points(evaluations: pd.DataFrame, every: bool = False, mid_schedule: boo
 def iso_flop_optima(c, n, loss, budgets) -> pd.DataFrame:
     """The best size at each compute budget: a parabola in log N through the sizes' losses at that budget.
 
-    c, n, loss: (m,) arrays, several points per size; each size's loss at a budget is interpolated in log C, never
-    extrapolated. A row per budget: `flops, params, loss, sizes, identified`; params and loss are NaN, and identified
-    False, where fewer than three sizes reach the budget or the parabola's bottom is not among them."""
-    table = pd.DataFrame(dict(c=np.log(np.asarray(c, float)), n=np.log(np.asarray(n, float)), loss=np.asarray(loss, float)))
+    c, n, loss: (m,) arrays, several points per size; each size's loss at a budget is interpolated in log C,
+    never extrapolated. A row per budget: `flops, params, loss, sizes, identified`; params and loss are NaN,
+    and identified False, where fewer than three sizes reach the budget or the parabola's bottom is not among
+    them."""
+    table = pd.DataFrame(
+        dict(c=np.log(np.asarray(c, float)), n=np.log(np.asarray(n, float)), loss=np.asarray(loss, float))
+    )
     rows = []
     for budget in budgets:
         sizes = []
@@ -308,6 +360,8 @@ def iso_flop_optima(c, n, loss, budgets) -> pd.DataFrame:
             a, b, c0 = np.polyfit(x - x.mean(), y, 2)
             bottom = -b / (2 * a) if a > 0 else np.nan
             if a > 0 and x.min() <= bottom + x.mean() <= x.max():
-                row |= dict(params=float(np.exp(bottom + x.mean())), loss=float(c0 - b * b / (4 * a)), identified=True)
+                row |= dict(
+                    params=float(np.exp(bottom + x.mean())), loss=float(c0 - b * b / (4 * a)), identified=True
+                )
         rows.append(row)
     return pd.DataFrame(rows)

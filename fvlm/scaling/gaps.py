@@ -14,11 +14,12 @@ from fvlm.config import ConfigError
 
 @dataclass(frozen=True)
 class Gap:
-    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token, `percent` of b's (NaN
-    where b has none).
+    """How much more loss a has than b, on the same validation samples and seeds: `nats` per text token,
+    `percent` of b's (NaN where b has none).
 
-    `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of no gap.
-    With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is not in them."""
+    `interval` and `percent_interval` are hierarchical bootstrap 95 % intervals, `p` the two-sided p value of
+    no gap. With one seed (`seeds` 1) they hold for these very weights: how much another seed would differ is
+    not in them."""
 
     nats: float
     percent: float
@@ -30,19 +31,29 @@ class Gap:
     draws: np.ndarray = field(repr=False)  # (b,) nats
 
 
-def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000) -> Gap:
+def paired_gap(
+    samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "loss_autoregressive", bootstrap: int = 4000
+) -> Gap:
     """The gap between two architectures from their samples (`load_study(...).samples`, one cell each).
 
-    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few is too
-    narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch and Satterthwaite).
-    ConfigError unless both have the same seeds and samples, each once."""
+    Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few
+    is too narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch
+    and Satterthwaite). ConfigError unless both have the same seeds and samples, each once."""
     from scipy.stats import t as student
 
     tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]
     if not tables[0].index.equals(tables[1].index) or not tables[0].columns.equals(tables[1].columns):
-        raise ConfigError("a paired gap needs the same seeds and validation samples on both sides: compare one cell with another")
+        raise ConfigError(
+            "a paired gap needs the same seeds and validation samples on both sides: compare one cell with "
+            "another"
+        )
     a, b = (table.to_numpy() for table in tables)  # (S, R)
-    weights = samples_a.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[tables[0].columns].to_numpy(float)
+    weights = (
+        samples_a.drop_duplicates("clip_id")
+        .set_index("clip_id")["text_tokens"]
+        .loc[tables[0].columns]
+        .to_numpy(float)
+    )
     S, R = a.shape
     difference, level = a - b, float((b * weights).sum() / weights.sum() / S)
     nats = float((difference @ weights).mean() / weights.sum())
@@ -52,14 +63,27 @@ def paired_gap(samples_a: pd.DataFrame, samples_b: pd.DataFrame, loss: str = "lo
     deviations = clips @ difference.mean(0) / clips.sum(1) - nats
     if S > 1:
         from_clips, from_seeds = deviations.var(), by_seed.var(ddof=1) / S
-        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(S / (S - 1))
-        freedom = (from_clips + from_seeds) ** 2 / max(from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300)
+        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(
+            S / (S - 1)
+        )
+        freedom = (from_clips + from_seeds) ** 2 / max(
+            from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300
+        )
         deviations *= student.ppf(0.975, freedom) / student.ppf(0.975, 1e6)
     draws = nats + deviations
     low, high = np.percentile(draws, [2.5, 97.5])
     p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
     percent = 100 / level if level else float("nan")
-    return Gap(nats, nats * percent, (float(low), float(high)), (float(low * percent), float(high * percent)), p, S, R, draws)
+    return Gap(
+        nats,
+        nats * percent,
+        (float(low), float(high)),
+        (float(low * percent), float(high * percent)),
+        p,
+        S,
+        R,
+        draws,
+    )
 
 
 def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
@@ -69,15 +93,16 @@ def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 
 def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
-    """The gap in percent, corrected for the opponent's being larger: each architecture's own loss-against-parameters curve
-    is read at the other's size.
+    """The gap in percent, corrected for the opponent's being larger: each architecture's own
+    loss-against-parameters curve is read at the other's size.
 
-    n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at least two.
-    interpolation: "linear" or "log" in parameters. A row per foveated size: `params`, `raw_percent` (foveated over baseline
-    as they are), `via_baseline_percent` (over the baseline's curve at the foveated size), `via_foveated_percent` (foveated
-    curve at the baseline's size, over the baseline), `corrected_percent`, their mean, `disagreement_percent` between them,
-    and `extrapolated`, with `via_baseline_extrapolated` and `via_foveated_extrapolated`: True where a curve was read
-    outside its points. ValueError on fewer than two sizes or an unknown interpolation."""
+    n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at
+    least two. interpolation: "linear" or "log" in parameters. A row per foveated size: `params`,
+    `raw_percent` (foveated over baseline as they are), `via_baseline_percent` (over the baseline's curve at
+    the foveated size), `via_foveated_percent` (foveated curve at the baseline's size, over the baseline),
+    `corrected_percent`, their mean, `disagreement_percent` between them, and `extrapolated`, with
+    `via_baseline_extrapolated` and `via_foveated_extrapolated`: True where a curve was read outside its
+    points. ValueError on fewer than two sizes or an unknown interpolation."""
     return _corrected(n_fov, loss_fov, n_bas, loss_bas, interpolation, "params")
 
 
@@ -87,7 +112,9 @@ def flops_corrected_gap(c_fov, loss_fov, c_bas, loss_bas, interpolation: str = "
 
 
 def _corrected(x_fov, loss_fov, x_bas, loss_bas, interpolation, name) -> pd.DataFrame:
-    x_fov, loss_fov, x_bas, loss_bas = (np.asarray(v, float).ravel() for v in (x_fov, loss_fov, x_bas, loss_bas))
+    x_fov, loss_fov, x_bas, loss_bas = (
+        np.asarray(v, float).ravel() for v in (x_fov, loss_fov, x_bas, loss_bas)
+    )
     if not len(x_fov) == len(loss_fov) == len(x_bas) == len(loss_bas) >= 2:
         raise ValueError("a correction needs at least two sizes, and each of them in both architectures")
     if interpolation not in ("linear", "log"):
@@ -100,17 +127,23 @@ def _corrected(x_fov, loss_fov, x_bas, loss_bas, interpolation, name) -> pd.Data
         raw, via_bas, via_fov = (100 * (ratio - 1) for ratio in (lf / lb, lf / at_fov, at_bas / lb))
         rows.append(
             {
-                name: xf, "raw_percent": raw, "via_baseline_percent": via_bas, "via_foveated_percent": via_fov,
-                "corrected_percent": (via_bas + via_fov) / 2, "disagreement_percent": abs(via_bas - via_fov),
-                "extrapolated": outside_bas or outside_fov, "via_baseline_extrapolated": outside_bas,
+                name: xf,
+                "raw_percent": raw,
+                "via_baseline_percent": via_bas,
+                "via_foveated_percent": via_fov,
+                "corrected_percent": (via_bas + via_fov) / 2,
+                "disagreement_percent": abs(via_bas - via_fov),
+                "extrapolated": outside_bas or outside_fov,
+                "via_baseline_extrapolated": outside_bas,
                 "via_foveated_extrapolated": outside_fov,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
 def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
-    """A curve through points, straight between neighbours and on beyond the outermost two; and whether `at` is beyond."""
+    """A curve through points, straight between neighbours and on beyond the outermost two; and whether `at`
+    is beyond."""
     order = np.argsort(x)
     x, y = x[order], y[order]
     i = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
@@ -118,8 +151,8 @@ def _read(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, bool]:
 
 
 def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames")) -> pd.DataFrame:
-    """Foveated and baseline rows of the same cell side by side: columns of both with `_fov` and `_bas`; rows without a
-    counterpart are left out."""
+    """Foveated and baseline rows of the same cell side by side: columns of both with `_fov` and `_bas`; rows
+    without a counterpart are left out."""
     by = list(by)
     halves = [table[table["arch"] == arch] for arch in ("foveated", "baseline")]
     return halves[0].merge(halves[1], on=by, suffixes=("_fov", "_bas")).drop(columns=["arch_fov", "arch_bas"])
@@ -145,9 +178,10 @@ KINDS = ("raw", "parameter_corrected", "flops_corrected")
 class GapScaling:
     """How the foveated model's gap to the baseline goes with size. Made by `gap_scaling`.
 
-    table: a row per size: `pair`, `params_fov`, `params_bas`, `flops_fov`, `flops_bas`, `loss_fov`, `loss_bas`, `seeds`,
-    `samples`; for each of KINDS `<kind>_percent` with `_low`, `_high` and `_p`; `<kind>_extrapolated` for the corrected two.
-    trend: a row per kind: `slope`, percentage points per tenfold N, with `low`, `high` and `p`; NaN below three sizes."""
+    table: a row per size: `pair`, `params_fov`, `params_bas`, `flops_fov`, `flops_bas`, `loss_fov`,
+    `loss_bas`, `seeds`, `samples`; for each of KINDS `<kind>_percent` with `_low`, `_high` and `_p`;
+    `<kind>_extrapolated` for the corrected two. trend: a row per kind: `slope`, percentage points per tenfold
+    N, with `low`, `high` and `p`; NaN below three sizes."""
 
     table: pd.DataFrame
     trend: pd.DataFrame
@@ -155,35 +189,47 @@ class GapScaling:
     _readings: dict = field(repr=False)
 
     def predict(self, params: float, kind: str = "raw") -> Estimate:
-        """The gap in percent at a size that was not run, on the straight line in log N through those that were.
+        """The gap in percent at a size that was not run, on the straight line in log N through those that
+        were.
 
-        The interval holds the runs' and samples' noise, not the line's being wrong. All NaN below three sizes."""
+        The interval holds the runs' and samples' noise, not the line's being wrong. All NaN below three
+        sizes."""
         if len(self.table) < 3:
             return Estimate(*[float("nan")] * 4)
         weights = _line(self.table["params_fov"], params)
         return self._losses.estimate(lambda fov, bas: _gaps(kind, fov, bas, self._readings) @ weights)
 
     def noise(self) -> tuple[float, float]:
-        """Variances of a raw gap, in squared percentage points: between seeds, pooled over sizes, and from the choice of
-        clips, the mean over sizes. The first is NaN where no size has two seeds."""
+        """Variances of a raw gap, in squared percentage points: between seeds, pooled over sizes, and from
+        the choice of clips, the mean over sizes. The first is NaN where no size has two seeds."""
         losses = self._losses
         clips = _gaps("raw", losses.fov + losses._clips[0], losses.bas + losses._clips[1], {}).var(0)  # (K,)
         seeds = np.array(losses.seeds, float)
-        by_seed = _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * seeds
+        by_seed = (
+            _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * seeds
+        )
         freedom = seeds - 1
-        return float((by_seed * freedom).sum() / freedom.sum()) if freedom.any() else float("nan"), float(clips.mean())
+        return float((by_seed * freedom).sum() / freedom.sum()) if freedom.any() else float("nan"), float(
+            clips.mean()
+        )
 
 
 def gap_scaling(
-    samples: pd.DataFrame, runs: pd.DataFrame, loss: str = "loss_autoregressive", params: str = "params_trainable",
-    flops: str = "flops", interpolation: str = "log", bootstrap: int = 2000,
-) -> GapScaling:  # fmt: skip
-    """The gap at every size: raw, at equal parameters, at equal compute, each with a hierarchical bootstrap interval over
-    validation samples (the same for all sizes) and seeds (of each size; both architectures of a seed together).
+    samples: pd.DataFrame,
+    runs: pd.DataFrame,
+    loss: str = "loss_autoregressive",
+    params: str = "params_trainable",
+    flops: str = "flops",
+    interpolation: str = "log",
+    bootstrap: int = 2000,
+) -> GapScaling:
+    """The gap at every size: raw, at equal parameters, at equal compute, each with a hierarchical bootstrap
+    interval over validation samples (the same for all sizes) and seeds (of each size; both architectures of a
+    seed together).
 
-    samples, runs: `open_results(...)`'s, of one frame count and task. params, flops: the columns of `runs` to correct by.
-    Pairs without both architectures are left out. Intervals of few seeds are widened as in `paired_gap`. ConfigError if no
-    pair has both, or if their validation samples differ."""
+    samples, runs: `open_results(...)`'s, of one frame count and task. params, flops: the columns of `runs` to
+    correct by. Pairs without both architectures are left out. Intervals of few seeds are widened as in
+    `paired_gap`. ConfigError if no pair has both, or if their validation samples differ."""
     runs = runs[runs["run"].isin(samples["run"])]
     pairs = [pair for pair, table in runs.groupby("pair") if {"foveated", "baseline"} <= set(table["arch"])]
     sizes = runs[runs["arch"] == "foveated"].groupby("pair")[params].mean()
@@ -191,11 +237,24 @@ def gap_scaling(
     if not pairs:
         raise ConfigError("no size has runs of both architectures")
     losses = _Losses(samples, pairs, loss, bootstrap)
-    at = {name: [runs[(runs["pair"] == p) & (runs["arch"] == a)][column].mean() for p in pairs]
-          for name, column, a in (("params_fov", params, "foveated"), ("params_bas", params, "baseline"),
-                                  ("flops_fov", flops, "foveated"), ("flops_bas", flops, "baseline"))}  # fmt: skip
+    at = {
+        name: [runs[(runs["pair"] == p) & (runs["arch"] == a)][column].mean() for p in pairs]
+        for name, column, a in (
+            ("params_fov", params, "foveated"),
+            ("params_bas", params, "baseline"),
+            ("flops_fov", flops, "foveated"),
+            ("flops_bas", flops, "baseline"),
+        )
+    }
     table = pd.DataFrame(
-        dict(pair=pairs, **at, loss_fov=losses.fov, loss_bas=losses.bas, seeds=losses.seeds, samples=losses.samples)
+        dict(
+            pair=pairs,
+            **at,
+            loss_fov=losses.fov,
+            loss_bas=losses.bas,
+            seeds=losses.seeds,
+            samples=losses.samples,
+        )
     )
     readings = {}
     for kind, name in (("parameter_corrected", "params"), ("flops_corrected", "flops")):
@@ -217,22 +276,29 @@ def gap_scaling(
         slope = Estimate(*[np.nan] * 4)
         if len(pairs) > 2:
             line = _line(table["params_fov"], None)
-            slope = losses.estimate(lambda fov, bas, kind=kind, line=line: _gaps(kind, fov, bas, readings) @ line)
+            slope = losses.estimate(
+                lambda fov, bas, kind=kind, line=line: _gaps(kind, fov, bas, readings) @ line
+            )
         trend.append(dict(kind=kind, slope=slope.value, low=slope.low, high=slope.high, p=slope.p))
     return GapScaling(table, pd.DataFrame(trend), losses, readings)
 
 
 def all_gaps(results, **settings) -> dict[str, GapScaling]:
     """`gap_scaling` of every study, task and number of frames in `open_results(...)` that has samples of both
-    architectures, by a name such as "micro, 8 frames". settings: `gap_scaling`'s. While a study is running only the runs that
-    have seen most samples count, so that all sizes were trained as long."""
+    architectures, by a name such as "micro, 8 frames". settings: `gap_scaling`'s. While a study is running
+    only the runs that have seen most samples count, so that all sizes were trained as long."""
     found = {}
     if not len(results.samples):
         return found
     for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"]):
         samples = results.samples[results.samples["study"] == study]
         runs = runs[runs["run"].isin(samples["run"])]
-        alike = [part for _, part in runs[runs["samples_seen"] == runs["samples_seen"].max()].groupby(["pair", "seed"], sort=False)]
+        alike = [
+            part
+            for _, part in runs[runs["samples_seen"] == runs["samples_seen"].max()].groupby(
+                ["pair", "seed"], sort=False
+            )
+        ]
         pairs = [part for part in alike if {"foveated", "baseline"} <= set(part["arch"])]
         if pairs:
             runs = pd.concat(pairs)
@@ -245,7 +311,8 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
 class _Losses:
     """Both architectures' mean loss at every size, and how far resampled clips and seeds move it.
 
-    fov, bas: (K,) nats per text token. Deviations: of clips, one (b, K) for each architecture; of seeds likewise."""
+    fov, bas: (K,) nats per text token. Deviations: of clips, one (b, K) for each architecture; of seeds
+    likewise."""
 
     def __init__(self, samples: pd.DataFrame, pairs: list[str], loss: str, bootstrap: int):
         rng = np.random.default_rng(0)
@@ -258,15 +325,26 @@ class _Losses:
             if not len(seeds):
                 raise ConfigError(f"{pair}: no seed was run in both architectures")
             if not a.columns.equals(b.columns) or (halves and not a.columns.equals(halves[0][0].columns)):
-                raise ConfigError(f"{pair}: its validation samples are not those of the others; a gap needs the same ones")
+                raise ConfigError(
+                    f"{pair}: its validation samples are not those of the others; a gap needs the same ones"
+                )
             if weights is None:
-                weights = mine.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[a.columns].to_numpy(float)
+                weights = (
+                    mine.drop_duplicates("clip_id")
+                    .set_index("clip_id")["text_tokens"]
+                    .loc[a.columns]
+                    .to_numpy(float)
+                )
             halves.append((a, b))
             self.seeds.append(len(seeds))
         values = [[half.to_numpy() for half in pair] for pair in halves]
         self.samples = len(weights)
-        self.fov, self.bas = (np.array([pair[i].mean(0) @ weights / weights.sum() for pair in values]) for i in (0, 1))
-        clips = rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=bootstrap) * weights
+        self.fov, self.bas = (
+            np.array([pair[i].mean(0) @ weights / weights.sum() for pair in values]) for i in (0, 1)
+        )
+        clips = (
+            rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=bootstrap) * weights
+        )
         clips = clips / clips.sum(1, keepdims=True)  # (b, R)
         means = [np.stack([pair[i].mean(0) for pair in values]) for i in (0, 1)]  # (K, R)
         self._clips = clips @ means[0].T - self.fov, clips @ means[1].T - self.bas  # (b, K)
@@ -283,7 +361,10 @@ class _Losses:
         from scipy.stats import t as student
 
         value = float(statistic(self.fov[None], self.bas[None])[0])
-        draws = statistic(self.fov + self._clips[0] + self._seeds[0], self.bas + self._clips[1] + self._seeds[1]) - value
+        draws = (
+            statistic(self.fov + self._clips[0] + self._seeds[0], self.bas + self._clips[1] + self._seeds[1])
+            - value
+        )
         parts = [(statistic(self.fov + self._clips[0], self.bas + self._clips[1]).var(), self.samples - 1)]
         for k, S in enumerate(self.seeds):
             if S > 1:
@@ -310,13 +391,15 @@ def _gaps(kind: str, fov: np.ndarray, bas: np.ndarray, readings: dict) -> np.nda
 
 
 def _reading(x: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix (K, K) that reads a curve through points x at `at`, as `_read` does, and which of them lie outside."""
+    """The matrix (K, K) that reads a curve through points x at `at`, as `_read` does, and which of them lie
+    outside."""
     rows = [[_read(x, unit, where) for unit in np.eye(len(x))] for where in at]
     return np.array([[value for value, _ in row] for row in rows]), np.array([row[0][1] for row in rows])
 
 
 def _line(params, at: float | None) -> np.ndarray:
-    """Weights (K,) that turn gaps at sizes into their least-squares line's value at a size, or its slope per tenfold."""
+    """Weights (K,) that turn gaps at sizes into their least-squares line's value at a size, or its slope per
+    tenfold."""
     x = np.log10(np.asarray(params, float))
     centred = x - x.mean()
     slope = centred / (centred**2).sum()
@@ -324,9 +407,9 @@ def _line(params, at: float | None) -> np.ndarray:
 
 
 def line_prediction(params, gaps, at: float) -> Estimate:
-    """The gap at a size that was not run, from single gaps (m,) at sizes (m,) whose own errors are not known: least squares
-    in log N, with the 95 % prediction interval of one more such gap by the scatter about the line. All NaN below three
-    sizes, where nothing is known of the scatter."""
+    """The gap at a size that was not run, from single gaps (m,) at sizes (m,) whose own errors are not known:
+    least squares in log N, with the 95 % prediction interval of one more such gap by the scatter about the
+    line. All NaN below three sizes, where nothing is known of the scatter."""
     from scipy.stats import t as student
 
     x, y = np.log10(np.asarray(params, float)), np.asarray(gaps, float)
@@ -341,17 +424,20 @@ def line_prediction(params, gaps, at: float) -> Estimate:
     return Estimate(value, value - half, value + half, float(2 * student.sf(abs(value) / error, freedom)))
 
 
-def next_cells(sizes: pd.DataFrame, at: float, new: dict | None = None, seed: float = 1.0, clips: float = 0.0) -> pd.DataFrame:
+def next_cells(
+    sizes: pd.DataFrame, at: float, new: dict | None = None, seed: float = 1.0, clips: float = 0.0
+) -> pd.DataFrame:
     """Which next cell would shrink the gap's interval at a size most, and what it costs.
 
     sizes: a row per size that has runs: `pair`, `params`, `seeds`, `flops` (training FLOPs of one seed, both
-    architectures). at: the parameters that the answer is wanted for, which may not have been run. new: sizes on offer
-    that have no run yet, name to (parameters, FLOPs). seed, clips: variances of a gap between seeds and from the choice
-    of clips (`GapScaling.noise`); with seed = 1 and clips = 0, if they are not known, sd counts in units of one seed's,
-    and `shrinks_percent` is right whatever that is. The answer is the least-squares line in log N.
+    architectures). at: the parameters that the answer is wanted for, which may not have been run. new: sizes
+    on offer that have no run yet, name to (parameters, FLOPs). seed, clips: variances of a gap between seeds
+    and from the choice of clips (`GapScaling.noise`); with seed = 1 and clips = 0, if they are not known, sd
+    counts in units of one seed's, and `shrinks_percent` is right whatever that is. The answer is the
+    least-squares line in log N.
 
-    Candidates: one more seed of a size that is there, the first of a new one. A row each: `cell`, `sd` after it,
-    `sd_before`, `shrinks_percent`, `flops`; best first. ConfigError below two sizes."""
+    Candidates: one more seed of a size that is there, the first of a new one. A row each: `cell`, `sd` after
+    it, `sd_before`, `shrinks_percent`, `flops`; best first. ConfigError below two sizes."""
     x, seeds = sizes["params"].to_numpy(float), sizes["seeds"].to_numpy(float)
     if len(np.unique(x)) < 2:
         raise ConfigError("a trend with size needs two sizes")
@@ -364,7 +450,13 @@ def next_cells(sizes: pd.DataFrame, at: float, new: dict | None = None, seed: fl
     rows = []
     for k, row in enumerate(sizes.itertuples()):
         more = seeds + (np.arange(len(x)) == k)
-        rows.append(dict(cell=f"{row.pair}, seed {int(row.seeds) + 1}", sd=spread(x, seed / more + clips), flops=float(row.flops)))
+        rows.append(
+            dict(
+                cell=f"{row.pair}, seed {int(row.seeds) + 1}",
+                sd=spread(x, seed / more + clips),
+                flops=float(row.flops),
+            )
+        )
     for name, (params, flops) in (new or {}).items():
         after = spread(np.append(x, params), seed / np.append(seeds, 1) + clips)
         rows.append(dict(cell=f"{name}, seed 1", sd=after, flops=float(flops)))

@@ -1,4 +1,4 @@
-"""The rows of any study, a row per run: its own grids', and the earlier study's, with every convention by its name."""
+"""The rows of any study, a row per run: its own grids', and nanoSmol's, with every convention by its name."""
 
 import dataclasses
 import functools
@@ -8,50 +8,59 @@ from typing import NamedTuple
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, study_flops_per_sample, visual_tokens_per_clip
-from fvlm.results import Study, find_folder, load_run, load_study
+from fvlm.costs.flops import (
+    NANOSMOL_TEXT_TOKENS,
+    flops_per_sample,
+    nanosmol_flops_per_sample,
+    visual_tokens_per_clip,
+)
+from fvlm.files import find_folder
+from fvlm.training.results import Study, load_run, load_study
 
-EARLIER = "earlier study"
+NANOSMOL = "nanoSmol"
 MICRO, REAL = "micro", ("study", "study_cpu")  # this repository's studies: LLMs from scratch, real weights
-EARLIER_SAMPLES = 4480
+NANOSMOL_SAMPLES = 4480
 PARAMETERS = {
     "all that are trained": "params_trainable",
     "all": "params_total",
     "without embeddings": "params_without_embeddings",
-    "as the earlier study counted": "params_claimed",
+    "as nanoSmol counted": "params_claimed",
 }
-FLOPS = {"counted (fvlm/flops.py)": "flops", "as the earlier study counted (6N)": "flops_study"}
+FLOPS = {"counted (fvlm/costs/flops.py)": "flops", "as nanoSmol counted (6N)": "flops_nanosmol"}
 
 
 class Results(NamedTuple):
-    """Several studies together. runs: `runs_table`'s. evaluations, samples: as of `Study`, and `study`; the earlier study
-    has none, it published final losses alone."""
+    """Several studies together. runs: `runs_table`'s. evaluations, samples: as of `Study`, and `study`;
+    nanoSmol has none, it published final losses alone."""
 
     runs: pd.DataFrame
     evaluations: pd.DataFrame
     samples: pd.DataFrame
 
     def of(self, study: str = "auto") -> "Results":
-        """Those of one study: losses on different data belong on no common axis. "auto": `micro` if it is there, or else the
-        first. ConfigError if there is no such study."""
+        """Those of one study: losses on different data belong on no common axis. "auto": `micro` if it is
+        there, or else the first. ConfigError if there is no such study."""
         there = list(dict.fromkeys(self.runs["study"]))
         if study == "auto":
             study = MICRO if MICRO in there else there[0]
         if study not in there:
             raise ConfigError(f"study = {study!r} is not there: {', '.join(there)}")
-        tables = [table[table["study"] == study].reset_index(drop=True) if len(table) else table for table in self]
+        tables = [
+            table[table["study"] == study].reset_index(drop=True) if len(table) else table for table in self
+        ]
         return Results(*tables)
 
 
 def open_results(names: str = "auto", unfinished: bool = True) -> Results:
-    """Results of one or several studies, also while they are running (`unfinished`: their unfinished runs too).
+    """Results of one or several studies, also while they are running (`unfinished`: their unfinished runs
+    too).
 
-    names: folders of studies, or "earlier", joined by commas. "auto": the earlier study and, of `outputs/`,
+    names: folders of studies, or "nanosmol", joined by commas. "auto": nanoSmol and, of `outputs/`,
     `micro`, `study` and `study_cpu`, where they are. ConfigError for a folder without runs."""
     runs, evaluations, samples = [], [], []
     for name in study_names(names):
-        if name == "earlier":
-            runs.append(earlier_runs())
+        if name == "nanosmol":
+            runs.append(nanosmol_runs())
             continue
         folder = find_folder(name)
         study = load_study(folder, unfinished)
@@ -61,57 +70,107 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
         samples.append(study.samples.assign(study=folder.name))
     if not runs:
         raise ConfigError(f"studies = {names!r}: name folders of studies, or earlier, joined by commas")
-    return Results(*(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame() for tables in (runs, evaluations, samples)))
+    return Results(
+        *(
+            pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            for tables in (runs, evaluations, samples)
+        )
+    )
 
 
 def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.DataFrame:
-    """A row per run, as of its last evaluation: who it is (`study`, `run`, `cell`, `seed`, `pair`, `llm`, `vision`,
-    `frames`, `arch`, `task`, `schedule`, `config`), `samples_seen`, `visual_tokens`, `text_tokens` (mean per validation
-    clip), `loss_parallel`, `loss_autoregressive`, `loss_static`, `seconds`, `weights`, training compute by every
-    convention of FLOPS and size by every one of PARAMETERS (NaN where a convention does not apply).
+    """A row per run, as of its last evaluation: who it is (`study`, `run`, `cell`, `seed`, `pair`, `llm`,
+    `vision`, `frames`, `arch`, `task`, `schedule`, `config`), `samples_seen`, `visual_tokens`, `text_tokens`
+    (mean per validation clip), `loss_parallel`, `loss_autoregressive`, `loss_static`, `seconds`, `weights`,
+    training compute by every convention of FLOPS and size by every one of PARAMETERS (NaN where a convention
+    does not apply).
 
     configs: of each run, by its name."""
     last = study.evaluations.loc[study.evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
     last["study"], last["config"] = name, last["run"].map(configs)
     last["text_tokens"] = last["run"].map(study.samples.groupby("run")["text_tokens"].mean())
-    last["params_without_embeddings"], last["params_claimed"] = last["params_total"] - last["params_embedding"], float("nan")
-    last["flops_study"] = [_study_flops(row.config) * row.samples_seen for row in last.itertuples()]
-    kept = ["study", "run", "cell", "seed", "pair", "llm", "vision", "frames", "arch", "task", "schedule", "config",
-            "samples_seen", "visual_tokens", "text_tokens", "loss_parallel", "loss_autoregressive", "loss_static", "seconds",
-            "weights", *FLOPS.values(), *PARAMETERS.values()]  # fmt: skip
+    last["params_without_embeddings"], last["params_claimed"] = (
+        last["params_total"] - last["params_embedding"],
+        float("nan"),
+    )
+    last["flops_nanosmol"] = [_study_flops(row.config) * row.samples_seen for row in last.itertuples()]
+    kept = [
+        "study",
+        "run",
+        "cell",
+        "seed",
+        "pair",
+        "llm",
+        "vision",
+        "frames",
+        "arch",
+        "task",
+        "schedule",
+        "config",
+        "samples_seen",
+        "visual_tokens",
+        "text_tokens",
+        "loss_parallel",
+        "loss_autoregressive",
+        "loss_static",
+        "seconds",
+        "weights",
+        *FLOPS.values(),
+        *PARAMETERS.values(),
+    ]
     return last[kept]
 
 
-def earlier_study() -> pd.DataFrame:
-    """Final losses of the ten cells that the earlier study finished, as it published them: step 280, 4,480 samples, 50
-    validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they were made)."""
-    return pd.read_csv(Path(__file__).parents[1] / "data" / "earlier_study.csv", comment="#")
+def nanosmol() -> pd.DataFrame:
+    """Final losses of the ten cells that nanoSmol finished, as it published them: step 280, 4,480 samples, 50
+    validation samples, one seed. Its FLOPs and parameter counts are its own claims (the file says how they
+    were made)."""
+    return pd.read_csv(Path(__file__).parents[1] / "data" / "nanosmol.csv", comment="#")
 
 
-def earlier_runs() -> pd.DataFrame:
-    """The earlier study in `runs_table`'s columns: losses, `flops_study` and `params_claimed` as it published them, `flops`
-    and the other counts of parameters from shapes, by this package."""
+def nanosmol_runs() -> pd.DataFrame:
+    """nanoSmol in `runs_table`'s columns: losses, `flops_nanosmol` and `params_claimed` as it published them,
+    `flops` and the other counts of parameters from shapes, by this package."""
     rows = []
-    for row in earlier_study().to_dict("records"):
+    for row in nanosmol().to_dict("records"):
         config = RunConfig.from_cell(row["cell"], device="cpu")
         counts = parameter_counts(config)
         rows.append(
-            dict(study=EARLIER, run=f"{row['cell']}_seed0", cell=row["cell"], seed=0, pair=row["cell"].partition("_")[0],
-                 llm=row["llm"], vision=row["vision"], frames=row["frames"], arch=row["arch"], task="caption",
-                 schedule="constant", config=config, samples_seen=EARLIER_SAMPLES, visual_tokens=visual_tokens_per_clip(config),
-                 text_tokens=STUDY_TEXT_TOKENS,
-                 loss_parallel=row["loss_parallel"], loss_autoregressive=row["loss_autoregressive"], loss_static=float("nan"),
-                 seconds=float("nan"), weights="as published",
-                 flops=EARLIER_SAMPLES * flops_per_sample(config, STUDY_TEXT_TOKENS)["total"], flops_study=row["flops_claimed"],
-                 params_total=counts["total"], params_trainable=counts["trainable"],
-                 params_without_embeddings=counts["total"] - counts["embedding"],
-                 params_claimed=1e6 * row["params_millions_claimed"])
-        )  # fmt: skip
+            dict(
+                study=NANOSMOL,
+                run=f"{row['cell']}_seed0",
+                cell=row["cell"],
+                seed=0,
+                pair=row["cell"].partition("_")[0],
+                llm=row["llm"],
+                vision=row["vision"],
+                frames=row["frames"],
+                arch=row["arch"],
+                task="caption",
+                schedule="constant",
+                config=config,
+                samples_seen=NANOSMOL_SAMPLES,
+                visual_tokens=visual_tokens_per_clip(config),
+                text_tokens=NANOSMOL_TEXT_TOKENS,
+                loss_parallel=row["loss_parallel"],
+                loss_autoregressive=row["loss_autoregressive"],
+                loss_static=float("nan"),
+                seconds=float("nan"),
+                weights="as published",
+                flops=NANOSMOL_SAMPLES * flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"],
+                flops_nanosmol=row["flops_claimed"],
+                params_total=counts["total"],
+                params_trainable=counts["trainable"],
+                params_without_embeddings=counts["total"] - counts["embedding"],
+                params_claimed=1e6 * row["params_millions_claimed"],
+            )
+        )
     return pd.DataFrame(rows)
 
 
 def parameter_counts(config: RunConfig) -> dict[str, int]:
-    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never allocated."""
+    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
+    allocated."""
     return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
 
 
@@ -127,20 +186,25 @@ def _parameter_counts(config: RunConfig) -> dict[str, int]:
 
 def _study_flops(config: RunConfig) -> float:
     try:
-        return study_flops_per_sample(config)["total"]
+        return nanosmol_flops_per_sample(config)["total"]
     except ValueError:
         return float("nan")
 
 
-def gaze_scores(names: str = "auto") -> pd.DataFrame:
-    """The gaze scores that `python -m fvlm gaze` or `make question` left in these studies, summarised: a row per run and
-    text asked, `fvlm.gaze_truth.summarise`'s columns and `study`; empty if there are none. names as in `open_results`."""
-    from fvlm.gaze_truth import summarise
+def read_gaze_scores(names: str = "auto") -> pd.DataFrame:
+    """The gaze scores that `fvlm gaze` or `make question` left in these studies, summarised: a row per run
+    and text asked, `fvlm.gaze.scores.summarise`'s columns and `study`; empty if there are none. names as in
+    `open_results`."""
+    from fvlm.gaze.scores import summarise
 
     tables = []
     for name in study_names(names):
         folder = find_folder(name)
-        paths = [] if name == "earlier" else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
+        paths = (
+            []
+            if name == "nanosmol"
+            else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
+        )
         if paths:
             rows = pd.concat([pd.read_parquet(path) for path in paths]).to_dict("records")
             tables.append(summarise(rows).assign(study=folder.name))
@@ -148,8 +212,12 @@ def gaze_scores(names: str = "auto") -> pd.DataFrame:
 
 
 def study_names(names: str) -> list[str]:
-    """Folders of studies, and "earlier", from a notebook's parameter; what "auto" means: `open_results`."""
+    """Folders of studies, and "nanosmol", from a notebook's parameter; what "auto" means: `open_results`."""
     if names == "auto":
-        found = [name for name in (MICRO, *REAL) if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))]
-        return ["earlier", *(str(REPOSITORY / "outputs" / name) for name in found)]
+        found = [
+            name
+            for name in (MICRO, *REAL)
+            if any((REPOSITORY / "outputs" / name).glob("*/evaluations.parquet"))
+        ]
+        return ["nanosmol", *(str(REPOSITORY / "outputs" / name) for name in found)]
     return [name.strip() for name in names.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""The tables of `scaling.ipynb`: the earlier study's claims replayed, the answer, and what to run next."""
+"""Tables that notebooks show: what will run, and what a model says."""
 
 import math
 
@@ -6,36 +6,86 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import RunConfig
-from fvlm.flops import STUDY_TEXT_TOKENS, flops_per_sample, recomputed_flops_per_sample, study_flops_per_sample
-from fvlm.results import find_folder
+from fvlm.costs.flops import (
+    NANOSMOL_TEXT_TOKENS,
+    flops_per_sample,
+    nanosmol_flops_per_sample,
+    recomputed_flops_per_sample,
+)
+from fvlm.files import find_folder
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
-from fvlm.scaling.runs import EARLIER_SAMPLES, PARAMETERS, earlier_study, parameter_counts, study_names
+from fvlm.scaling.runs import NANOSMOL_SAMPLES, PARAMETERS, nanosmol, parameter_counts, study_names
+
+
+def swapped_table(rows: list[dict]) -> pd.DataFrame:
+    """`fvlm.gaze.attention.swapped_frames`' rows of runs, as they are read: mean losses over text tokens with
+    a clip's own frames and with another's, and the `difference` (nats per token) with its bootstrap 95 %
+    interval over clips (`low`, `high`). Above zero the frames are used."""
+    from fvlm.scaling import paired_gap
+
+    table = []
+    for run, mine in pd.DataFrame(rows).assign(seed=0).groupby("run", sort=False):
+        gap = paired_gap(mine.assign(loss=mine["loss_swapped"]), mine, loss="loss")
+        own = float((mine["loss"] * mine["text_tokens"]).sum() / mine["text_tokens"].sum())
+        low, high = gap.interval
+        table.append(
+            dict(
+                run=run,
+                clips=gap.samples,
+                own=own,
+                swapped=own + gap.nats,
+                difference=gap.nats,
+                low=low,
+                high=high,
+            )
+        )
+    return pd.DataFrame(table)
+
 
 PUBLISHED = {"135m": (2.81, 2.44), "360m": (2.37, 1.60)}  # percent, raw and corrected, under a 64-frame label
-GRID = [f"{pair}_{frames}f_{arch}" for pair in ("S-S", "M-S", "S-B", "B-L") for frames in (8, 64) for arch in ("fov", "bas")]
+
+GRID = [
+    f"{pair}_{frames}f_{arch}"
+    for pair in ("S-S", "M-S", "S-B", "B-L")
+    for frames in (8, 64)
+    for arch in ("fov", "bas")
+]
 
 
 def replayed_correction(interpolation: str = "linear") -> pd.DataFrame:
-    """The earlier study's correction for parameters, from its own rows: `raw` and `corrected` gap in percent for each number
-    of frames, way of evaluating and size, beside what was published; with its own parameter counts."""
-    table, rows = pairs_of(earlier_study()).query("vision == 'small'"), []
+    """nanoSmol's correction for parameters, from its own rows: `raw` and `corrected` gap in percent for each
+    number of frames, way of evaluating and size, beside what was published; with its own parameter counts."""
+    table, rows = pairs_of(nanosmol()).query("vision == 'small'"), []
     for frames, mode in ((8, "parallel"), (64, "parallel"), (64, "autoregressive")):
         part = table[table["frames"] == frames]
         n, loss = "params_millions_claimed", f"loss_{mode}"
-        gap = parameter_corrected_gap(part[f"{n}_fov"], part[f"{loss}_fov"], part[f"{n}_bas"], part[f"{loss}_bas"], interpolation)
+        gap = parameter_corrected_gap(
+            part[f"{n}_fov"], part[f"{loss}_fov"], part[f"{n}_bas"], part[f"{loss}_bas"], interpolation
+        )
         for llm, raw, corrected in zip(part["llm"], gap["raw_percent"], gap["corrected_percent"]):
-            rows.append(dict(frames=frames, mode=mode, llm=llm, raw=raw, corrected=corrected,
-                             published_raw=PUBLISHED[llm][0], published_corrected=PUBLISHED[llm][1]))  # fmt: skip
+            rows.append(
+                dict(
+                    frames=frames,
+                    mode=mode,
+                    llm=llm,
+                    raw=raw,
+                    corrected=corrected,
+                    published_raw=PUBLISHED[llm][0],
+                    published_corrected=PUBLISHED[llm][1],
+                )
+            )
     return pd.DataFrame(rows).round(2)
 
 
 def size_claims() -> pd.DataFrame:
-    """ "LLM size >> DINO size", from the earlier study's rows: what a change of one part did to the loss (frame by frame),
-    in nats and percent, and how many parameters it added."""
-    table = earlier_study().set_index(["llm", "vision", "frames", "arch"])
+    """ "LLM size >> DINO size", from nanoSmol's rows: what a change of one part did to the loss (frame by
+    frame), in nats and percent, and how many parameters it added."""
+    table = nanosmol().set_index(["llm", "vision", "frames", "arch"])
     rows = []
-    for what, before, after in (("LLM 135M to 360M", ("135m", "small"), ("360m", "small")),
-                                ("DINOv2 small to base", ("135m", "small"), ("135m", "base"))):  # fmt: skip
+    for what, before, after in (
+        ("LLM 135M to 360M", ("135m", "small"), ("360m", "small")),
+        ("DINOv2 small to base", ("135m", "small"), ("135m", "base")),
+    ):
         for frames in (8, 64):
             for arch in ("foveated", "baseline"):
                 if (*after, frames, arch) in table.index:
@@ -43,66 +93,115 @@ def size_claims() -> pd.DataFrame:
                     change = b["loss_autoregressive"] - a["loss_autoregressive"]
                     added = b["params_millions_claimed"] - a["params_millions_claimed"]
                     percent = 100 * change / a["loss_autoregressive"]
-                    rows.append(dict(change=what, frames=frames, arch=arch, nats=change, percent=percent, millions_added=added))
+                    rows.append(
+                        dict(
+                            change=what,
+                            frames=frames,
+                            arch=arch,
+                            nats=change,
+                            percent=percent,
+                            millions_added=added,
+                        )
+                    )
     return pd.DataFrame(rows).round(3)
 
 
 def inference_claim() -> pd.DataFrame:
-    """ "train/inference gap < 0.6 %": how much more each foveated cell of the earlier study lost frame by frame."""
-    table = earlier_study().query("arch == 'foveated'")
+    """ "train/inference gap < 0.6 %": how much more each foveated cell of nanoSmol lost frame by frame."""
+    table = nanosmol().query("arch == 'foveated'")
     gap = 100 * (table["loss_autoregressive"] / table["loss_parallel"] - 1)
     return pd.DataFrame(dict(cell=table["cell"], percent=gap.round(2))).reset_index(drop=True)
 
 
 def frames_claim() -> pd.DataFrame:
-    """ "64 frames worse than 8": the loss that 64 frames added, frame by frame, with the micro-batches they were run with."""
-    table = earlier_study()
-    wide = table.pivot(index=["llm", "vision", "arch"], columns="frames", values=["loss_autoregressive", "micro_batch"]).dropna()
-    rows = [dict(llm=llm, vision=vision, arch=arch, nats=row["loss_autoregressive", 64] - row["loss_autoregressive", 8],
-                 micro_batch_8=int(row["micro_batch", 8]), micro_batch_64=int(row["micro_batch", 64]))
-            for (llm, vision, arch), row in wide.iterrows()]  # fmt: skip
+    """ "64 frames worse than 8": the loss that 64 frames added, frame by frame, with the micro-batches they
+    were run with."""
+    table = nanosmol()
+    wide = table.pivot(
+        index=["llm", "vision", "arch"], columns="frames", values=["loss_autoregressive", "micro_batch"]
+    ).dropna()
+    rows = [
+        dict(
+            llm=llm,
+            vision=vision,
+            arch=arch,
+            nats=row["loss_autoregressive", 64] - row["loss_autoregressive", 8],
+            micro_batch_8=int(row["micro_batch", 8]),
+            micro_batch_64=int(row["micro_batch", 64]),
+        )
+        for (llm, vision, arch), row in wide.iterrows()
+    ]
     return pd.DataFrame(rows).round(3)
 
 
-def flops_conventions(text_tokens: float = STUDY_TEXT_TOKENS) -> pd.DataFrame:
-    """Training FLOPs of a clip of every pair of the study's cells, counted and by the study's convention: how many times
-    cheaper the foveated cell is by each, the share of DINOv2 in what is counted, and what recomputation would add."""
+def flops_conventions(text_tokens: float = NANOSMOL_TEXT_TOKENS) -> pd.DataFrame:
+    """Training FLOPs of a clip of every pair of the study's cells, counted and by the study's convention: how
+    many times cheaper the foveated cell is by each, the share of DINOv2 in what is counted, and what
+    recomputation would add."""
     rows = []
     for fov, bas in zip(GRID[::2], GRID[1::2]):
         configs = [RunConfig.from_cell(cell, device="cpu") for cell in (fov, bas)]
         counted = [flops_per_sample(config, text_tokens) for config in configs]
-        study = [study_flops_per_sample(config)["total"] for config in configs]
+        study = [nanosmol_flops_per_sample(config)["total"] for config in configs]
         again = [recomputed_flops_per_sample(config, text_tokens) for config in configs]
-        rows.append(dict(cells=fov.removesuffix("_fov"), counted_fov=counted[0]["total"], counted_bas=counted[1]["total"],
-                         times_cheaper=counted[1]["total"] / counted[0]["total"], study_fov=study[0], study_bas=study[1],
-                         times_cheaper_study=study[1] / study[0], vision_share_fov=counted[0]["vision"] / counted[0]["total"],
-                         vision_share_bas=counted[1]["vision"] / counted[1]["total"],
-                         recomputation_fov=again[0] / counted[0]["total"]))  # fmt: skip
+        rows.append(
+            dict(
+                cells=fov.removesuffix("_fov"),
+                counted_fov=counted[0]["total"],
+                counted_bas=counted[1]["total"],
+                times_cheaper=counted[1]["total"] / counted[0]["total"],
+                study_fov=study[0],
+                study_bas=study[1],
+                times_cheaper_study=study[1] / study[0],
+                vision_share_fov=counted[0]["vision"] / counted[0]["total"],
+                vision_share_bas=counted[1]["vision"] / counted[1]["total"],
+                recomputation_fov=again[0] / counted[0]["total"],
+            )
+        )
     return pd.DataFrame(rows)
 
 
 def parameter_conventions() -> pd.DataFrame:
-    """Parameters, in millions, of the study's cells by every convention. What the earlier study counted has, for the
+    """Parameters, in millions, of the study's cells by every convention. What nanoSmol counted has, for the
     foveated cells, a reconstruction head that was never trained."""
-    claimed = earlier_study().set_index("cell")["params_millions_claimed"]
+    claimed = nanosmol().set_index("cell")["params_millions_claimed"]
     rows = []
     for cell in (cell for cell in GRID if "_8f_" in cell):
         counts = parameter_counts(RunConfig.from_cell(cell, device="cpu"))
-        values = (counts["trainable"], counts["total"], counts["total"] - counts["embedding"], 1e6 * claimed.get(cell, math.nan))
-        rows.append(dict(cell=cell) | {name: value / 1e6 for name, value in zip(PARAMETERS, values, strict=True)})
+        values = (
+            counts["trainable"],
+            counts["total"],
+            counts["total"] - counts["embedding"],
+            1e6 * claimed.get(cell, math.nan),
+        )
+        rows.append(
+            dict(cell=cell) | {name: value / 1e6 for name, value in zip(PARAMETERS, values, strict=True)}
+        )
     return pd.DataFrame(rows).round(1)
 
 
 def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:
-    """How much quality 16 times fewer visual tokens cost, at every size: gaps in percent of the baseline's loss with their
-    95 % intervals, raw, at equal parameters and at equal compute; then the trend per tenfold N."""
+    """How much quality 16 times fewer visual tokens cost, at every size: gaps in percent of the baseline's
+    loss with their 95 % intervals, raw, at equal parameters and at equal compute; then the trend per tenfold
+    N."""
     if not gaps:
         return pd.DataFrame({"": ["no study with samples of both architectures is here yet"]})
     rows = []
     for name, gap in gaps.items():
         for row in gap.table.to_dict("records"):
-            line = dict(study=name, size=row["pair"], parameters=f"{row['params_fov'] / 1e6:.2f} M", seeds=row["seeds"])
-            rows.append(line | {_words(kind): _interval(row, f"{kind}_percent") + _beyond(row, kind) for kind in _kinds(gap)})
+            line = dict(
+                study=name,
+                size=row["pair"],
+                parameters=f"{row['params_fov'] / 1e6:.2f} M",
+                seeds=row["seeds"],
+            )
+            rows.append(
+                line
+                | {
+                    _words(kind): _interval(row, f"{kind}_percent") + _beyond(row, kind)
+                    for kind in _kinds(gap)
+                }
+            )
         trend = gap.trend.rename(columns=dict(low="slope_low", high="slope_high")).to_dict("records")
         line = dict(study=name, size="per tenfold", parameters="", seeds="")
         rows.append(line | {_words(row["kind"]): _interval(row, "slope") for row in trend})
@@ -110,11 +209,11 @@ def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:
 
 
 def swapped(names: str = "auto") -> pd.DataFrame:
-    """What the frames are worth to the runs of these studies whose frames were swapped (`python -m fvlm swap`):
-    `fvlm.report.swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
-    from fvlm.report import swapped_table
+    """What the frames are worth to the runs of these studies whose frames were swapped (`fvlm swap`):
+    `swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
+    from fvlm.scaling.tables import swapped_table
 
-    paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "earlier"]
+    paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "nanosmol"]
     found = [swapped_table(pd.read_parquet(path).to_dict("records")) for path in paths if path.exists()]
     if not found:
         return pd.DataFrame({"": ["no run's frames have been swapped here yet"]})
@@ -126,7 +225,11 @@ def _kinds(gap):
 
 
 def _words(kind):
-    return {"raw": "raw, %", "parameter_corrected": "at equal parameters, %", "flops_corrected": "at equal compute, %"}[kind]
+    return {
+        "raw": "raw, %",
+        "parameter_corrected": "at equal parameters, %",
+        "flops_corrected": "at equal compute, %",
+    }[kind]
 
 
 def _interval(row, name) -> str:
@@ -140,32 +243,49 @@ def _beyond(row, kind) -> str:
 
 
 def prediction(cell: str = "B-L_8f_fov") -> pd.DataFrame:
-    """What a cell that the earlier study did not finish is predicted to show, from its finished ones with as many frames:
-    the gap in percent (frame by frame) on the line in log N, with a 95 % prediction interval from the scatter about it."""
+    """What a cell that nanoSmol did not finish is predicted to show, from its finished ones with as many
+    frames: the gap in percent (frame by frame) on the line in log N, with a 95 % prediction interval from the
+    scatter about it."""
     config = RunConfig.from_cell(cell, device="cpu")
-    table = _earlier_sizes(config.frames)
+    table = _nanosmol_sizes(config.frames)
     found = line_prediction(table["params"], table["gap"], parameter_counts(config)["total"])
-    return pd.DataFrame([dict(cell=cell, from_sizes=len(table), gap_percent=round(found.value, 2), low=round(found.low, 2),
-                              high=round(found.high, 2))])  # fmt: skip
+    return pd.DataFrame(
+        [
+            dict(
+                cell=cell,
+                from_sizes=len(table),
+                gap_percent=round(found.value, 2),
+                low=round(found.low, 2),
+                high=round(found.high, 2),
+            )
+        ]
+    )
 
 
-def next_of_the_study(cell: str = "B-L_8f_fov") -> pd.DataFrame:
-    """Which next pair of cells would shrink the interval of the gap at this size most: the earlier study's finished sizes
-    once more with another seed, or a size that is not there. Compute is counted, for both architectures."""
+def next_of_nanosmol(cell: str = "B-L_8f_fov") -> pd.DataFrame:
+    """Which next pair of cells would shrink the interval of the gap at this size most: nanoSmol's finished
+    sizes once more with another seed, or a size that is not there. Compute is counted, for both
+    architectures."""
     config = RunConfig.from_cell(cell, device="cpu")
-    sizes = _earlier_sizes(config.frames).assign(seeds=1)
+    sizes = _nanosmol_sizes(config.frames).assign(seeds=1)
     missing = [pair for pair in ("S-S", "M-S", "S-B", "B-L") if pair not in set(sizes["pair"])]
     new = {pair: (_params(pair, config.frames), _flops(pair, config.frames)) for pair in missing}
     found = next_cells(sizes, parameter_counts(config)["total"], new)
     return found[["cell", "shrinks_percent", "flops"]].round(1)
 
 
-def _earlier_sizes(frames: int) -> pd.DataFrame:
-    table = pairs_of(earlier_study()).query(f"frames == {frames}")
+def _nanosmol_sizes(frames: int) -> pd.DataFrame:
+    table = pairs_of(nanosmol()).query(f"frames == {frames}")
     pairs = [cell.partition("_")[0] for cell in table["cell_fov"]]
     gap = 100 * (table["loss_autoregressive_fov"] / table["loss_autoregressive_bas"] - 1)
-    return pd.DataFrame(dict(pair=pairs, params=[_params(p, frames) for p in pairs], gap=gap.to_numpy(),
-                             flops=[_flops(p, frames) for p in pairs]))  # fmt: skip
+    return pd.DataFrame(
+        dict(
+            pair=pairs,
+            params=[_params(p, frames) for p in pairs],
+            gap=gap.to_numpy(),
+            flops=[_flops(p, frames) for p in pairs],
+        )
+    )
 
 
 def _params(pair: str, frames: int) -> int:
@@ -174,4 +294,6 @@ def _params(pair: str, frames: int) -> int:
 
 def _flops(pair: str, frames: int) -> float:
     configs = (RunConfig.from_cell(f"{pair}_{frames}f_{arch}", device="cpu") for arch in ("fov", "bas"))
-    return EARLIER_SAMPLES * sum(flops_per_sample(config, STUDY_TEXT_TOKENS)["total"] for config in configs)
+    return NANOSMOL_SAMPLES * sum(
+        flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"] for config in configs
+    )

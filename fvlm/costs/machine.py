@@ -1,0 +1,39 @@
+"""The machine that a run has: how fast it multiplies matrices, in which precision, what it is called."""
+
+import contextlib
+import time
+
+import torch
+
+from fvlm.config import RunConfig
+
+
+def matmul_rate(config: RunConfig, side: int = 4096) -> float:
+    """FLOP/s of the machine's own product of two large matrices in the run's precision: the best of three."""
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    a, b = (torch.randn(side, side, device=config.device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(3):
+        _synchronize(config.device)
+        start = time.perf_counter()
+        a @ b
+        _synchronize(config.device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def _synchronize(device: str):
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def autocast(config: RunConfig):
+    if config.precision == "bf16":
+        return torch.autocast(config.device.split(":")[0], dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,209 @@
+"""What a run will take, from its configuration alone: FLOPs, time, memory."""
+
+import dataclasses
+import functools
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from fvlm.config import RunConfig
+from fvlm.costs.flops import flops_per_sample
+from fvlm.costs.memory import CPU_LARGEST, HEADROOM, MicroBatch
+
+EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
+
+
+def run_flops(config: RunConfig) -> float:
+    """Training and evaluation FLOPs of a whole run."""
+    evaluated = -(-config.steps // config.eval_every) * config.eval_samples
+    training, forward = (flops_per_sample(config, training=trains)["total"] for trains in (True, False))
+    return config.steps * config.effective_batch * training + 2 * evaluated * forward
+
+
+def expected_seconds(config: RunConfig, rate: float) -> float:
+    """How long a run takes where matrices are multiplied at `rate` FLOP/s
+    (`fvlm.costs.machine.matmul_rate`)."""
+    return run_flops(config) / (EXPECTED_SHARE * rate)
+
+
+PROCESS_BYTES = (
+    550_000_000  # a CPU process with torch and transformers before any model; in a notebook a little more
+)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a run is expected to hold, from its configuration alone. Sums to `peak`."""
+
+    parameters: int
+    gradients: int
+    moments: int  # AdamW's two
+    activations: int  # of one micro-batch, with what the backward pass needs for a moment
+    process: int  # the process itself, on a CPU
+    micro: MicroBatch
+
+    @property
+    def peak(self) -> int:
+        return self.parameters + self.gradients + self.moments + self.activations + self.process
+
+
+def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
+    """The peak of one process of a run at a micro-batch: forward and backward pass traced on tensors without
+    content.
+
+    With FSDP parameters, gradients and moments are shared out, but for what is gathered for a moment (one LLM
+    layer and all that is not one)."""
+    accumulates = micro.size < config.effective_batch // config.processes
+    sizes, layers, activations = _traced(
+        dataclasses.replace(config, processes=1, fsdp=False), micro, accumulates
+    )
+    parameters = sum(size for _, size, _ in sizes)
+    trained = sum(size for _, size, trains in sizes if trains)
+    if not accumulates:  # gradients were counted as they came up
+        activations = max(activations - trained, 0)
+    if config.fsdp:
+        gathered = sum(size for name, size, _ in sizes if ".layers." not in name) + parameters // layers
+        parameters, trained, activations = (
+            parameters // config.processes,
+            trained // config.processes,
+            activations + gathered,
+        )
+    process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
+    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced(
+    config: RunConfig, micro: MicroBatch, accumulates: bool
+) -> tuple[list[tuple[str, int, bool]], int, int]:
+    """Name, bytes and trainability of each parameter, the LLM's layers, and the most bytes that a step or an
+    evaluation makes besides them; gradients of earlier micro-batches are taken as there if the step
+    `accumulates`."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from fvlm.models import build_model
+
+    with torch.device("meta"):
+        model = build_model(config, pretrained=False)
+    with FakeTensorMode():
+        _make_fake(model)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if p.requires_grad and accumulates else None
+        model.set_gradient_checkpointing(micro.checkpointing)
+        inputs = _dummy_batch(config, micro.size)
+        with _Live() as training:
+            with _autocast_like(config):
+                loss = model.train()(**inputs).loss
+            loss.backward()
+        inputs = _dummy_batch(config, min(16, 2 * micro.size))
+        with _Live() as evaluation, _autocast_like(config), torch.no_grad():
+            frames = model.eval().encode(inputs.pop("frames"))
+            model(frames, **inputs, mode="parallel")
+    sizes = [(name, p.numel() * p.element_size(), p.requires_grad) for name, p in model.named_parameters()]
+    return sizes, model.config.llm_config.num_hidden_layers, max(training.peak, evaluation.peak)
+
+
+def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
+    """The largest micro-batch whose plan leaves headroom in `available` bytes, as `find_micro_batch` would
+    measure it.
+
+    OutOfMemory with what would help if not even one clip with recomputed activations fits."""
+    largest = config.effective_batch // config.processes
+    micro = MicroBatch(
+        largest if config.device.startswith("cuda") else min(largest, CPU_LARGEST),
+        config.gradient_checkpointing is True,
+    )
+    if config.micro_batch != "auto":
+        return MicroBatch(min(config.micro_batch, largest), micro.checkpointing)
+    while plan_memory(config, micro).peak > HEADROOM * available:
+        micro = micro.smaller(config)
+    return micro
+
+
+def what_would_fit(config: RunConfig, available: int) -> list[str]:
+    """For a cell that does not fit in `available` bytes: what it needs, and each change that makes it fit."""
+    least = plan_memory(config, MicroBatch(1, True))
+    state = least.parameters + least.gradients + least.moments
+    advice = [
+        f"needs {least.peak / HEADROOM / 1e9:.0f} GB ({state / 1e9:.1f} GB of it weights, gradients and "
+        "moments)"
+    ]
+    if least.peak <= HEADROOM * 80e9 and available < 80e9:
+        advice.append("a card of 80 GB")
+    for processes in (2, 4, 8):
+        shared = dataclasses.replace(config, processes=processes, fsdp=True)
+        if (
+            config.effective_batch % processes == 0
+            and plan_memory(shared, MicroBatch(1, True)).peak <= HEADROOM * available
+        ):
+            advice.append(f"processes={processes} fsdp=true: sharded over {processes} such cards")
+            break
+    frozen = dataclasses.replace(config, freeze_llm=True)
+    if not config.freeze_llm and plan_memory(frozen, MicroBatch(1, True)).peak <= HEADROOM * available:
+        advice.append("freeze_llm=true (another experiment)")
+    return advice
+
+
+def _make_fake(model):
+    """Replace tensors on the meta device by ones of the surrounding FakeTensorMode, tied ones by one."""
+    made = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is not None and id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    made[id(old)] = (
+                        torch.nn.Parameter(new, old.requires_grad)
+                        if isinstance(old, torch.nn.Parameter)
+                        else new
+                    )
+                if old is not None:
+                    tensors[name] = made[id(old)]
+
+
+def _dummy_batch(config: RunConfig, clips: int, text_tokens: int = 64) -> dict:
+    """Inputs of a model with the size of a batch and nothing in it."""
+    size = config.image_size
+    inputs = dict(frames=torch.empty(clips, config.frames, 3, size, size, dtype=torch.uint8))
+    inputs["labels"] = torch.ones(clips, text_tokens if config.task == "caption" else 2, dtype=torch.long)
+    if config.task == "question":
+        inputs["prompt_ids"] = torch.ones(clips, 10, dtype=torch.long)
+    return inputs
+
+
+def _autocast_like(config: RunConfig):
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside the block and still there; `peak` is the most at
+    once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return True  # tensors without content: what is asked is whether all positions count, and they do
+        result = function(*arguments, **keywords or {})
+        tree_map_only(torch.Tensor, self._count, result)
+        return result
+
+    def _count(self, tensor):
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key, size):
+        self._known.discard(key)
+        self.now -= size

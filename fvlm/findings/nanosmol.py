@@ -1,0 +1,118 @@
+"""nanoSmol's five conclusions beside what the runs here show."""
+
+import pandas as pd
+
+from fvlm.findings import sources
+from fvlm.findings.words import t_interval, with_interval
+from fvlm.scaling import Results, all_gaps, nanosmol
+from fvlm.scaling.runs import REAL, nanosmol_runs
+from fvlm.scaling.tables import flops_conventions, inference_claim, replayed_correction, size_claims
+
+
+def nanosmol_section(micro: Results | None) -> str:
+    replay = replayed_correction().set_index(["frames", "mode", "llm"])["corrected"]
+    sizes, walk, flops = size_claims(), inference_claim(), flops_conventions()
+    llm, dino = (sizes[sizes["change"].str.startswith(word)]["percent"] for word in ("LLM", "DINO"))
+    frames = (
+        nanosmol()
+        .pivot(index=["llm", "vision", "arch"], columns="frames", values="loss_autoregressive")
+        .dropna()
+    )
+    worse = 100 * (frames[64] / frames[8] - 1)
+    small, large = (f"{replay[64, 'autoregressive', llm]:.2f}" for llm in ("135m", "360m"))
+    shrink = f"8 frames: {replay[8, 'parallel', '135m']:.2f} to {replay[8, 'parallel', '360m']:.2f} %"
+    shrink += f"; 64 frames, frame by frame, it grows: {small} to {large} %"
+    bigger = f"LLM 135M to 360M: {llm.min():.1f} to {llm.max():.1f} %; "
+    bigger += f"DINOv2 small to base: {dino.min():+.1f} to {dino.max():+.1f} %, 8 frames alone"
+    inference = (
+        f"at most {walk['percent'].max():.2f} % in {len(walk)} cells, that at 64 frames and the larger LLM"
+    )
+    longer = f"by {worse.min():.1f} to {worse.max():.1f} % in {len(worse)} pairs"
+    cheaper, counted = (
+        f"{flops[name].min():.1f} to {flops[name].max():.1f}"
+        for name in ("times_cheaper_study", "times_cheaper")
+    )
+    rows = [
+        ("The cost of one token a frame shrinks with scale", shrink, _verdict_trend(micro)),
+        ("LLM size matters more than DINO size", bigger, "cannot decide: one eye in all runs here"),
+        ("Train/inference gap below 0.6 %", inference, _verdict_inference(micro)),
+        ("64 frames are worse than 8", longer, _verdict_frames(micro)),
+        (
+            "1.1 to 3 times fewer FLOPs",
+            f"by its convention {cheaper}, of all eight pairs of cells",
+            f"counted from shapes, the same cells: {counted}; supports fewer, contradicts 3 times",
+        ),
+    ]
+    table = pd.DataFrame(rows, columns=["conclusion", "its own rows", "these runs"]).to_markdown(index=False)
+    return f"""## nanoSmol's five conclusions
+
+One seed, 50 validation clips, no samples published, so nothing of it has an interval. Replayed in `notebooks/scaling.ipynb`;
+again: `fvlm findings`.{_at_which_sizes(micro)}
+
+{table}
+"""
+
+
+def _at_which_sizes(micro) -> str:
+    """What a verdict of outputs/micro does not reach."""
+    if not micro:
+        return ""
+    here, there = (runs["params_trainable"] / 1e6 for runs in (micro.runs, nanosmol_runs()))
+    return (
+        f" A verdict of `micro` holds for its sizes, {here.min():.2g} to {here.max():.2g} M trained "
+        "parameters, its LLMs from\n"
+        f"scratch; nanoSmol's cells, {there.min():.0f} to {there.max():.0f} M, began pretrained, and on "
+        "other videos."
+    )
+
+
+def _verdict_trend(micro):
+    if not micro:
+        return "cannot decide: no study of sizes has been run here yet"
+    words = []
+    for name, gap in all_gaps(micro).items():
+        row = gap.trend.set_index("kind").loc["raw"]
+        word = "supports" if row["high"] < 0 else "contradicts" if row["low"] > 0 else "cannot decide"
+        words.append(
+            f"{name}: {with_interval(row['slope'], row['low'], row['high'])} points per tenfold: {word}"
+        )
+    return "; ".join(words)
+
+
+def _verdict_inference(micro):
+    """Not from the question's runs: with their fine passes the two are the same for two frames by
+    construction."""
+    told = []
+    for study in (micro or sources.study("sees"), *map(sources.study, REAL)):
+        if not study:
+            continue
+        runs = study.runs[study.runs["arch"] == "foveated"]
+        gap = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1)
+        word = "supports" if gap.max() < 0.6 else "contradicts"
+        found = (
+            f"{gap.min():+.2f} to {gap.max():+.2f} % over {len(gap)} foveated runs"
+            if len(gap) > 1
+            else f"{gap.iloc[0]:+.2f} % in one run"
+        )
+        told.append(f"{found} ({runs['study'].iloc[0]}): {word}")
+    return "; ".join(told)
+
+
+def _verdict_frames(micro):
+    if not micro:
+        return "cannot decide: no runs with other numbers of frames here yet"
+    runs = micro.runs.pivot(
+        index=["pair", "arch", "seed"], columns="frames", values="loss_autoregressive"
+    ).dropna()
+    if 8 not in runs or 16 not in runs:
+        return "cannot decide: one number of frames here so far"
+    change = 100 * (runs[16] / runs[8] - 1)
+    low, high = t_interval(change)
+    word = (
+        "supports, for 16 frames"
+        if low > 0
+        else "contradicts, for 16 frames"
+        if high < 0
+        else "cannot decide"
+    )
+    return f"16 against 8 frames: {change.mean():+.2f} % ({low:+.2f} to {high:+.2f}, {len(change)} pairs of runs): {word}"

@@ -1,0 +1,326 @@
+"""Where a model looks, and whether it matters. With one query per frame the query's attention is the whole
+visual channel.
+
+T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
+"""
+
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from fvlm.data.clips import Clip, Collator, text_ids
+from fvlm.models import FoveatedVLM, StaticVLM
+from fvlm.models.base import VideoLanguageModel
+from fvlm.models.vision import FrameCache
+
+SUMMARIES = {
+    "mean": "the mean over all layers and heads",
+    "last": "the mean over the heads of the last layer, nearest to the token",
+    "selective": "the one head, of all layers, whose attention on this clip has the least entropy",
+    "value": "attention times the length of what it carries into the token, summed over layers and heads, "
+    "as shares of the whole",
+}
+
+
+@dataclass
+class Gaze:
+    """The attention of every layer and head on every frame of one clip: exactly the weights the model
+    used."""
+
+    maps: np.ndarray  # (T, layers, H, h, w): attention on each patch
+    cls_mass: np.ndarray  # (T, layers, H): attention on CLS; with the patches it sums to 1
+    queries: np.ndarray  # (T, Q)
+    frames: np.ndarray  # (T, 3, S, S) uint8
+    mode: str
+    caption: str = ""  # what the model says of the clip; "" without a tokenizer
+    carried: np.ndarray | None = field(
+        default=None, repr=False
+    )  # (T, layers, H, h, w): length of each patch's value in the token
+
+    def map(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
+        """Attention on each patch (T, h, w): a summary of SUMMARIES, or that of one layer, of one head of it
+        or their mean.
+
+        ValueError on an unknown summary."""
+        if layer is not None:
+            maps = self.maps[:, layer]
+            return maps.mean(axis=1) if head is None else maps[:, head]
+        if summary == "mean":
+            return self.maps.mean(axis=(1, 2))
+        if summary == "last":
+            return self.maps[:, -1].mean(axis=1)
+        if summary == "selective":
+            layer, head = self.most_selective()
+            return self.maps[:, layer, head]
+        if summary == "value":
+            weighted = (self.maps * self.carried).sum(axis=(1, 2))
+            return _as_shares(weighted)
+        raise ValueError(f"summary {summary!r}: valid are {', '.join(SUMMARIES)}")
+
+    def most_selective(self) -> tuple[int, int]:
+        """Layer and head whose attention over CLS and patches has the least entropy, the mean over frames."""
+        weights = np.concatenate(
+            [self.cls_mass[..., None], self.maps.reshape(*self.maps.shape[:3], -1)], axis=-1
+        )
+        layer, head = np.unravel_index(_entropy(weights).mean(axis=0).argmin(), self.maps.shape[1:3])
+        return int(layer), int(head)
+
+    def entropy(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
+        """Entropy in nats (T,) of a map's distribution over patches: log(h w) when it is uniform, 0 on a
+        single patch."""
+        shares = _as_shares(self.map(summary, layer, head))
+        return _entropy(shares.reshape(len(shares), -1))
+
+    def fixations(
+        self, summary: str = "mean", layer: int | None = None, head: int | None = None
+    ) -> np.ndarray:
+        """The attention-weighted centre of a map in pixels (T, 2): x, y."""
+        weights = _as_shares(self.map(summary, layer, head))
+        h, w = weights.shape[1:]
+        height, width = self.frames.shape[2:]
+        x = (weights.sum(axis=1) * (np.arange(w) + 0.5)).sum(axis=1) * width / w
+        y = (weights.sum(axis=2) * (np.arange(h) + 0.5)).sum(axis=1) * height / h
+        return np.stack([x, y], axis=1)
+
+    def peaks(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
+        """The centre of the most attended patch in pixels (T, 2): x, y."""
+        maps = self.map(summary, layer, head)
+        rows, columns = np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), maps.shape[1:])
+        height, width = self.frames.shape[2:]
+        return np.stack(
+            [(columns + 0.5) * width / maps.shape[2], (rows + 0.5) * height / maps.shape[1]], axis=1
+        )
+
+
+def _as_shares(maps: np.ndarray) -> np.ndarray:
+    """Maps (T, h, w) that sum to 1 in every frame."""
+    return maps / maps.sum(axis=(1, 2), keepdims=True)
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    return -(shares * np.log(np.maximum(shares, 1e-30))).sum(axis=-1)
+
+
+def gaze(
+    model: StaticVLM, clip: Clip, mode: str = "autoregressive", tokenizer=None, task: str = "caption"
+) -> Gaze:
+    """Where `model` looks in each frame of `clip`.
+
+    mode: static, parallel (queries from the coarse pass) or autoregressive (as at inference). With a
+    tokenizer the clip's question is asked first, if that is the task, and `caption` is what the model says.
+    TypeError for a model without queries."""
+    return EncodedClip(model, clip, tokenizer, task).gaze(mode)
+
+
+class EncodedClip:
+    """One clip through the vision model once, then looked at and masked as often as one likes.
+
+    text: what losses are taken on; without one of the clip's own it is what the model says of it."""
+
+    def __init__(self, model: StaticVLM, clip: Clip, tokenizer=None, task: str = "caption"):
+        """TypeError for a model without queries."""
+        if not isinstance(model, StaticVLM):
+            raise TypeError(
+                f"{type(model).__name__} has no queries, so it has no gaze; foveated and static models have "
+                "one"
+            )
+        self.model, self.tokenizer, self.task = model, tokenizer, task
+        with torch.no_grad():
+            self.cache = model.encode(torch.from_numpy(clip.frames)[None].to(model.device))
+        self._ask(clip)
+
+    def _ask(self, clip: Clip):
+        self.clip, self._queries, self._said, self._gazes = clip, {}, {}, {}
+        self.prompt = {}
+        if self.task == "question" and self.tokenizer is not None:
+            ids = self._ids(clip.question)
+            self.prompt = dict(prompt_ids=ids, prompt_mask=torch.ones_like(ids, dtype=torch.bool))
+
+    def asked(self, clip: Clip) -> "EncodedClip":
+        """The same frames with the question and answer of another `Clip`; nothing is encoded again."""
+        other = copy(self)
+        other._ask(clip)
+        return other
+
+    def _ids(self, text: str) -> torch.Tensor:
+        return torch.tensor(
+            [self.tokenizer(text, add_special_tokens=False)["input_ids"]], device=self.model.device
+        )
+
+    @torch.no_grad()
+    def queries(self, mode: str) -> torch.Tensor:
+        """The query (1, T, Q) that the model sends to each frame."""
+        if mode not in self._queries:
+            self._queries[mode] = self.model(self.cache, **self.prompt, mode=mode).queries
+        return self._queries[mode]
+
+    @torch.no_grad()
+    def says(self, mode: str = "autoregressive") -> str:
+        """The caption or answer the model writes; "" without a tokenizer."""
+        if self.tokenizer is None:
+            return ""
+        if mode not in self._said:
+            ids = self.model.generate(self.cache, **self.prompt, mode=mode, queries=self.queries(mode))[0]
+            self._said[mode] = self.tokenizer.decode(ids).strip()
+        return self._said[mode]
+
+    def gaze(self, mode: str = "autoregressive", write: bool = True) -> Gaze:
+        """The `Gaze` in a mode, the same one when asked again; write=False may leave its caption empty, which
+        is faster."""
+        if mode not in self._gazes:
+            self._gazes[mode] = self._gaze(mode)
+        if write:
+            self._gazes[mode].caption = self.says(mode)
+        return self._gazes[mode]
+
+    @torch.no_grad()
+    def _gaze(self, mode: str) -> Gaze:
+        queries = self.queries(mode)
+        _, attention = self.model.vision.look(
+            queries, self.cache, return_attention=True
+        )  # (1, T, layers, H, N)
+        attention = attention[0].float().cpu().numpy()
+        maps = attention[..., 1:].reshape(*attention.shape[:-1], *self.cache.grid)
+        return Gaze(
+            maps=maps,
+            cls_mass=attention[..., 0],
+            queries=queries[0].float().cpu().numpy(),
+            frames=self.clip.frames,
+            mode=mode if isinstance(self.model, FoveatedVLM) else "static",
+            carried=carried_lengths(self.model, self.cache)[0].reshape(maps.shape),
+        )
+
+    def masked_losses(self, hidden: np.ndarray, mode: str = "autoregressive") -> np.ndarray:
+        """Text loss, nats per token, with patches out of the queries' sight: (variants,).
+
+        hidden: (variants, T, h, w), True where a patch is hidden. The queries stay those of the unhidden
+        clip, so that nothing changes but what they bring back. All variants run as one batch."""
+        patches = (
+            torch.from_numpy(np.asarray(hidden, bool)).flatten(2).to(self.model.device)
+        )  # (variants, T, P)
+        return self._losses(self.cache.repeat(len(patches)).hide(patches), mode)
+
+    def shifted_losses(self, shifts: list[tuple[int, int]], mode: str = "autoregressive") -> np.ndarray:
+        """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
+        return np.concatenate([self._losses(self.cache.shift(*shift), mode) for shift in shifts])
+
+    @torch.no_grad()
+    def _losses(self, cache: FrameCache, mode: str) -> np.ndarray:
+        n = cache.batch_size
+        labels = torch.tensor(
+            [text_ids(self.tokenizer, self.clip.text(self.task) or self.says(mode))], device=self.model.device
+        )
+        repeated = {name: x.expand(n, -1) for name, x in (self.prompt | dict(labels=labels)).items()}
+        out = self.model(cache, **repeated, queries=self.queries(mode).expand(n, -1, -1))
+        return (out.token_losses.sum(1) / out.text_mask.sum(1)).double().cpu().numpy()
+
+
+def carried_lengths(model: StaticVLM, cache: FrameCache) -> np.ndarray:
+    """How long the vector is that each patch adds to a query's state if all attention falls on it: (B, T,
+    layers, H, P).
+
+    The value's way into the state: a head's part of the output projection, then the layer scale."""
+    lengths = []
+    for layer, values in zip(model.vision.dinov2.encoder.layer, cache.values):
+        weight = layer.attention.o_proj.weight * layer.layer_scale1.lambda1[:, None]  # (D, D)
+        heads = weight.unflatten(1, (values.size(2), -1)).transpose(0, 1)  # (H, D, d)
+        lengths.append((values[..., 1:, :] @ heads.transpose(1, 2)).norm(dim=-1))  # (B, T, H, P)
+    return torch.stack(lengths, dim=2).float().cpu().numpy()
+
+
+@torch.no_grad()
+def swapped_frames(
+    model: VideoLanguageModel, clips: list[Clip], tokenizer, task: str, size: int = 8
+) -> list[dict]:
+    """Does a model use the frames at all? Rows of `clip_id`, `text_tokens`, `loss`, `loss_swapped`: each
+    clip's text scored with its own frames, and with those of the next clip (the last with the first's); nats
+    per token, frame by frame.
+
+    For every architecture; frames go through the vision model once, `size` clips at a time. A blind control
+    is no such test: visual tokens that say nothing of the clip still are parameters more, with which a text
+    is learnt sooner. ValueError below two clips."""
+    if len(clips) < 2:
+        raise ValueError(f"{len(clips)} clips: swapping frames takes two")
+    collate, rows = Collator(tokenizer, task), {clip.clip_id: dict(clip_id=clip.clip_id) for clip in clips}
+    for start in range(0, len(clips), size):
+        shown = clips[start : start + size]
+        before = [clips[start + i - 1] for i in range(len(shown))]
+        seen = model.encode(collate(shown).frames.to(model.device))
+        for name, told in (("loss", shown), ("loss_swapped", before)):
+            batch = collate([replace(text, frames=clip.frames) for text, clip in zip(told, shown)])
+            out = model(**batch.inputs(model.device) | dict(frames=seen), mode="autoregressive")
+            counts = out.text_mask.sum(1)
+            for clip_id, count, loss in zip(
+                batch.clip_ids, counts.tolist(), (out.token_losses.sum(1) / counts).tolist()
+            ):
+                rows[clip_id] |= {"text_tokens": count, name: loss}
+    return list(rows.values())
+
+
+def causal_gaze(
+    model: StaticVLM,
+    clip: Clip,
+    tokenizer,
+    task: str,
+    counts=(1, 2, 4, 8, 16),
+    draws: int = 8,
+    summary: str = "mean",
+    seed: int = 0,
+) -> list[dict]:
+    """How much the loss rises when patches are hidden: rows of `what`, `patches`, `loss`, `change` (nats per
+    token).
+
+    what: "most attended" (the `patches` most attended of every frame), "random" (as many at random, `draws`
+    times), "target" and "elsewhere" (the box of the object asked about, and as many patches outside it),
+    "shifted" (the whole map moved by half the grid). A gaze that matters loses more by the first than by the
+    second."""
+    encoded = EncodedClip(model, clip, tokenizer, task)
+    look = encoded.gaze(write=False)
+    T, h, w = look.map(summary).shape
+    rng = np.random.default_rng(seed)
+    variants = [("nothing", 0, np.zeros((T, h, w), bool))]
+    ranked = np.argsort(-look.map(summary).reshape(T, -1), axis=1)
+    for count in (c for c in counts if c < h * w):
+        variants.append(("most attended", count, _mask(ranked[:, :count], h, w)))
+        for _ in range(draws):
+            variants.append(
+                ("random", count, _mask(np.stack([rng.permutation(h * w)[:count] for _ in range(T)]), h, w))
+            )
+    if clip.boxes is not None and clip.target >= 0:
+        box = patches_of_boxes(clip.boxes[:, clip.target], clip.frames.shape[2:], (h, w))
+        variants.append(("target", int(box.sum(axis=(1, 2)).max()), box))
+        for _ in range(draws):
+            outside = [rng.permutation(np.flatnonzero(~b))[: b.sum()] for b in box]
+            variants.append(
+                (
+                    "elsewhere",
+                    int(box.sum(axis=(1, 2)).max()),
+                    np.stack([_mask(o[None], h, w)[0] for o in outside]),
+                )
+            )
+    losses = encoded.masked_losses(np.stack([hidden for *_, hidden in variants]))
+    rows = [
+        dict(what=what, patches=n, loss=loss, change=loss - losses[0])
+        for (what, n, _), loss in zip(variants, losses)
+    ]
+    for loss in encoded.shifted_losses([(h // 2, 0), (0, w // 2), (h // 2, w // 2)]):
+        rows.append(dict(what="shifted", patches=0, loss=loss, change=loss - losses[0]))
+    return rows
+
+
+def _mask(patches: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Patch numbers per frame (T, k) to a mask (T, h, w)."""
+    mask = np.zeros((len(patches), h * w), bool)
+    np.put_along_axis(mask, patches, True, axis=1)
+    return mask.reshape(-1, h, w)
+
+
+def patches_of_boxes(boxes: np.ndarray, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """The patches (T, h, w) that boxes (T, 4) touch, in pixels of a frame of `size` (height, width); none for
+    an empty box."""
+    (height, width), (h, w) = size, grid
+    x0, y0, x1, y1 = (boxes[:, i, None, None] for i in range(4))
+    left, top = np.arange(w)[None, None] * width / w, np.arange(h)[None, :, None] * height / h
+    return (left < x1) & (left + width / w > x0) & (top < y1) & (top + height / h > y0) & (x1 > x0)

@@ -1,0 +1,177 @@
+"""Does the gaze find what is asked about? Scores against the boxes of `shapes`, per clip, then with
+intervals.
+
+T frames, h x w patches.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fvlm.config import ConfigError
+from fvlm.data.clips import Clip
+from fvlm.data.shapes import ASKED_OF_ANY, ShapesWorld
+from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
+from fvlm.models import StaticVLM
+from fvlm.training.results import Run
+
+SCORES = {
+    "hit": "pointing game: share of the frames in which the most attended patch's centre is inside the "
+    "target's box",
+    "chance": "the same for a patch at random",
+    "centre": "the same for the middle of the frame",
+    "mass": "share of the map inside the box over the share of the frame's patches it touches; "
+    "1 is no preference",
+    "lag": "frames from the first in which the target is there until the gaze is on it; as many as there are "
+    "if it never is",
+}
+
+
+def gaze_scores(
+    run: Run,
+    clips: int = 100,
+    mode: str = "autoregressive",
+    summary: str = "mean",
+    progress: Callable[[int], None] | None = None,
+) -> list[dict]:
+    """Scores of a run's gaze on its first validation clips that have a target: a row per clip and question.
+
+    Columns: run, clip_id, kind, objects (how many there are), asked, and SCORES. asked = "own": the clip's
+    question, scored on its target. asked = "other": a question of the same kind about another object, but
+    scored on the same target as before; a gaze that follows the question leaves it. A run that was not asked
+    (captions) has "caption" rows alone. ConfigError if the run was not made with `shapes`."""
+    world = _world(run)
+    task, rows = run.config.task, []
+    for number, clip in enumerate(run.validation_clips(clips)):
+        if progress:
+            progress(number)
+        if clip.target < 0:
+            continue
+        asked = {"own" if task == "question" else "caption": clip}
+        if task == "question" and (other := other_question(world, clip)):
+            asked["other"] = other
+        encoded = EncodedClip(run.model, clip, run.tokenizer, task)
+        for which, question in asked.items():
+            look = encoded.asked(question).gaze(mode, write=False)
+            objects = clip.boxes.shape[1]
+            identity = dict(
+                run=run.folder.name,
+                clip_id=clip.clip_id,
+                kind=clip.question_kind,
+                objects=objects,
+                asked=which,
+            )
+            rows.append(identity | score(look, clip.boxes[:, clip.target], summary))
+    return rows
+
+
+def layer_hits(run: Run, clips: int = 50, mode: str = "autoregressive") -> np.ndarray:
+    """Which layers and heads find what is asked about: the `hit` of each one's own map (layers, H), the mean
+    over clips and frames in which the target is there. ConfigError as `gaze_scores`."""
+    _world(run)
+    hits = []
+    for clip in run.validation_clips(clips):
+        if clip.target < 0:
+            continue
+        look = EncodedClip(run.model, clip, run.tokenizer, run.config.task).gaze(mode, write=False)
+        boxes = clip.boxes[:, clip.target]
+        there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
+        layers, heads = look.maps.shape[1:3]
+        found = [
+            [_inside(look.peaks(layer=i, head=j), boxes)[there] for j in range(heads)] for i in range(layers)
+        ]
+        hits.append(np.array(found))  # (layers, H, frames)
+    return np.concatenate(hits, axis=2).mean(axis=2)
+
+
+def another_question(run: Run, clip: Clip) -> Clip:
+    """A validation clip of a run, asked about another object. ConfigError if it can't be."""
+    other = other_question(_world(run), clip)
+    if other is None:
+        raise ConfigError(
+            f"clip {clip.clip_id}: {clip.question!r} is a question that only one object answers"
+        )
+    return other
+
+
+def _world(run: Run) -> ShapesWorld:
+    name, _, settings = run.config.dataset.partition(":")
+    if name != "shapes":
+        raise ConfigError(f"{run.folder}: gaze is scored where boxes are known, with dataset = shapes")
+    if not isinstance(run.model, StaticVLM):
+        raise ConfigError(f"{run.folder}: a {run.config.arch} model has no queries, so it has no gaze")
+    return ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
+
+
+def other_question(world: ShapesWorld, clip: Clip) -> Clip | None:
+    """The same clip, asked the same kind of question about another object; None where there is no such
+    question."""
+    if clip.question_kind not in ASKED_OF_ANY:
+        return None
+    scene = world.scene(int(clip.clip_id.rpartition("-")[2]))
+    if len(scene.things) < 2:
+        return None
+    question, answer, target = scene.ask(clip.question_kind, (clip.target + 1) % len(scene.things))
+    return replace(clip, question=question, answer=answer, target=target)
+
+
+def score(look: Gaze, boxes: np.ndarray, summary: str = "mean") -> dict:
+    """SCORES of one gaze for a target's boxes (T, 4) in pixels, over the frames in which it is there."""
+    maps = look.map(summary)
+    (h, w), (height, width) = maps.shape[1:], look.frames.shape[2:]
+    there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
+    hits = _inside(look.peaks(summary), boxes)[there]
+    rows, columns = np.mgrid[0:h, 0:w]
+    centres = np.stack([(columns + 0.5) * width / w, (rows + 0.5) * height / h], axis=-1).reshape(-1, 2)
+    touched = patches_of_boxes(boxes, (height, width), (h, w))[there]
+    shares = maps[there] / maps[there].sum(axis=(1, 2), keepdims=True)
+    return dict(
+        hit=hits.mean(),
+        chance=np.mean(
+            [_inside(centres, np.broadcast_to(box, (len(centres), 4))).mean() for box in boxes[there]]
+        ),
+        centre=_inside(np.tile([width / 2, height / 2], (len(boxes), 1)), boxes)[there].mean(),
+        mass=((shares * touched).sum(axis=(1, 2)) / touched.mean(axis=(1, 2))).mean(),
+        lag=int(hits.argmax()) if hits.any() else len(hits),
+    )
+
+
+def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Whether points (n, 2) are inside boxes (n, 4)."""
+    x, y = points.T
+    return (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+
+
+def summarise(rows: list[dict]):
+    """Means of SCORES with bootstrap 95 % intervals over clips: a DataFrame, a row per run and question
+    asked."""
+    import pandas as pd
+
+    table = []
+    for (run, asked), group in pd.DataFrame(rows, columns=["run", "asked", *SCORES]).groupby(
+        ["run", "asked"], sort=False
+    ):
+        line = dict(run=run, asked=asked, clips=len(group))
+        for name in SCORES:
+            low, high = interval(group[name].to_numpy(float))
+            line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
+        table.append(line)
+    return pd.DataFrame(table)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of a mean (percentile method, 2,000 resamples, always the same)."""
+    from scipy.stats import bootstrap
+
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    found = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

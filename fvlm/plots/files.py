@@ -1,0 +1,50 @@
+"""Figures as files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from fvlm.config import ConfigError
+
+
+def save_figures(
+    figures: dict[str, go.Figure], folder: str | Path, kinds: Sequence[str] = ("html",)
+) -> list[Path]:
+    """Write figures as files `<name>.<kind>`; kinds: html (opens without a kernel, Plotly beside it), svg,
+    png.
+
+    svg and png need kaleido and a Chromium: ConfigError says which is missing and how it is installed."""
+    folder = Path(folder)
+    if unknown := set(kinds) - {"html", "svg", "png"}:
+        raise ConfigError(f"kinds = {', '.join(sorted(unknown))}: valid are html, svg, png")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        for kind in kinds:
+            path = folder / f"{name}.{kind}"
+            if kind == "html":
+                figure.write_html(path, include_plotlyjs="directory")
+            else:
+                _write_image(figure, path)
+            written.append(path)
+    return written
+
+
+def _write_image(figure: go.Figure, path: Path):
+    try:
+        figure.write_image(
+            path, width=900, height=figure.layout.height or 460, scale=2 if path.suffix == ".png" else 1
+        )
+    except (ValueError, ImportError) as error:
+        if "kaleido" not in str(error).lower():
+            raise
+        raise ConfigError(
+            f"{path.name}: pictures need kaleido, pip install -e '.[figures]' ({error})"
+        ) from None
+    except Exception as error:
+        if "chrom" not in f"{type(error).__name__} {error}".lower():
+            raise
+        raise ConfigError(
+            f"{path.name}: kaleido needs a Chromium or Chrome on this machine, such as Debian's chromium"
+        ) from None

@@ -1,0 +1,295 @@
+"""A gaze as a picture, a figure, a film or a page. Every overlay puts a patch's weight on the very pixels of
+that patch.
+
+T frames, h x w patches, n objects.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from fvlm.config import ConfigError
+from fvlm.plots import COLOURS, LAYOUT
+from fvlm.plots.clips import image_uri, player_controls, wrapped
+
+FIXATION = "#ff2d55"
+
+
+def gaze_strip(
+    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", **which
+) -> go.Figure:
+    """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
+
+    which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's in
+    full white. Colours share one scale over all frames."""
+    maps, fixations = gaze.map(**which), gaze.fixations(**which)
+    T = len(maps)
+    height, width = gaze.frames.shape[2:]
+    figure = make_subplots(
+        rows=2,
+        cols=T,
+        vertical_spacing=0.03,
+        horizontal_spacing=0.008,
+        column_titles=[f"frame {t + 1}" for t in range(T)],
+    )
+    for t in range(T):
+        figure.add_image(source=png_uri(gaze.frames[t]), row=1, col=t + 1, hoverinfo="skip")
+        figure.add_heatmap(
+            z=maps[t],
+            **over_frame(gaze),
+            coloraxis="coloraxis",
+            row=2,
+            col=t + 1,
+            hovertemplate="attention %{z:.3f}<extra></extra>",
+        )
+        for row in (1, 2):
+            figure.add_scatter(
+                x=[fixations[t, 0] - 0.5],
+                y=[fixations[t, 1] - 0.5],
+                mode="markers",
+                row=row,
+                col=t + 1,
+                showlegend=False,
+                marker=dict(color=FIXATION, size=7, line=dict(color="white", width=1)),
+                hoverinfo="skip",
+            )
+            for i, (x0, y0, x1, y1) in enumerate(() if boxes is None else boxes[t]):
+                line = dict(
+                    color="white" if i == target else "rgba(255,255,255,0.45)", width=2 if i == target else 1
+                )
+                figure.add_shape(
+                    type="rect",
+                    x0=x0 - 0.5,
+                    y0=y0 - 0.5,
+                    x1=x1 - 0.5,
+                    y1=y1 - 0.5,
+                    line=line,
+                    row=row,
+                    col=t + 1,
+                )
+    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
+    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
+    colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
+    figure.update_layout(
+        dict(width=170 + 240 * T, height=600) if T < 5 else dict(height=330)
+    )  # many: as wide as the notebook
+    figure.update_layout(
+        LAYOUT,
+        title=wrapped(title, 120, 2),
+        coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0),
+    )
+    return figure
+
+
+def over_frame(gaze) -> dict:
+    """Where a heat map's cells lie over a frame whose first pixel is at 0: `x0`, `dx`, `y0`, `dy` of a Plotly
+    heatmap."""
+    h, w = gaze.maps.shape[3:]
+    height, width = gaze.frames.shape[2:]
+    return dict(x0=width / w / 2 - 0.5, dx=width / w, y0=height / h / 2 - 0.5, dy=height / h)
+
+
+def outline(boxes: np.ndarray) -> dict:
+    """Boxes (n, 4) in pixels as one broken line: `x` and `y` of a Plotly scatter; empty boxes are left
+    out."""
+    x, y = [], []
+    for x0, y0, x1, y1 in np.asarray(boxes, float) - 0.5:
+        if x1 > x0:
+            x += [x0, x1, x1, x0, x0, None]
+            y += [y0, y0, y1, y1, y0, None]
+    return dict(x=x, y=y)
+
+
+def png_uri(frame: np.ndarray) -> str:
+    """A frame (3, height, width) uint8 as a data URI, without loss."""
+    from PIL import Image
+
+    return image_uri(Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))), "PNG")
+
+
+def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
+    """Frames lit by attention: (T, height, width, 3) uint8, `scale` times as large; maps (T, h, w).
+
+    Light is attention relative to the brightest patch of the clip; a patch's square shows where the weights
+    are, with no smoothing."""
+    height, width = gaze.frames.shape[2:]
+    light = maps / maps.max()
+    light = light.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)[
+        ..., None
+    ]  # (T, H, W, 1)
+    lit = gaze.frames.transpose(0, 2, 3, 1) * (0.18 + 0.5 * light) + np.array([255, 214, 80]) * 0.45 * light
+    return lit.clip(0, 255).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which):
+    """A clip as one `PIL.Image`, no kernel needed: frames above, the same frames lit by their attention
+    below.
+
+    boxes (T, n, 4) in pixels are outlined above. which: arguments of `Gaze.map`, the mean if there are
+    none."""
+    from PIL import Image, ImageDraw
+
+    T, height, width = len(gaze.frames), *(scale * side for side in gaze.frames.shape[2:])
+    frames = gaze.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    gap = 4
+    picture = Image.new("RGB", (T * (width + gap) - gap, 2 * height + gap), "white")
+    for t, (plain, lit) in enumerate(zip(frames, lit_frames(gaze, gaze.map(**which), scale))):
+        image = Image.fromarray(plain)
+        draw = ImageDraw.Draw(image)
+        for x0, y0, x1, y1 in () if boxes is None else boxes[t] * scale:
+            if x1 > x0:
+                draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
+        picture.paste(image, (t * (width + gap), 0))
+        picture.paste(Image.fromarray(lit), (t * (width + gap), height + gap))
+    return picture
+
+
+def gaze_player(
+    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", opacity: float = 0.55, **which
+) -> go.Figure:
+    """A clip under its attention map, with the path of its fixations, a slider and a play button; needs no
+    kernel.
+
+    which: arguments of `Gaze.map`, the mean if there are none."""
+    maps, path = gaze.map(**which), gaze.fixations(**which) - 0.5
+    T, (height, width) = len(maps), gaze.frames.shape[2:]
+    quiet = dict(hoverinfo="skip", showlegend=False)
+
+    def moment(t):
+        here = np.zeros((0, 4)) if boxes is None else boxes[t]
+        is_target = np.arange(len(here)) == target
+        return [
+            go.Image(source=png_uri(gaze.frames[t]), hoverinfo="skip"),
+            go.Heatmap(
+                z=maps[t],
+                **over_frame(gaze),
+                zmin=0,
+                zmax=maps.max(),
+                opacity=opacity,
+                colorscale="Viridis",
+                colorbar=dict(title="attention", thickness=10),
+                hovertemplate="attention %{z:.3f}<extra></extra>",
+            ),
+            go.Scatter(
+                x=path[: t + 1, 0],
+                y=path[: t + 1, 1],
+                mode="lines+markers",
+                line=dict(color=FIXATION, width=2),
+                marker=dict(size=[5] * t + [11]),
+                **quiet,
+            ),
+            go.Scatter(
+                **outline(here[~is_target]),
+                mode="lines",
+                line=dict(color="rgba(255,255,255,0.5)", width=1),
+                **quiet,
+            ),
+            go.Scatter(**outline(here[is_target]), mode="lines", line=dict(color="white", width=3), **quiet),
+        ]
+
+    figure = go.Figure(data=moment(0), frames=[go.Frame(data=moment(t), name=str(t + 1)) for t in range(T)])
+    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
+    figure.update_layout(LAYOUT, title=wrapped(title, 70, 3), width=560, height=560, **player_controls(T))
+    return figure
+
+
+def save_gaze(
+    gaze, path, boxes: np.ndarray | None = None, target: int = -1, title: str = "", rate: float = 2, **which
+):
+    """Write a clip under its gaze as .gif, .mp4 (lit frames, `rate` a second) or .html (a player with a
+    slider).
+
+    which: arguments of `Gaze.map`, the mean if there are none. All three open without a kernel, the page
+    without a network too. ConfigError on another ending."""
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".gif", ".mp4", ".html"):
+        raise ConfigError(f"{path}: valid endings are .gif, .mp4, .html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == ".html":
+        gaze_player(gaze, boxes, target, title, **which).write_html(
+            path, include_plotlyjs=True, auto_play=False
+        )
+        return path
+    pictures = _with_fixations(lit_frames(gaze, gaze.map(**which), scale=3), gaze.fixations(**which) * 3)
+    if kind == ".gif":
+        first, *rest = pictures
+        first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
+        return path
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(100))
+        stream.width, stream.height, stream.pix_fmt = (
+            pictures[0].width // 2 * 2,
+            pictures[0].height // 2 * 2,
+            "yuv420p",
+        )
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    return path
+
+
+def _with_fixations(pictures: np.ndarray, points: np.ndarray) -> list:
+    """Pictures (T, height, width, 3) as PIL images, each with its point (x, y) marked."""
+    from PIL import Image, ImageDraw
+
+    images = [Image.fromarray(picture) for picture in pictures]
+    for image, (x, y) in zip(images, points):
+        ImageDraw.Draw(image).ellipse((x - 5, y - 5, x + 5, y + 5), fill=FIXATION, outline="white")
+    return images
+
+
+def layers_figure(hits: np.ndarray, chance: float) -> go.Figure:
+    """Which layers and heads find the target: `fvlm.gaze.scores.layer_hits` (layers, H) as a heat map from
+    chance up."""
+    figure = go.Figure(layout=LAYOUT | dict(height=340, width=560, xaxis_title="head", yaxis_title="layer"))
+    figure.add_heatmap(
+        z=hits,
+        x=[str(i + 1) for i in range(hits.shape[1])],
+        y=[str(i + 1) for i in range(len(hits))],
+        zmin=chance,
+        zmax=1,
+        colorscale="Viridis",
+        texttemplate="%{z:.2f}",
+        colorbar_title="hit rate",
+    )
+    return figure
+
+
+def causal_figure(rows) -> go.Figure:
+    """What hiding patches costs: change of the text loss against how many are hidden, most attended beside
+    random ones.
+
+    rows: `fvlm.gaze.attention.causal_gaze` of one or more clips. Bars are the 5th to 95th percentile over
+    clips."""
+    table = pd.DataFrame(rows)
+    figure = go.Figure(
+        layout=LAYOUT
+        | dict(
+            height=380,
+            xaxis_title="patches hidden in every frame",
+            yaxis_title="change of the loss, nats per token",
+        )
+    )
+    for what, colour in (("most attended", COLOURS["autoregressive"]), ("random", COLOURS["static"])):
+        groups = table[table["what"] == what].groupby("patches")["change"]
+        mean = groups.mean()
+        low, high = (groups.quantile(q) for q in (0.05, 0.95))
+        figure.add_scatter(
+            x=mean.index,
+            y=mean,
+            name=what,
+            mode="lines+markers",
+            line=dict(color=colour, width=2.5),
+            error_y=dict(array=high - mean, arrayminus=mean - low, symmetric=False, thickness=1),
+        )
+    figure.update_xaxes(type="log", tickvals=sorted(table.loc[table["what"] == "random", "patches"].unique()))
+    return figure

@@ -1,0 +1,115 @@
+"""What all figures share: every colour, axes, how a point, an interval or the lack of data is drawn."""
+
+import plotly.graph_objects as go
+
+from fvlm.notebooks import import_jsonschema_quickly
+
+import_jsonschema_quickly()  # Plotly does when it draws
+
+COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
+
+ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
+    "foveated": "#0072B2",
+    "baseline": "#D55E00",
+    "static": "#009E73",
+    "meanpool": "#CC79A7",
+    "blind": "#7F7F7F",
+}
+
+LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
+
+AXES = {
+    "loss_parallel": "loss, nats per text token (parallel)",
+    "loss_autoregressive": "loss, nats per text token (frame by frame)",
+    "flops": "training FLOPs (multiply-accumulate = 2)",
+    "flops_nanosmol": "training FLOPs (nanoSmol's 6N)",
+    "params_total": "parameters",
+    "params_trainable": "parameters that are trained",
+    "params_without_embeddings": "parameters without embeddings",
+    "params_claimed": "parameters as nanoSmol counted",
+    "visual_tokens": "visual tokens per clip",
+    "frames": "frames per clip",
+}
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+
+GROUP_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7")
+
+GAP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+HOVER = "%{text}<br>%{x:.3s}<br>%{y:.4g}<extra></extra>"
+
+
+def empty_figure(title, x, y, log=False) -> go.Figure:
+    figure = go.Figure(
+        layout=LAYOUT | dict(title=title, xaxis_title=AXES[x], yaxis_title=AXES[y], height=460)
+    )
+    return figure.update_xaxes(type="log", exponentformat="power") if log else figure
+
+
+def nothing(figure: go.Figure, reason: str) -> go.Figure:
+    """The figure without data, saying why there is none."""
+    figure.add_annotation(
+        text=f"nothing to show: {reason}", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False
+    )
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+
+
+def note(figure, text):
+    figure.add_annotation(
+        text=text,
+        x=0,
+        y=-0.27,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        align="left",
+        yanchor="top",
+        font_size=10,
+    )
+    figure.update_layout(margin_b=110 + 14 * text.count("<br>"))
+
+
+def add_points(figure, cells, x, name, arch, dash, symbol="circle"):
+    figure.add_scatter(
+        x=cells[x],
+        y=cells["loss"],
+        error_y=error_bar(cells["error"]),
+        mode="lines+markers" if dash else "markers",
+        name=name,
+        legendgroup=name,
+        text=cells["hover"],
+        hovertemplate=HOVER,
+        line=dict(color=ARCH_COLOURS[arch], dash=dash or "solid"),
+        marker=dict(color=ARCH_COLOURS[arch], size=9, symbol=symbol),
+    )
+
+
+def error_bar(half_widths) -> dict:
+    return dict(type="data", array=half_widths, thickness=1)
+
+
+def dash_of(values, value) -> str:
+    return DASHES[sorted(set(values)).index(value) % len(DASHES)]
+
+
+def symbol_of(values, value) -> str:
+    return SYMBOLS[sorted(set(values)).index(value) % len(SYMBOLS)]
+
+
+def faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
+
+
+def shade(i: int, count: int) -> str:
+    from plotly.colors import sample_colorscale
+
+    return sample_colorscale("Viridis", [0.85 * i / max(1, count - 1)])[0]
+
+
+def labels(cells) -> list[str]:
+    several = cells["study"].nunique() > 1
+    return [f"{row.cell}<br>{row.study}" if several else row.cell for row in cells.itertuples()]

@@ -1,0 +1,154 @@
+"""How far a grid has come: a live table on a terminal, and a list of its cells."""
+
+import functools
+import sys
+import time
+from collections import Counter
+
+import pandas as pd
+
+from fvlm.config import RunConfig
+from fvlm.costs.plan import run_flops
+from fvlm.studies.grid import (
+    ELSEWHERE,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    CellStatus,
+    Grid,
+    GridRun,
+)
+from fvlm.text import clock
+from fvlm.training.progress import read_progress
+
+
+def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """`list_cells` as it is read."""
+    table = cells[["cell", "priority", "state"]].copy()
+    table["FLOPs"] = [f"{flops:.1e}" for flops in cells["flops"]]
+    table["memory"] = [f"{size / 1e9:.1f} GB" for size in cells["memory_bytes"]]
+    table["time"] = [clock(seconds) for seconds in cells["seconds"]]
+    return table.assign(note=cells["note"])
+
+
+class Table:
+    """The grid's progress on a terminal, redrawn in place; where nobody watches, a line per change and one a
+    minute."""
+
+    def __init__(self, stream=sys.stderr, rows: int = 24):
+        self._stream, self._rows, self._live = stream, rows, stream.isatty()
+        self._drawn, self._height, self._states = 0.0, 0, {}
+
+    def __call__(self, run: GridRun):
+        states = {status.cell.name: status.state for status in run.statuses}
+        changed = {name for name, state in states.items() if self._states.get(name, WAITING) != state}
+        self._states = states
+        if self._live:
+            if changed or time.monotonic() - self._drawn > 1:
+                self._redraw(run)
+            return
+        for status in run.statuses:
+            if status.cell.name in changed:
+                print(
+                    f"{status.cell.name}: {status.state}{f' ({status.why})' if status.why else ''}",
+                    file=self._stream,
+                    flush=True,
+                )
+        if changed or time.monotonic() - self._drawn > 60:
+            for status in run.statuses:
+                if status.state == RUNNING and not changed:
+                    print(_row(status), file=self._stream)
+            print(summary(run), file=self._stream, flush=True)
+            self._drawn = time.monotonic()
+
+    def _redraw(self, run: GridRun):
+        order = {RUNNING: 0, FAILED: 1, STOPPED: 1, ELSEWHERE: 2, WAITING: 3, FINISHED: 4}
+        lines = sorted(run.statuses, key=lambda status: order[status.state])
+        shown = [_HEAD, *map(_row, lines[: self._rows])]
+        if len(lines) > self._rows:
+            shown.append(f"… and {len(lines) - self._rows} more")
+        shown.append(summary(run))
+        text = "".join(f"\x1b[2K{line}\n" for line in shown)
+        self._stream.write((f"\x1b[{self._height}A" if self._height else "") + text + "\x1b[J")
+        self._stream.flush()
+        self._drawn, self._height = time.monotonic(), len(shown)
+
+
+_HEAD = f"{'cell':24} {'state':10} {'step':>12} {'loss':>7} {'samples/s':>10} {'left':>9}"
+
+
+def _row(status: CellStatus) -> str:
+    text = f"{status.cell.name:24} {status.state:10}"
+    progress = read_progress(status.cell.folder) if status.state in (RUNNING, ELSEWHERE) else None
+    if progress:
+        step = f"{progress['step']}/{progress['steps']}"
+        rate, left = progress["samples_per_second"], clock(progress["seconds_left"])
+        text += f" {step:>12} {progress['loss']:7.3f} {rate:10.1f} {left:>9}"
+    return (text + (f"  {status.why}" if status.why else ""))[:160]
+
+
+def summary(run: GridRun) -> str:
+    """One line for the whole: how many cells are in which state, and the time left at the rate so far."""
+    counts = Counter(status.state for status in run.statuses)
+    text = ", ".join(
+        f"{counts[state]} {state}" for state in dict.fromkeys(status.state for status in run.statuses)
+    )
+    left = time_left(run)
+    return f"{len(run.statuses)} cells: {text}" + (f"; about {clock(left)} left" if left is not None else "")
+
+
+def time_left(run: GridRun) -> float | None:
+    """Seconds, from the FLOPs that are still to do and those that were done since the grid started; None
+    before that."""
+    done = todo = 0.0
+    for status in run.statuses:
+        flops = _flops(status.cell.config)
+        if status.state == FINISHED:
+            done += flops if status.attempts else 0
+        elif status.state in (RUNNING, ELSEWHERE):
+            progress = read_progress(status.cell.folder)
+            share = progress["step"] / progress["steps"] if progress else 0.0
+            done, todo = done + share * flops, todo + (1 - share) * flops
+        elif status.state == WAITING:
+            todo += flops
+    if not done or not todo:
+        return None
+    return todo / done * (time.time() - run.started)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flops(config: RunConfig) -> float:
+    return run_flops(config)
+
+
+def list_cells(grid: Grid):
+    """A DataFrame, a row per cell: its state, FLOPs, and the memory and time it is expected to take on this
+    machine."""
+    import pandas as pd
+
+    from fvlm.costs.machine import matmul_rate
+    from fvlm.costs.memory import HEADROOM, device_memory, total_memory
+    from fvlm.costs.plan import expected_seconds, what_would_fit
+
+    rates, rows = {}, []
+    for cell in grid.cells:
+        config = cell.config
+        kind = config.device, config.precision
+        rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
+        there = device_memory(config.device) if config.device.startswith("cuda") else total_memory()
+        memory = cell.memory()
+        fits = memory <= HEADROOM * there
+        rows.append(
+            dict(
+                cell=cell.name,
+                priority=cell.priority,
+                state=cell.state(),
+                flops=run_flops(config),
+                memory_bytes=memory,
+                seconds=expected_seconds(config, rates[kind]),
+                note="" if fits else "does not fit: " + "; ".join(what_would_fit(config, there)),
+            )
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,80 @@
+"""Tables that notebooks show: what will run, what runs are, what a model predicts."""
+
+import pandas as pd
+
+from fvlm.config import RunConfig
+from fvlm.costs.flops import flops_per_sample, visual_tokens_per_clip
+from fvlm.costs.plan import expected_seconds
+from fvlm.data import Clip, check_dataset
+from fvlm.files import where
+from fvlm.models import build_model, parameter_groups
+from fvlm.training.results import Run
+
+
+def plan(config: RunConfig) -> pd.DataFrame:
+    """What a configuration will run: parameters by group, tokens, FLOPs, and the time they take at half this
+    machine's own matrix rate, measured here."""
+    import torch
+
+    from fvlm.costs.machine import matmul_rate
+
+    check_dataset(config.dataset)
+    with torch.device("meta"):
+        groups = parameter_groups(build_model(config, pretrained=False))
+    flops = flops_per_sample(config)
+    samples = config.steps * config.effective_batch
+    minutes = expected_seconds(config, matmul_rate(config, side=1024)) / 60
+    rows = {
+        "cell": config.cell,
+        "trains on": f"{config.dataset}, {config.task}, {config.frames} frames of {config.image_size} px",
+        **{f"parameters, {name}": f"{count / 1e6:.2f} M" for name, count in groups.items()},
+        "visual tokens a clip": visual_tokens_per_clip(config),
+        **{f"FLOPs a sample, {name}": f"{count / 1e9:.2f} G" for name, count in flops.items() if count},
+        "samples": f"{config.steps} steps x {config.effective_batch} = {samples}",
+        "device": f"{config.device}, {config.precision}",
+        "time expected": f"about {minutes:.0f} min" if minutes >= 1.5 else f"about {60 * minutes:.0f} s",
+        "results": where(config.folder),
+    }
+    return pd.DataFrame({"": rows})
+
+
+def predictions(run: Run, clips: list[Clip]) -> pd.DataFrame:
+    """What a run's model says of clips, beside what is true."""
+    truth = [clip.text(run.config.task) for clip in clips]
+    table = {"clip": [clip.clip_id for clip in clips]}
+    if run.config.task == "question":
+        table["question"] = [clip.question for clip in clips]
+    return pd.DataFrame(table | {"true": truth, "model": run.write(clips)})
+
+
+def run_table(runs: list[Run]) -> pd.DataFrame:
+    """What runs are and how far they came: cell, seed, clips seen, last losses, where weights came from."""
+    rows = []
+    for run in runs:
+        last = run.evaluations.iloc[-1]
+        rows.append(
+            dict(
+                run=where(run.folder),
+                cell=run.config.cell,
+                seed=run.config.seed,
+                clips_seen=int(last.samples_seen),
+                loss_parallel=round(last.loss_parallel, 3),
+                loss_autoregressive=round(last.loss_autoregressive, 3),
+                weights=last.weights,
+            )
+        )
+    return pd.DataFrame(rows)
+
+
+def gaze_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm.gaze.scores.summarise` as it is read: means with their intervals, a row per run and question
+    asked."""
+    from fvlm.gaze.scores import SCORES
+
+    table = summary[["run", "asked", "clips"]].copy()
+    for name in SCORES:
+        table[name] = [
+            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+            for _, row in summary.iterrows()
+        ]
+    return table

@@ -1,0 +1,128 @@
+"""What training resumes from, and the model it leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from fvlm.config import ConfigError, RunConfig
+from fvlm.costs.flops import flops_per_sample
+from fvlm.costs.memory import MicroBatch
+from fvlm.data import Batch
+from fvlm.files import write_json
+from fvlm.training.distributed import Processes
+
+
+def restore_moments(model, optimizer, state: "TrainingState", processes: Processes):
+    """Give the optimizer what a checkpoint kept of it."""
+    for name, p in model.named_parameters():
+        if f"exp_avg.{name}" in state.moments:
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            optimizer.state[p] = {
+                key: processes.distribute_tensor(state.moments[f"{key}.{name}"], p) for key in keys
+            }
+    state.moments = {}
+
+
+class TrainingState:
+    """How far a run has come: everything but weights and data, which follow from it."""
+
+    def __init__(self):
+        self.step = self.checkpoint_step = self.samples = 0
+        self.flops = self.seconds = 0.0
+        self.evaluations: list[dict] = []
+        self.micro_batch: MicroBatch | None = None
+        self.moments: dict[str, torch.Tensor] = {}
+
+    def count(self, batch: Batch, config: RunConfig, processes: Processes):
+        prompt = float(batch.prompt_mask.sum()) if batch.prompt_mask is not None else 0
+        clips, text, prompt = map(sum, zip(*processes.all_gather((len(batch), batch.text_tokens, prompt))))
+        self.samples += clips
+        self.flops += clips * flops_per_sample(config, text / clips, prompt / clips)["total"]
+
+    @classmethod
+    def start_or_resume(cls, config: RunConfig, model) -> "TrainingState":
+        """The state of the last complete checkpoint, whose weights go into `model`; a new one if there is
+        none."""
+        from safetensors.torch import load_file
+
+        state = cls()
+        folder = _last_checkpoint(config.folder)
+        if folder is None:
+            return state
+        saved = json.loads((folder / "state.json").read_text())
+        if saved["sources"] != model.config.sources:
+            raise ConfigError(
+                f"{folder} was started from {saved['sources']}, but now there is {model.config.sources}"
+            )
+        state.step = state.checkpoint_step = saved["step"]
+        state.samples, state.flops, state.seconds = saved["samples"], saved["flops"], saved["seconds"]
+        state.evaluations = saved["evaluations"]
+        state.micro_batch = MicroBatch(**saved["micro_batch"])
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            for name, tensor in load_file(folder / "weights.safetensors").items():
+                tensors[name].copy_(tensor)
+        state.moments = load_file(folder / "optimizer.safetensors")
+        return state
+
+
+def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState, processes: Processes):
+    """Write a checkpoint beside the last one, and only then remove that: a kill at any moment leaves one."""
+    from safetensors.torch import save_file
+
+    processes.reshard(model)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    buffers = {name: b for name, b in model.named_buffers() if name in model.state_dict()}
+    weights = {name: processes.full_tensor(t) for name, t in (trained | buffers).items()}
+    moments = {
+        f"{key}.{name}": processes.full_tensor(value)
+        for name, p in trained.items()
+        for key, value in optimizer.state.get(p, {}).items()
+    }
+    state.checkpoint_step = state.step
+    if not processes.is_main:
+        return
+    root = config.folder / "checkpoint"
+    root.mkdir(exist_ok=True)
+    for leftover in root.glob(".*"):
+        shutil.rmtree(leftover)
+    building = root / f".step-{state.step:06d}"
+    building.mkdir()
+    save_file(weights, building / "weights.safetensors")
+    save_file(moments, building / "optimizer.safetensors")
+    write_json(
+        building / "state.json",
+        dict(
+            step=state.step,
+            samples=state.samples,
+            flops=state.flops,
+            seconds=state.seconds,
+            sources=model.config.sources,
+            micro_batch=vars(state.micro_batch),
+            evaluations=state.evaluations,
+        ),
+    )
+    building.rename(root / f"step-{state.step:06d}")
+    for older in sorted(root.glob("step-*"))[:-1]:
+        shutil.rmtree(older)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    return max((folder / "checkpoint").glob("step-*"), default=None)
+
+
+def save_model(config: RunConfig, model, tokenizer, processes: Processes):
+    """Write `model/`, weights and tokenizer, all or nothing."""
+    weights = (
+        {name: processes.full_tensor(t) for name, t in model.state_dict().items()} if processes.fsdp else None
+    )
+    if not processes.is_main:
+        return
+    building, final = config.folder / ".model", config.folder / "model"
+    shutil.rmtree(building, ignore_errors=True)
+    model.save_pretrained(building, state_dict=weights)
+    tokenizer.save_pretrained(building)
+    shutil.rmtree(final, ignore_errors=True)
+    building.rename(final)

@@ -1,0 +1,188 @@
+"""`train(config)`: one run at a time in a folder, finished ones left alone, interrupted ones resumed, in one
+process or several."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fvlm.config import ConfigError, RunConfig
+from fvlm.data import check_dataset, open_dataset
+from fvlm.files import write_json
+from fvlm.training.distributed import Processes
+from fvlm.training.loop import train_loop
+from fvlm.training.progress import Progress, TrainingError, read_progress
+from fvlm.training.results import Run, load_run
+
+
+def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = None) -> Run:
+    """Train one cell and leave its results in `config.folder`.
+
+    Finished already with the same configuration: nothing is done again. Interrupted: resumes from the last
+    evaluation. Another configuration's results in the folder: ConfigError, unless `config.overwrite`. Raises
+    TrainingError if the loss is no longer finite or memory does not suffice; what was reached is kept."""
+    from filelock import FileLock, Timeout
+
+    check_dataset(config.dataset)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(config.folder / ".lock", timeout=0):
+            _claim(config)
+            run = load_run(config.folder)
+            if not run.finished:
+                for leftover in ("stop", "progress.json"):
+                    (config.folder / leftover).unlink(missing_ok=True)
+                try:
+                    if config.processes > 1:
+                        train_in_processes(config, on_progress)
+                    else:
+                        run._model = train_loop(config, on_progress, Processes(config))
+                finally:
+                    (config.folder / "progress.json").unlink(missing_ok=True)
+            return run
+    except Timeout:
+        raise ConfigError(f"{config.folder}: another process is training this run") from None
+
+
+def _claim(config: RunConfig):
+    """Make the folder this configuration's: refuse another's results, forget what overwrite allows to
+    forget."""
+    if not config.allow_epochs:
+        dataset = open_dataset(config, "train")
+        needed = config.steps * config.effective_batch
+        if hasattr(dataset, "__len__") and needed > len(dataset):
+            raise ConfigError(
+                f"{config.steps} steps x {config.effective_batch} = {needed} samples are more than one epoch "
+                "of "
+                f"{len(dataset)} clips: fewer steps, more data, or allow_epochs"
+            )
+    path = config.folder / "config.json"
+    if path.exists():
+        changed = config.changes_from(load_run(config.folder).config)
+        if not changed:
+            return
+        if not config.overwrite:
+            raise ConfigError(
+                f"{config.folder} holds a run with another configuration ({'; '.join(changed)}): "
+                "give overwrite (--set overwrite=true, -p overwrite True) to replace it, or another study "
+                "name"
+            )
+        for item in config.folder.iterdir():
+            if item.name != ".lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+    write_json(
+        path,
+        {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in ("out", "study", "overwrite")
+        },
+    )
+
+
+def train_in_processes(config: RunConfig, on_progress: Callable | None):
+    """Train a claimed run in `config.processes` processes and wait for them, passing their progress on.
+
+    ConfigError and TrainingError as `train` raises them, with the processes' own words."""
+    if config.effective_batch % config.processes:
+        raise ConfigError(
+            f"effective_batch = {config.effective_batch} can't be shared equally by {config.processes} "
+            "processes"
+        )
+    if config.device.startswith("cuda") and config.processes > torch.cuda.device_count():
+        raise ConfigError(
+            f"processes = {config.processes}: this machine has {torch.cuda.device_count()} GPUs"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        spec, log = Path(scratch) / "config.json", Path(scratch) / "log"
+        spec.write_text(json.dumps(config.to_dict()))
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={config.processes}",
+            "--module",
+            "fvlm.training.launch",
+            str(spec),
+        ]
+        threads = str(max(1, torch.get_num_threads() // config.processes))
+        environment = os.environ | dict(
+            FVLM_PROCESSES=str(config.processes), FVLM_LAUNCHER=str(os.getpid()), OMP_NUM_THREADS=threads
+        )
+        with (
+            log.open("w") as output,
+            subprocess.Popen(command, stdout=output, stderr=output, env=environment) as child,
+        ):
+            try:
+                told = 0, 0
+                while True:
+                    ended = child.poll() is not None
+                    progress = read_progress(config.folder)
+                    if (
+                        on_progress
+                        and progress
+                        and (now := (progress["step"], len(progress["evaluations"]))) > told
+                    ):
+                        told = now
+                        on_progress(
+                            Progress(
+                                **{field.name: progress[field.name] for field in dataclasses.fields(Progress)}
+                            )
+                        )
+                    if ended:
+                        break
+                    time.sleep(0.2)
+            except BaseException:
+                child.terminate()  # the launcher ends its processes
+                raise
+        if child.returncode:
+            errors = [
+                line.partition("error: ")[2]
+                for line in log.read_text().splitlines()
+                if line.startswith("error: ")
+            ]
+            raise TrainingError(
+                errors[0]
+                if errors
+                else f"one of {config.processes} processes ended: {log.read_text()[-2000:]}"
+            )
+
+
+def main(spec: str) -> int:
+    """One of the processes."""
+    threading.Thread(target=_end_with, args=(int(os.environ["FVLM_LAUNCHER"]),), daemon=True).start()
+    config = RunConfig.from_dict(json.loads(Path(spec).read_text()))
+    processes = Processes(config)
+    try:
+        train_loop(config, None, processes)
+    except Exception as error:
+        if not isinstance(error, ConfigError | TrainingError):
+            traceback.print_exc()
+        print(f"error: {error or type(error).__name__}", file=sys.stderr, flush=True)
+        return 1
+    processes.end()
+    return 0
+
+
+def _end_with(launcher: int):
+    """End this process once the one that started the run, and holds its lock, is gone."""
+    import psutil
+
+    while psutil.pid_exists(launcher) and psutil.Process(launcher).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,237 @@
+"""The training loop: one step, many steps.
+
+A step is a function of (weights, optimizer state, seed, step number) alone, so a run that is killed and
+started again ends with the same weights, bit for bit, as one that was not."""
+
+import functools
+import math
+import shutil
+import time
+from collections.abc import Callable
+
+import torch
+
+from fvlm.config import RunConfig
+from fvlm.costs.flops import visual_tokens_per_clip
+from fvlm.costs.machine import autocast, device_name
+from fvlm.costs.memory import (
+    MicroBatch,
+    available_memory,
+    find_micro_batch,
+    is_out_of_memory,
+    peak_memory,
+    reset_peak_memory,
+)
+from fvlm.costs.plan import planned_micro_batch
+from fvlm.data import Batch, Collator, open_dataset, training_batches
+from fvlm.files import commit, write_table
+from fvlm.models import build_model, parameter_groups
+from fvlm.training.checkpoints import TrainingState, restore_moments, save_checkpoint, save_model
+from fvlm.training.distributed import Processes
+from fvlm.training.evaluation import evaluate
+from fvlm.training.optimizer import make_optimizer, schedule
+from fvlm.training.progress import Heartbeat, Progress, Stopped, TrainingError
+from fvlm.weights import load_tokenizer
+
+
+def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None, processes: Processes):
+    """The loop itself, in one process or in each of several; returns the trained model, in evaluation
+    mode."""
+    device = processes.device(config)
+    model = build_model(config)
+    state = TrainingState.start_or_resume(config, model)
+    model.to(device)
+    if config.compile:
+        compile_backbones(model)
+    tokenizer = load_tokenizer(config.llm)
+    collator = Collator(tokenizer, config.task)
+    if state.step == 0:
+        calibrate(model, collator, config)
+    micro = state.micro_batch
+    shared = processes.wrap(model)
+    model = processes.unwrap(shared)
+    optimizer = make_optimizer(model, config)
+    restore_moments(model, optimizer, state, processes)
+    batches = training_batches(config, collator, state.step, processes.rank, processes.world_size)
+    reset_peak_memory(device)
+    started = time.perf_counter() - state.seconds
+    tell = Heartbeat(config, on_progress, processes)
+
+    while state.step < config.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * schedule(state.step, config)
+        batch = next(batches)
+        if micro is None:
+            micro = choose_micro_batch(model, batch, config, processes)
+            reset_peak_memory(device)
+        loss, micro = training_step(shared, optimizer, batch, config, state.step, micro, processes)
+        state.step += 1
+        state.count(batch, config, processes)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {state.step} is {loss} (learning rate {config.learning_rate:g} x "
+                f"{schedule(state.step - 1, config):.3g}, micro-batch {micro.size}). Evaluations and the "
+                "last good checkpoint, "
+                f"step {state.checkpoint_step}, are kept in {config.folder}. "
+                "A lower learning_rate, a longer warmup or fp32 may help."
+            )
+        state.seconds = time.perf_counter() - started
+        if state.step % config.eval_every == 0 or state.step == config.steps:
+            alive = functools.partial(tell.alive, progress(config, state, loss))
+            losses, samples = evaluate(model, collator, config, micro, processes, on_batch=alive)
+            state.seconds = time.perf_counter() - started
+            state.evaluations.append(evaluation_row(config, model, state, losses, micro))
+            state.micro_batch = micro
+            if processes.is_main:
+                write_table(config.folder / "evaluations.parquet", state.evaluations)
+                write_table(config.folder / "samples.parquet", samples)
+            save_checkpoint(
+                config, model, optimizer, state, processes
+            )  # last: what it stands for is then all there
+            stop_if_asked(config, state, processes)
+        tell(progress(config, state, loss))
+
+    model.eval()
+    save_model(config, model, tokenizer, processes)
+    if processes.is_main:
+        shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
+    return model
+
+
+def training_step(
+    model, optimizer, batch: Batch, config: RunConfig, step: int, micro: MicroBatch, processes: Processes
+) -> tuple[float, MicroBatch]:
+    """One optimizer step on an effective batch, or this process's part of it. Returns the mean loss of the
+    whole and the micro-batch that fitted.
+
+    If the loss or its gradient is not finite no step is taken and the loss is NaN. When memory runs out the
+    step is done again with half the micro-batch, in the end with recomputed activations: the effective batch
+    never changes. (Several processes can't do a step again one by one: there it ends the run, with
+    advice.)"""
+    bare = processes.unwrap(model)
+    model.train()
+    while True:
+        try:
+            torch.manual_seed(
+                (config.seed << 32) + step
+            )  # the same dropout, should a model have it, after a resume
+            bare.set_gradient_checkpointing(micro.checkpointing)
+            loss = accumulate_gradient(model, batch, config, micro.size, processes)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if processes.world_size > 1:
+                raise TrainingError(
+                    f"out of memory at step {step + 1} with a micro-batch of {micro.size}: give a smaller one"
+                ) from error
+            optimizer.zero_grad(set_to_none=True)
+            micro = micro.smaller(config, error)
+    norm = torch.nn.utils.clip_grad_norm_(
+        [p for g in optimizer.param_groups for p in g["params"]], config.max_grad_norm
+    )
+    finite = math.isfinite(loss) and math.isfinite(float(processes.full_tensor(norm)))
+    if finite:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss if finite else math.nan, micro
+
+
+def accumulate_gradient(
+    model, batch: Batch, config: RunConfig, size: int, processes: Processes | None = None
+) -> float:
+    """Add the gradient of the batch's mean loss per text token, `size` clips at a time; returns that loss.
+
+    Every token weighs the same whichever micro-batch or process it falls into, so the sum is the large
+    batch's gradient."""
+    processes = processes or Processes(config)
+    device = processes.device(config)
+    tokens = processes.all_reduce(batch.text_tokens)
+    total = torch.zeros((), device=device)
+    parts = batch.split(size)
+    for i, part in enumerate(parts):
+        with processes.no_sync(model, more_to_come=i < len(parts) - 1):
+            with autocast(config):
+                out = model(**part.inputs(device))
+                loss = out.token_losses.sum() / tokens
+            (loss * processes.world_size).backward()  # data parallelism divides by their number
+        total += loss.detach()
+    return processes.all_reduce(total.item())
+
+
+def calibrate(model, collator: Collator, config: RunConfig, clips: int = 16):
+    """Let the model measure its features' mean and spread on the first training clips."""
+    dataset = open_dataset(config, "train")
+    batch = collator([dataset[i] for i in range(min(clips, config.effective_batch))])
+    with autocast(config):
+        model.calibrate(batch.frames.to(model.device))
+
+
+def compile_backbones(model):
+    model.llm.get_decoder().compile()
+    if model.vision is not None:
+        model.vision.encode_layer = torch.compile(model.vision.encode_layer)
+
+
+def choose_micro_batch(model, batch: Batch, config: RunConfig, processes: Processes) -> MicroBatch:
+    """The configured micro-batch, or the largest that fits, found by trying it on a real batch (FSDP:
+    planned, because all processes would have to run out of memory at once). The smallest of all processes'
+    choices."""
+    if processes.fsdp and config.micro_batch == "auto":
+        return planned_micro_batch(config, available_memory(processes.device(config)))
+
+    def attempt(size: int, checkpointing: bool):
+        model.train()
+        model.set_gradient_checkpointing(checkpointing)
+        try:
+            with autocast(config):
+                loss = model(**batch.split(size)[0].inputs(processes.device(config))).loss
+            loss.backward()
+        finally:
+            model.zero_grad(set_to_none=True)
+
+    largest = len(batch)  # this process's part of the effective batch
+    micro = find_micro_batch(
+        attempt, config, largest, trainable=[p for p in model.parameters() if p.requires_grad]
+    )
+    return min(processes.all_gather(micro), key=lambda micro: (micro.size, not micro.checkpointing))
+
+
+def evaluation_row(config, model, state: "TrainingState", losses, micro) -> dict:
+    groups = parameter_groups(model)
+    return dict(
+        cell=config.cell,
+        seed=config.seed,
+        step=state.step,
+        samples_seen=state.samples,
+        **losses,
+        flops=state.flops,
+        visual_tokens=visual_tokens_per_clip(config),
+        seconds=state.seconds,
+        samples_per_second=state.samples / state.seconds,
+        peak_memory_bytes=peak_memory(config.device),
+        learning_rate=config.learning_rate * schedule(state.step - 1, config),
+        params_total=groups["total"],
+        params_trainable=groups["trainable"],
+        params_embedding=groups["embedding"],
+        device=device_name(config.device),
+        precision=config.precision,
+        micro_batch=micro.size,
+        dataset_fingerprint=open_dataset(config, "validation").fingerprint,
+        weights="; ".join(model.config.sources),
+        commit=commit(),
+    )
+
+
+def progress(config, state, loss) -> Progress:
+    rate = state.samples / max(state.seconds, 1e-9)
+    left = (config.steps - state.step) * config.effective_batch / max(rate, 1e-9)
+    return Progress(state.step, config.steps, loss, rate, left, state.evaluations)
+
+
+def stop_if_asked(config: RunConfig, state: "TrainingState", processes: Processes):
+    if any(processes.all_gather((config.folder / "stop").exists())) and state.step < config.steps:
+        raise Stopped(
+            f"asked to stop: {config.cell}, seed {config.seed} goes on from step {state.step} when trained "
+            "again"
+        )

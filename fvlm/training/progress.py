@@ -1,0 +1,68 @@
+"""How far a run has come, for those who wait for it: in this process and in others."""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fvlm.config import RunConfig
+from fvlm.files import write_json
+from fvlm.training.distributed import Processes
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says why and what is kept."""
+
+
+class Stopped(TrainingError):
+    """Somebody asked the run to stop (`request_stop`); it did, at a checkpoint, and goes on from there when
+    trained again."""
+
+
+@dataclass
+class Progress:
+    """What a progress display is told after every step."""
+
+    step: int
+    steps: int
+    loss: float  # nats per text token, this step's training samples
+    samples_per_second: float
+    seconds_left: float
+    evaluations: list[dict]
+
+
+class Heartbeat:
+    """Tells who waits how far a run is: `on_progress`, after every step, and for other processes
+    `progress.json` in its folder, written at most once a second and gone when training ends."""
+
+    def __init__(self, config: RunConfig, on_progress, processes: Processes):
+        self._path = config.folder / "progress.json" if processes.is_main else None
+        self._on_progress, self._written = on_progress, -math.inf
+
+    def __call__(self, progress: Progress):
+        self.alive(progress, now=progress.step == progress.steps)
+        if self._on_progress:
+            self._on_progress(progress)
+
+    def alive(self, progress: Progress, now: bool = False):
+        """A sign of life in the middle of an evaluation."""
+        if self._path and (now or time.monotonic() - self._written > 1):
+            write_json(self._path, vars(progress) | dict(pid=os.getpid(), time=time.time()))
+            self._written = time.monotonic()
+
+
+def read_progress(folder: Path) -> dict | None:
+    """The fields of `Progress`, the process's `pid` and the `time` it wrote them, of a run that trains in
+    `folder`."""
+    try:
+        return json.loads((folder / "progress.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def request_stop(folder: Path):
+    """Ask the run that trains in `folder`, from any process, to stop at its next checkpoint: it raises
+    `Stopped`."""
+    (folder / "stop").touch()

@@ -1,0 +1,181 @@
+"""What a run leaves behind, and reading it again.
+
+<out>/<study>/<cell>_seed<k>/
+    config.json            the RunConfig, but for where it lies
+    evaluations.parquet    one row per evaluation (columns: README)
+    samples.parquet        the loss of every validation sample at the last evaluation
+    model/                 weights and tokenizer, Hugging Face layout
+    checkpoint/            what training resumes from; gone when it has finished
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from fvlm.config import ConfigError, RunConfig
+from fvlm.files import where
+
+
+@dataclass
+class Run:
+    """One run's folder. `evaluations` and `samples` are DataFrames; `model` and `tokenizer` are loaded when
+    first used."""
+
+    folder: Path
+    _model: object = field(default=None, repr=False)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        saved = json.loads((self.folder / "config.json").read_text())
+        return RunConfig.from_dict(
+            saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
+        )
+
+    @property
+    def evaluations(self):
+        """One row per evaluation so far; see the README for the columns."""
+        return self._table("evaluations.parquet")
+
+    @property
+    def samples(self):
+        """The loss of every validation sample at the last evaluation, in nats per text token."""
+        return self._table("samples.parquet")
+
+    @property
+    def finished(self) -> bool:
+        """True once the evaluation after the last step is there, and the trained model."""
+        if (
+            not (self.folder / "evaluations.parquet").exists()
+            or not (self.folder / "model" / "config.json").exists()
+        ):
+            return False
+        return int(self.evaluations["step"].max()) >= self.config.steps
+
+    @property
+    def model(self):
+        """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
+        if self._model is None:
+            from fvlm.models import load_model
+
+            self._model = load_model(self.folder / "model").eval()
+        return self._model
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
+
+    def validation_clips(self, count: int) -> list:
+        """The first `count` clips that this run was evaluated on."""
+        from fvlm.data import open_dataset
+
+        dataset = open_dataset(self.config, "validation")
+        return [dataset[i] for i in range(count)]
+
+    def write(self, clips: list, mode: str = "autoregressive", max_new_tokens: int = 64) -> list[str]:
+        """What the model says of each clip: captions, or answers to the clips' questions."""
+        from fvlm.data import Collator
+
+        inputs = Collator(self.tokenizer, self.config.task)(clips).inputs(self.model.device)
+        inputs.pop("labels")
+        texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
+        return [self.tokenizer.decode(ids).strip() for ids in texts]
+
+    def _table(self, name):
+        import pandas as pd
+
+        path = self.folder / name
+        if not path.exists():
+            raise ConfigError(f"{path}: not there yet; the run has not come to its first evaluation")
+        return pd.read_parquet(path)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run in `folder`, finished or not. ConfigError if there is none."""
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: no run here (config.json is missing)")
+    return Run(folder.absolute())
+
+
+class Study(NamedTuple):
+    """What the runs of a study found, as two DataFrames: a row per evaluation, and a row per validation
+    sample at each run's last evaluation. Both begin with `run` (folder name), `cell`, `seed`, `pair`, `llm`,
+    `vision`, `frames`, `arch`, `task`, `schedule`."""
+
+    evaluations: "pandas.DataFrame"  # noqa: F821
+    samples: "pandas.DataFrame"  # noqa: F821
+
+
+def load_study(folder: str | Path, unfinished: bool = False) -> Study:
+    """All finished runs of a study's folder, also while its grid runs; `unfinished`: the others too, as far
+    as they are.
+
+    A run counts as finished once its last evaluation is there, its model need not be. ConfigError if there is
+    no run."""
+    import pandas as pd
+
+    evaluations, samples = [], []
+    for path in sorted(Path(folder).glob("*/config.json")):
+        run = load_run(path.parent)
+        config = run.config
+        if not (run.folder / "samples.parquet").exists():
+            continue
+        table = run.evaluations
+        if not unfinished and table["step"].iloc[-1] < config.steps:
+            continue
+        pair = config.cell.partition("_")[0]
+        names = dict(
+            run=run.folder.name,
+            cell=config.cell,
+            seed=config.seed,
+            pair=pair,
+            llm=config.llm,
+            vision=config.vision,
+            frames=config.frames,
+            arch=config.arch,
+            task=config.task,
+            schedule=config.schedule,
+        )
+        for rows, found in ((evaluations, table), (samples, run.samples)):
+            rows.append(pd.DataFrame(names, index=found.index).join(found.drop(columns=["cell", "seed"])))
+    if not evaluations:
+        raise ConfigError(f"{folder}: no {'run' if unfinished else 'finished run'} here")
+    return Study(pd.concat(evaluations, ignore_index=True), pd.concat(samples, ignore_index=True))
+
+
+LOSSES = ("loss_parallel", "loss_autoregressive", "loss_static")
+
+
+def require_same_run(kept: Run, config: RunConfig):
+    """ConfigError, naming what differs, if `kept` was trained with another configuration."""
+    if changed := config.changes_from(kept.config):
+        raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
+
+
+def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
+    """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found
+    `again` (last evaluation, nats per text token), their `difference`, and by how much the kept study's seeds
+    of that cell differ (`seeds`, highest less lowest; NaN with one seed). The same seed on another machine,
+    or with another number of threads, rounds otherwise and in the end differs too: by about as much as
+    another seed, at the worst.
+
+    ConfigError if the configurations differ."""
+    require_same_run(kept, again.config)
+    seeds = [
+        load_run(path.parent) for path in kept.folder.parent.glob(f"{kept.config.cell}_seed*/config.json")
+    ]
+    ends = pd.DataFrame([run.evaluations.iloc[-1] for run in seeds])
+    rows = []
+    for name in LOSSES:
+        then, now = kept.evaluations[name].iloc[-1], again.evaluations[name].iloc[-1]
+        spread = float(ends[name].max() - ends[name].min()) if len(ends) > 1 else float("nan")
+        rows.append(
+            dict(loss=name.removeprefix("loss_"), kept=then, again=now, difference=now - then, seeds=spread)
+        )
+    return pd.DataFrame(rows)

