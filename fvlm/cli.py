@@ -12,7 +12,7 @@ VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
     "Look at what was trained": ("gaze", "swap", "question"),
-    "Measure this machine": ("bench",),
+    "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
 }
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         swap=_add_swap,
         question=_add_question,
         bench=_add_bench,
+        features=_add_features,
         findings=_add_findings,
         figures=_add_figures,
         notebooks=_add_notebooks,
@@ -562,6 +563,69 @@ def _bench(options) -> int:
     else:
         bench_train(config, options.samples, options.repeats)
     return 0
+
+
+# ── features ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_features(commands):
+    help = "What frozen vision models made of clips, kept on disk for all runs: list, fill ahead, remove."
+    example = "fvlm features --list\n  fvlm features --fill --cell T1-T_8f_fov --clips 2400"
+    parser = _command(commands, "features", _features, help, example)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--list", action="store_true", help="what is kept, and how much of what may be")
+    what.add_argument("--fill", action="store_true", help="compute what a run will see, before it is trained")
+    what.add_argument("--clear", action="store_true", help="remove all of it")
+    parser.add_argument("--cell", default="T1-T_8f_fov", help="of --fill (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=int, help="of --fill: training clips (default: all that the run sees)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of RunConfig"
+    )
+
+
+def _features(options) -> int:
+    from fvlm.data.store import clear, limit, root, stores
+
+    if options.clear:
+        print(f"removed {clear() / 1e9:.2f} GB")
+        return 0
+    if options.fill:
+        return _fill(options)
+    found = stores()
+    for stored in found:
+        about = ", ".join(
+            f"{name} {value}" for name, value in stored.about.items() if name not in ("vision", "dtype")
+        )
+        print(f"{stored.folder.name}  {stored.clips:>7} clips  {stored.size / 1e9:8.2f} GB  {about}")
+    used = sum(stored.size for stored in found)
+    print(f"{used / 1e9:.2f} GB of {limit(used) / 1e9:.2f} (FVLM_FEATURES_GB) in {root()}")
+    return 0
+
+
+def _fill(options) -> int:
+    from fvlm.models import build_model
+    from fvlm.training.features import fill
+
+    config = RunConfig.from_cell(options.cell, **_settings(options.set))
+    if not config.freeze_vision or config.arch == "blind":
+        raise ConfigError(
+            f"{config.cell}: features are kept of a frozen vision model alone (freeze_vision=true)"
+        )
+    with FillBar() as bar:
+        counts = fill(config, build_model(config), options.clips, bar)
+    print("{clips} clips: {there} there already, {kept} kept now, in {folder}".format(**counts))
+    return 0
+
+
+class FillBar(_Bar):
+    """A text progress bar: clips whose features are there."""
+
+    def __call__(self, done: int, of: int):
+        if self._bar is None:
+            self._open(total=of, unit="clip")
+        self._bar.update(done - self._bar.n)
 
 
 # ── tune ─────────────────────────────────────────────────────────────────────────────────────────

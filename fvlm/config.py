@@ -129,6 +129,10 @@ class RunConfig:
         "auto", "recompute activations, do not keep them; auto: only if one sample does not fit otherwise"
     )
     precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
+    features: bool = _option(
+        True,
+        "keep what a frozen vision model makes of clips for all runs, in a store on disk (fvlm features)",
+    )
     compile: bool = _option(False, "torch.compile the two backbones")
     processes: int = _option(
         1, "processes that share each step, one GPU each; the effective batch stays the same"
@@ -277,6 +281,7 @@ class RunConfig:
             "micro_batch",
             "gradient_checkpointing",
             "compile",
+            "features",
             "processes",
             "fsdp",
         }

@@ -3,7 +3,7 @@
 B batch, T frames, S side in pixels, L text tokens, M prompt tokens, n objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ MAX_TEXT_TOKENS = 128
 class Clip:
     """One video clip and what is known about it.
 
-    frames: (T, 3, S, S) uint8. boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the
-    object that the question is about, or -1."""
+    frames: (T, 3, S, S) uint8; None where a feature store already has what the vision model makes of them.
+    boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the object that the question is
+    about, or -1. key: names the frames in a feature store. position: of the clip in its dataset."""
 
-    frames: np.ndarray
+    frames: np.ndarray | None
     caption: str
     clip_id: str
     source: str = ""
@@ -30,6 +31,8 @@ class Clip:
     boxes: np.ndarray | None = None
     target: int = -1
     question_kind: str = ""
+    key: str = ""
+    position: int = -1
 
     def text(self, task: str) -> str | None:
         """What a model is to write of this clip: the caption, or the answer to its question."""
@@ -38,14 +41,18 @@ class Clip:
 
 @dataclass
 class Batch:
-    """Clips side by side, padded to the longest: the arguments of a model's `forward`, and the clips' ids."""
+    """Clips side by side, padded to the longest: the arguments of a model's `forward`, and the clips' ids.
 
-    frames: torch.Tensor  # (B, T, 3, S, S) uint8
+    From clips that a feature store knows (`fvlm.data.store.Known`) `frames` is None: `clips` then has them,
+    each with its frames or without."""
+
+    frames: torch.Tensor | None  # (B, T, 3, S, S) uint8
     labels: torch.Tensor  # (B, L), -100 after the end of a shorter text
     prompt_ids: torch.Tensor | None  # (B, M)
     prompt_mask: torch.Tensor | None  # (B, M), False after the end of a shorter prompt
     frame_mask: torch.Tensor | None  # (B, T), False after the end of a shorter clip; None: all are full
     clip_ids: list[str]
+    clips: list[Clip] = field(default_factory=list)
 
     def inputs(self, device="cpu") -> dict:
         """Keyword arguments for `model(**batch.inputs())`, on `device`."""
@@ -67,13 +74,8 @@ class Batch:
         return [self._part(slice(i, i + size)) for i in range(0, len(self), size)]
 
     def _part(self, rows: slice) -> "Batch":
-        frames, labels, ids, mask, seen = (
-            self.frames[rows],
-            self.labels[rows],
-            self.prompt_ids,
-            self.prompt_mask,
-            self.frame_mask,
-        )
+        frames = None if self.frames is None else self.frames[rows]
+        labels, ids, mask, seen = self.labels[rows], self.prompt_ids, self.prompt_mask, self.frame_mask
         labels = labels[:, : int((labels != IGNORE).sum(1).max())]
         if ids is not None:
             longest = int(mask[rows].sum(1).max())
@@ -81,7 +83,7 @@ class Batch:
         if seen is not None:
             longest = int(seen[rows].sum(1).max())
             frames, seen = frames[:, :longest], seen[rows, :longest]
-        return Batch(frames, labels, ids, mask, seen, self.clip_ids[rows])
+        return Batch(frames, labels, ids, mask, seen, self.clip_ids[rows], self.clips[rows])
 
 
 class Collator:
@@ -109,16 +111,19 @@ class Collator:
             prompts = [self.tokenizer(clip.question, add_special_tokens=False)["input_ids"] for clip in clips]
             prompt_ids = _pad(prompts, self.tokenizer.eos_token_id)
             prompt_mask = _mask([len(p) for p in prompts])
-        lengths = [len(clip.frames) for clip in clips]
-        if min(lengths) < max(lengths):
-            frame_mask = _mask(lengths)
+        frames, known = None, any(clip.key for clip in clips)
+        if not known:
+            lengths = [len(clip.frames) for clip in clips]
+            frames = _stack([torch.from_numpy(clip.frames) for clip in clips], max(lengths))
+            frame_mask = _mask(lengths) if min(lengths) < max(lengths) else None
         return Batch(
-            _stack([torch.from_numpy(clip.frames) for clip in clips], max(lengths)),
+            frames,
             _pad(labels, IGNORE),
             prompt_ids,
             prompt_mask,
             frame_mask,
             [clip.clip_id for clip in clips],
+            clips if known else [],
         )
 
 

@@ -11,6 +11,7 @@ from fvlm.config import ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
 from fvlm.data.prepared import open_prepared, parse_mixture
 from fvlm.data.shapes import ShapesDataset, ShapesWorld
+from fvlm.data.store import FeatureStore, Known
 
 
 def open_dataset(config: RunConfig, split: str):
@@ -44,11 +45,17 @@ def check_dataset(dataset: str):
 
 
 def training_batches(
-    config: RunConfig, collator: Collator, start_step: int = 0, rank: int = 0, world: int = 1
+    config: RunConfig,
+    collator: Collator,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    store: FeatureStore | None = None,
 ) -> Iterator[Batch]:
     """One batch per step from `start_step` on: `effective_batch` clips, a function of seed and step alone.
 
-    With several processes (`world`) each gets its part of the same clips, of equal size."""
+    With several processes (`world`) each gets its part of the same clips, of equal size. store: clips whose
+    features it has come without their frames."""
     dataset = open_dataset(config, "train")
     size = config.effective_batch
     if size % world:
@@ -58,11 +65,16 @@ def training_batches(
         range(step * size + first, step * size + first + size // world)
         for step in range(start_step, config.steps)
     ]
-    return iter(_loader(dataset, steps, collator, config))
+    return iter(_loader(dataset, steps, collator, config, store))
 
 
 def validation_batches(
-    config: RunConfig, collator: Collator, batch_size: int, rank: int = 0, world: int = 1
+    config: RunConfig,
+    collator: Collator,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    store: FeatureStore | None = None,
 ) -> Iterator[Batch]:
     """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every
     evaluation.
@@ -76,10 +88,11 @@ def validation_batches(
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
     while len(batches) % world:
         batches.append(batches[0])
-    return iter(_loader(dataset, batches[rank::world], collator, config))
+    return iter(_loader(dataset, batches[rank::world], collator, config, store))
 
 
-def _loader(dataset, batches: list[range], collator, config) -> DataLoader:
+def _loader(dataset, batches: list[range], collator, config, store: FeatureStore | None) -> DataLoader:
+    dataset = dataset if store is None else Known(dataset, store)
     gpu = config.device.startswith("cuda")
     workers = min(8, os.cpu_count() or 1) if gpu else 1  # on a CPU the training itself wants the cores
     return loader(dataset, batches, collator, workers=min(workers, len(batches)), pin_memory=gpu)

@@ -33,9 +33,20 @@ class PreparedDataset:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getitem__(self, item: int) -> Clip:
+        return self._clip(item, decode=True)
+
+    def told(self, item: int) -> Clip:
+        """Item `item` without its frames."""
+        return self._clip(item, decode=False)
+
+    def key(self, item: int) -> str:
+        """Names the frames of an item."""
+        return f"{self.fingerprint} {self.row(item)['clip_id']}"
+
+    def _clip(self, item: int, decode: bool) -> Clip:
         row = self.row(item)
         return Clip(
-            frames=decode_jpegs(row["frames"], self.size),
+            frames=decode_jpegs(row["frames"], self.size) if decode else None,
             caption=row["caption"] or "",
             clip_id=row["clip_id"],
             source=row["source"] or "",
@@ -130,6 +141,20 @@ class Shuffled:
         return self._length
 
     def __getitem__(self, position: int) -> Clip:
+        part, item = self._find(position)
+        return part[item]
+
+    def told(self, position: int) -> Clip:
+        """The clip at a position without its frames."""
+        part, item = self._find(position)
+        return part.told(item)
+
+    def key(self, position: int) -> str:
+        """Names the frames of the clip at a position."""
+        part, item = self._find(position)
+        return part.key(item)
+
+    def _find(self, position: int) -> tuple[PreparedDataset, int]:
         epoch, position = 0, int(position)
         while position >= len(
             self._order(epoch)
@@ -138,7 +163,7 @@ class Shuffled:
             epoch += 1
         item = self._order(epoch)[position]
         part = int(np.searchsorted(self._starts, item, side="right")) - 1
-        return self.parts[part][int(item - self._starts[part])]
+        return self.parts[part], int(item - self._starts[part])
 
     @property
     def fingerprint(self) -> str:

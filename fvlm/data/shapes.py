@@ -112,10 +112,10 @@ class ShapesWorld:
                 ) from None
         return cls(**values, **fixed)
 
-    def clip(self, index: int) -> Clip:
-        """Clip number `index`, complete with frames."""
+    def clip(self, index: int, draw: bool = True) -> Clip:
+        """Clip number `index`, complete with frames; without frames and boxes if it is not to be drawn."""
         scene = self.scene(index)
-        frames, boxes = self.draw(scene)
+        frames, boxes = self.draw(scene) if draw else (None, None)
         question, answer, target = scene.questions[scene.asked]
         return Clip(
             frames=frames,
@@ -318,9 +318,22 @@ class ShapesDataset:
     def __getitem__(self, item: int) -> Clip:
         return self.world.clip(self.index(item))
 
+    def told(self, item: int) -> Clip:
+        """Item `item` without its frames and boxes."""
+        return self.world.clip(self.index(item), draw=False)
+
+    def key(self, item: int) -> str:
+        """Names the frames of an item: the same for every dataset whose world draws them so."""
+        return f"{self._settings('frames', 'questions')} {self.world.seed} {self.index(item)}"
+
     @property
     def fingerprint(self) -> str:
-        settings = ((f.name, getattr(self.world, f.name)) for f in fields(self.world) if f.name != "frames")
+        return self._settings("frames")
+
+    def _settings(self, *without: str) -> str:
+        settings = (
+            (f.name, getattr(self.world, f.name)) for f in fields(self.world) if f.name not in without
+        )
         shown = (
             f"{name}={'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in settings

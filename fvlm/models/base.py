@@ -33,6 +33,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         query_init_scale=0.1,
         image_size=224,
         sources=(),
+        freeze_vision=False,
         **kwargs,
     ):
         self.llm_config = _as_config(llm_config)
@@ -41,6 +42,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         self.fine_passes = fine_passes
         self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
         self.image_size = image_size
+        self.freeze_vision = freeze_vision  # frozen, it is seen by its layers' inputs (`NormedInputs`)
         self.sources = list(sources)
         super().__init__(**kwargs)
 

@@ -16,7 +16,7 @@ class BaselineVLM(VideoLanguageModel):
     """The same DINOv2; its patches, space-to-depth, through an MLP: 16 visual tokens per frame."""
 
     def build_vision(self, config):
-        return FoveatedEncoder(config.vision_config, foveal=False)
+        return FoveatedEncoder(config.vision_config, foveal=False, frozen=config.freeze_vision)
 
     def build_connector(self, config):
         factor = config.image_size // config.vision_config.patch_size // TOKENS_PER_SIDE
@@ -45,7 +45,7 @@ class MeanPoolVLM(VideoLanguageModel):
     """The control that sees everything at once: the mean patch, one visual token per frame."""
 
     def build_vision(self, config):
-        return FoveatedEncoder(config.vision_config, foveal=False)
+        return FoveatedEncoder(config.vision_config, foveal=False, frozen=config.freeze_vision)
 
     def build_connector(self, config):
         self.project = nn.Linear(config.vision_config.hidden_size, config.llm_config.hidden_size)

@@ -39,6 +39,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             fine_passes=config.fine_passes,
             query_init_scale=config.query_init_scale,
             image_size=config.image_size,
+            freeze_vision=config.freeze_vision,
         )
     )
     sources = [_load_llm(model, config.llm, pretrained)]

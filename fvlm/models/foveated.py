@@ -18,7 +18,7 @@ class StaticVLM(VideoLanguageModel):
     """The control without a gaze: one learned query for every frame. Also what `FoveatedVLM` builds on."""
 
     def build_vision(self, config):
-        return FoveatedEncoder(config.vision_config)
+        return FoveatedEncoder(config.vision_config, frozen=config.freeze_vision)
 
     def build_connector(self, config):
         self.static_query = nn.Parameter(torch.empty(config.vision_config.hidden_size))

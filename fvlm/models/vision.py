@@ -3,6 +3,7 @@
 B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H heads, d = D / H, Q query width.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,26 +20,88 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
-class FrameCache:
-    """What a query can look at: every layer's keys and values of every frame, computed once.
+class KeysValues:
+    """What a query finds at one layer: the keys and values of all tokens, (B, T, H, N, d) each."""
 
-    keys, values: one (B, T, H, N, d) per layer; grid: patches down and across.
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def scores(self, q: torch.Tensor) -> torch.Tensor:
+        """Scaled queries (B, T, H, d) to attention scores (B, T, H, N)."""
+        return (q.unsqueeze(-2) @ self.keys.transpose(-1, -2)).squeeze(-2)
+
+    def gather(self, attention: torch.Tensor) -> torch.Tensor:
+        """Attention (B, T, H, N) to the values it falls on (B, T, H, d)."""
+        return (attention.unsqueeze(-2) @ self.values).squeeze(-2)
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "KeysValues":
+        return KeysValues(function(self.keys), function(self.values))
+
+
+@dataclass
+class NormedInputs:
+    """What a query finds at one layer of a frozen DINOv2: the layer's normed inputs (B, T, N, D), from which
+    it would project its keys and values.
+
+    Half as much to keep, and nothing to project: the query goes back through the key projection instead (one
+    token, not N), and what it gathers through the value projection. The key's bias adds the same to all
+    scores of a query, so softmax does not see it; the value's comes through whole, as attention sums to 1."""
+
+    inputs: torch.Tensor
+    attention: nn.Module  # the layer's own, with k_proj and v_proj
+
+    @property
+    def keys(self) -> torch.Tensor:
+        return self._heads(self.attention.k_proj(self.inputs))  # (B, T, H, N, d)
+
+    @property
+    def values(self) -> torch.Tensor:
+        return self._heads(self.attention.v_proj(self.inputs))  # (B, T, H, N, d)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return split_heads(x, self.attention.num_attention_heads)
+
+    def _weight(self, projection: nn.Linear) -> torch.Tensor:
+        return projection.weight.unflatten(0, (self.attention.num_attention_heads, -1))  # (H, d, D)
+
+    def scores(self, q: torch.Tensor) -> torch.Tensor:
+        """As `KeysValues.scores`, but for a constant of each query."""
+        back = torch.einsum("bthd,hde->bthe", q, self._weight(self.attention.k_proj))  # (B, T, H, D)
+        return back @ self.inputs.transpose(-1, -2)
+
+    def gather(self, attention: torch.Tensor) -> torch.Tensor:
+        """As `KeysValues.gather`."""
+        gathered = attention @ self.inputs  # (B, T, H, D)
+        values = torch.einsum("bthe,hde->bthd", gathered, self._weight(self.attention.v_proj))
+        bias = self.attention.v_proj.bias.to(values.dtype)
+        return values + bias.view(values.shape[-2:])
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "NormedInputs":
+        return NormedInputs(function(self.inputs), self.attention)
+
+
+@dataclass
+class FrameCache:
+    """What DINOv2 made of frames, computed once: what queries find at every layer, and the patches' final
+    states.
+
+    layers: one a layer; empty where nothing looks. shape: (B, T). grid: patches down and across.
     Index with a slice of frames: `cache[t : t + 1]`."""
 
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
+    layers: list[KeysValues | NormedInputs]
+    shape: tuple[int, int]
     grid: tuple[int, int]
     finish: Callable[[], torch.Tensor]  # the way to last_hidden_state
-    hidden: torch.Tensor | None = (
-        None  # (B, T, N), True for tokens that queries can't see; None: they see all
-    )
+    # (B, T, N), True for tokens that queries can't see; None: they see all
+    hidden: torch.Tensor | None = None
 
     def __getitem__(self, frames: slice) -> "FrameCache":
-        return self._with(lambda x: x[:, frames])
+        count = len(range(*frames.indices(self.shape[1])))
+        return self._with(lambda x: x[:, frames], (self.shape[0], count))
 
     def repeat(self, times: int) -> "FrameCache":
         """The cache of one clip as that of `times` equal ones (B = 1 to B = times); nothing is copied."""
-        return self._with(lambda x: x.expand(times, *x.shape[1:]))
+        return self._with(lambda x: x.expand(times, *x.shape[1:]), (times, self.shape[1]))
 
     def hide(self, patches: torch.Tensor) -> "FrameCache":
         """The same frames, but queries can't see these patches (B, T, P; True is hidden). The patches still
@@ -55,24 +118,29 @@ class FrameCache:
             )
             return torch.cat([values[..., :1, :], patches], dim=-2)
 
-        return replace(self, values=[*map(rolled, self.values)])
+        return replace(self, layers=[KeysValues(layer.keys, rolled(layer.values)) for layer in self.layers])
 
-    def _with(self, cut: Callable[[torch.Tensor], torch.Tensor]) -> "FrameCache":
+    def _with(self, cut: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int]) -> "FrameCache":
         hidden = None if self.hidden is None else cut(self.hidden)
-        return FrameCache(
-            [*map(cut, self.keys)],
-            [*map(cut, self.values)],
-            self.grid,
-            lambda: cut(self.last_hidden_state),
-            hidden,
-        )
+        layers = [layer.map(cut) for layer in self.layers]
+        return FrameCache(layers, shape, self.grid, lambda: cut(self.last_hidden_state), hidden)
 
     def __len__(self) -> int:
-        return self.keys[0].size(1)
+        return self.shape[1]
 
     @property
     def batch_size(self) -> int:
-        return self.keys[0].size(0)
+        return self.shape[0]
+
+    @property
+    def keys(self) -> list[torch.Tensor]:
+        """Each layer's keys (B, T, H, N, d)."""
+        return [layer.keys for layer in self.layers]
+
+    @property
+    def values(self) -> list[torch.Tensor]:
+        """Each layer's values (B, T, H, N, d)."""
+        return [layer.values for layer in self.layers]
 
     @cached_property
     def last_hidden_state(self) -> torch.Tensor:
@@ -117,9 +185,12 @@ class FoveatedEncoder(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["Dinov2Layer"]
 
-    def __init__(self, config: Dinov2Config, foveal: bool = True):
+    def __init__(self, config: Dinov2Config, foveal: bool = True, frozen: bool = False):
+        """foveal: with queries. frozen: DINOv2 is not trained, so that `encode` keeps each layer's normed
+        input instead of its keys and values."""
         super().__init__(config)
         self.dinov2 = Dinov2Model(config)
+        self.foveal, self.frozen = foveal, frozen
         if foveal:
             self.query_in = QueryIn(config.hidden_size)
             self.query_out = nn.Linear(config.hidden_size, config.hidden_size)
@@ -147,6 +218,26 @@ class FoveatedEncoder(PreTrainedModel):
         self.query_in.norm.copy_(cls.norm())
         return cls / cls.norm() * cls.numel() ** 0.5
 
+    @contextlib.contextmanager
+    def weights_as(self, dtype: torch.dtype):
+        """Inside, the linear maps of a frozen DINOv2 hold their weights in `dtype`; afterwards the exact ones
+        again.
+
+        Under autocast to that type the results are the same, bit for bit: it would cast these weights anew in
+        every pass, as it keeps such casts only of weights that are trained."""
+        exact = {}
+        if self.frozen:
+            for module in self.dinov2.modules():
+                if isinstance(module, nn.Linear):
+                    exact |= {p: p.data for p in module.parameters(recurse=False)}
+        try:
+            for p, weights in exact.items():
+                p.data = weights.to(dtype)
+            yield
+        finally:
+            for p, weights in exact.items():
+                p.data = weights
+
     def encode(self, frames: torch.Tensor) -> FrameCache:
         """Run DINOv2 on all frames at once. Frames are independent of each other.
 
@@ -158,28 +249,38 @@ class FoveatedEncoder(PreTrainedModel):
             raise ValueError(f"frames of {height} x {width} pixels: both sides must be multiples of {patch}")
         pixels = normalise(frames.flatten(0, 1), self.dtype)  # (BT, 3, height, width)
         x = self.dinov2.embeddings(pixels)  # (BT, N, D)
-        keys, values = [], []
+        seen = []
         *layers, last = self.dinov2.encoder.layer
         for layer in layers:
-            x, k, v = self._recomputable(self.encode_layer, layer, x)
-            keys.append(k.unflatten(0, (B, T)))
-            values.append(v.unflatten(0, (B, T)))  # (B, T, H, N, d)
-        k, v = self._recomputable(self.keys_and_values, last, x)
-        keys.append(k.unflatten(0, (B, T)))
-        values.append(v.unflatten(0, (B, T)))
+            h, x, k, v = self._recomputable(self.encode_layer, layer, x)
+            seen.append(self._seen(layer, h, k, v, (B, T)))
+        if self.foveal and not self.frozen:
+            k, v = self._recomputable(self.keys_and_values, last, x)
+            seen.append(self._seen(last, None, k, v, (B, T)))
+        elif self.foveal:
+            seen.append(self._seen(last, last.norm1(x), None, None, (B, T)))
 
         def finish():
+            k, v = self._recomputable(self.keys_and_values, last, x)
             y = self._recomputable(self.attend, last, x, last.norm1(x), k, v)
             return self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
 
-        return FrameCache(keys, values, (height // patch, width // patch), finish)
+        return FrameCache(seen if self.foveal else [], (B, T), (height // patch, width // patch), finish)
 
-    def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One DINOv2 layer on (BT, N, D): the new states, and the keys and values (BT, H, N, d) that made
-        them."""
+    def _seen(self, layer, h, k, v, shape: tuple[int, int]) -> KeysValues | NormedInputs:
+        """What queries find at a layer: h (BT, N, D), k and v (BT, H, N, d)."""
+        if not self.frozen:
+            return KeysValues(k.unflatten(0, shape), v.unflatten(0, shape))
+        if torch.is_autocast_enabled(h.device.type):  # as the projections would read it
+            h = h.to(torch.get_autocast_dtype(h.device.type))
+        return NormedInputs(h.unflatten(0, shape), layer.attention)
+
+    def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One DINOv2 layer on (BT, N, D): its normed input, the new states, and the keys and values
+        (BT, H, N, d) that made them."""
         h = layer.norm1(x)
         k, v = self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
-        return self.attend(layer, x, h, k, v), k, v
+        return h, self.attend(layer, x, h, k, v), k, v
 
     def keys_and_values(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A layer's keys and values (BT, H, N, d), without the rest of it."""
@@ -219,16 +320,17 @@ class FoveatedEncoder(PreTrainedModel):
             raise ValueError(f"{queries.size(1)} queries for {len(cache)} frames")
         maps = []
         x = self.query_in(queries)  # (B, T, D)
-        for layer, keys, values in zip(self.dinov2.encoder.layer, cache.keys, cache.values, strict=True):
-            q = layer.attention.q_proj(layer.norm1(x)).unflatten(-1, (keys.size(2), 1, -1))  # (B, T, H, 1, d)
-            scores = q * layer.attention.scaling @ keys.transpose(-1, -2)  # (B, T, H, 1, N)
+        for layer, seen in zip(self.dinov2.encoder.layer, cache.layers, strict=True):
+            q = layer.attention.q_proj(layer.norm1(x))
+            q = q.unflatten(-1, (layer.attention.num_attention_heads, -1)) * layer.attention.scaling
+            scores = seen.scores(q)  # (B, T, H, N)
             if cache.hidden is not None:
-                scores = scores.masked_fill(cache.hidden[:, :, None, None], float("-inf"))
-            attention = scores.softmax(-1)  # (B, T, H, 1, N)
-            attended = (attention @ values).flatten(-3)  # (B, T, D)
+                scores = scores.masked_fill(cache.hidden[:, :, None], float("-inf"))
+            attention = scores.softmax(-1)  # (B, T, H, N)
+            attended = seen.gather(attention).flatten(-2)  # (B, T, D)
             x = self.finish_layer(layer, x, attended)
             if return_attention:
-                maps.append(attention.squeeze(-2))
+                maps.append(attention)
         states = self.query_out(self.dinov2.layernorm(x))  # (B, T, D)
         return (states, torch.stack(maps, dim=2)) if return_attention else states
 

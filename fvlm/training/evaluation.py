@@ -10,6 +10,7 @@ from fvlm.costs.machine import autocast
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, validation_batches
 from fvlm.training.distributed import Processes
+from fvlm.training.features import Features, batch_inputs
 
 
 @torch.no_grad()
@@ -20,6 +21,7 @@ def evaluate(
     micro: MicroBatch,
     processes: Processes | None = None,
     on_batch: Callable[[], None] = lambda: None,
+    features: Features | None = None,
 ) -> tuple[dict[str, float], list[dict]]:
     """Losses over the validation samples in every mode, in nats per text token: the means, and one row per
     sample.
@@ -32,13 +34,19 @@ def evaluate(
     modes = ("parallel", "autoregressive", "static") if model.has_queries else ("parallel",)
     mine = []
     for batch in validation_batches(
-        config, collator, min(16, 2 * micro.size), processes.rank, processes.world_size
+        config,
+        collator,
+        min(16, 2 * micro.size),
+        processes.rank,
+        processes.world_size,
+        features and features.store,
     ):
         rows = []
         on_batch()
-        inputs = batch.inputs(processes.device(config))
+        inputs = batch_inputs(batch, processes.device(config), features, "validation")
         with autocast(config):
-            frames = model.encode(inputs.pop("frames"))
+            frames = inputs.pop("frames")
+            frames = model.encode(frames) if isinstance(frames, torch.Tensor) else frames
             outs = {mode: model(frames, **inputs, mode=mode) for mode in modes}
         tokens = outs["parallel"].text_mask.sum(1).tolist()
         sums = {mode: out.token_losses.double().sum(1).tolist() for mode, out in outs.items()}

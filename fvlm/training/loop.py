@@ -3,6 +3,7 @@
 A step is a function of (weights, optimizer state, seed, step number) alone, so a run that is killed and
 started again ends with the same weights, bit for bit, as one that was not."""
 
+import contextlib
 import functools
 import math
 import shutil
@@ -29,6 +30,7 @@ from fvlm.models import build_model, parameter_groups
 from fvlm.training.checkpoints import TrainingState, restore_moments, save_checkpoint, save_model
 from fvlm.training.distributed import Processes
 from fvlm.training.evaluation import evaluate
+from fvlm.training.features import Features, batch_inputs, open_features
 from fvlm.training.optimizer import make_optimizer, schedule
 from fvlm.training.progress import Heartbeat, Progress, Stopped, TrainingError
 from fvlm.weights import load_tokenizer
@@ -52,44 +54,50 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
     model = processes.unwrap(shared)
     optimizer = make_optimizer(model, config)
     restore_moments(model, optimizer, state, processes)
-    batches = training_batches(config, collator, state.step, processes.rank, processes.world_size)
+    features = open_features(config, model)
+    batches = training_batches(
+        config, collator, state.step, processes.rank, processes.world_size, features and features.store
+    )
     reset_peak_memory(device)
     started = time.perf_counter() - state.seconds
     tell = Heartbeat(config, on_progress, processes)
 
-    while state.step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * schedule(state.step, config)
-        batch = next(batches)
-        if micro is None:
-            micro = choose_micro_batch(model, batch, config, processes)
-            reset_peak_memory(device)
-        loss, micro = training_step(shared, optimizer, batch, config, state.step, micro, processes)
-        state.step += 1
-        state.count(batch, config, processes)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {state.step} is {loss} (learning rate {config.learning_rate:g} x "
-                f"{schedule(state.step - 1, config):.3g}, micro-batch {micro.size}). Evaluations and the "
-                "last good checkpoint, "
-                f"step {state.checkpoint_step}, are kept in {config.folder}. "
-                "A lower learning_rate, a longer warmup or fp32 may help."
+    with frozen_weights(model, config):
+        while state.step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * schedule(state.step, config)
+            batch = next(batches)
+            if micro is None:
+                micro = choose_micro_batch(model, batch, config, processes, features)
+                reset_peak_memory(device)
+            loss, micro = training_step(
+                shared, optimizer, batch, config, state.step, micro, processes, features
             )
-        state.seconds = time.perf_counter() - started
-        if state.step % config.eval_every == 0 or state.step == config.steps:
-            alive = functools.partial(tell.alive, progress(config, state, loss))
-            losses, samples = evaluate(model, collator, config, micro, processes, on_batch=alive)
+            state.step += 1
+            state.count(batch, config, processes)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of step {state.step} is {loss} (learning rate {config.learning_rate:g} x "
+                    f"{schedule(state.step - 1, config):.3g}, micro-batch {micro.size}). Evaluations and the "
+                    "last good checkpoint, "
+                    f"step {state.checkpoint_step}, are kept in {config.folder}. "
+                    "A lower learning_rate, a longer warmup or fp32 may help."
+                )
             state.seconds = time.perf_counter() - started
-            state.evaluations.append(evaluation_row(config, model, state, losses, micro))
-            state.micro_batch = micro
-            if processes.is_main:
-                write_table(config.folder / "evaluations.parquet", state.evaluations)
-                write_table(config.folder / "samples.parquet", samples)
-            save_checkpoint(
-                config, model, optimizer, state, processes
-            )  # last: what it stands for is then all there
-            stop_if_asked(config, state, processes)
-        tell(progress(config, state, loss))
+            if state.step % config.eval_every == 0 or state.step == config.steps:
+                alive = functools.partial(tell.alive, progress(config, state, loss))
+                losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
+                state.seconds = time.perf_counter() - started
+                state.evaluations.append(evaluation_row(config, model, state, losses, micro))
+                state.micro_batch = micro
+                if processes.is_main:
+                    write_table(config.folder / "evaluations.parquet", state.evaluations)
+                    write_table(config.folder / "samples.parquet", samples)
+                save_checkpoint(
+                    config, model, optimizer, state, processes
+                )  # last: what it stands for is then all there
+                stop_if_asked(config, state, processes)
+            tell(progress(config, state, loss))
 
     model.eval()
     save_model(config, model, tokenizer, processes)
@@ -98,8 +106,23 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
     return model
 
 
+def frozen_weights(model, config: RunConfig):
+    """Inside, what is frozen holds its weights as the run's precision reads them, so that no pass casts
+    them."""
+    if model.vision is None or config.precision != "bf16":
+        return contextlib.nullcontext()
+    return model.vision.weights_as(torch.bfloat16)
+
+
 def training_step(
-    model, optimizer, batch: Batch, config: RunConfig, step: int, micro: MicroBatch, processes: Processes
+    model,
+    optimizer,
+    batch: Batch,
+    config: RunConfig,
+    step: int,
+    micro: MicroBatch,
+    processes: Processes,
+    features: Features | None = None,
 ) -> tuple[float, MicroBatch]:
     """One optimizer step on an effective batch, or this process's part of it. Returns the mean loss of the
     whole and the micro-batch that fitted.
@@ -116,7 +139,7 @@ def training_step(
                 (config.seed << 32) + step
             )  # the same dropout, should a model have it, after a resume
             bare.set_gradient_checkpointing(micro.checkpointing)
-            loss = accumulate_gradient(model, batch, config, micro.size, processes)
+            loss = accumulate_gradient(model, batch, config, micro.size, processes, features)
             break
         except Exception as error:
             if not is_out_of_memory(error):
@@ -138,7 +161,12 @@ def training_step(
 
 
 def accumulate_gradient(
-    model, batch: Batch, config: RunConfig, size: int, processes: Processes | None = None
+    model,
+    batch: Batch,
+    config: RunConfig,
+    size: int,
+    processes: Processes | None = None,
+    features: Features | None = None,
 ) -> float:
     """Add the gradient of the batch's mean loss per text token, `size` clips at a time; returns that loss.
 
@@ -150,9 +178,10 @@ def accumulate_gradient(
     total = torch.zeros((), device=device)
     parts = batch.split(size)
     for i, part in enumerate(parts):
+        inputs = batch_inputs(part, device, features, "train")
         with processes.no_sync(model, more_to_come=i < len(parts) - 1):
             with autocast(config):
-                out = model(**part.inputs(device))
+                out = model(**inputs)
                 loss = out.token_losses.sum() / tokens
             (loss * processes.world_size).backward()  # data parallelism divides by their number
         total += loss.detach()
@@ -173,7 +202,9 @@ def compile_backbones(model):
         model.vision.encode_layer = torch.compile(model.vision.encode_layer)
 
 
-def choose_micro_batch(model, batch: Batch, config: RunConfig, processes: Processes) -> MicroBatch:
+def choose_micro_batch(
+    model, batch: Batch, config: RunConfig, processes: Processes, features: Features | None = None
+) -> MicroBatch:
     """The configured micro-batch, or the largest that fits, found by trying it on a real batch (FSDP:
     planned, because all processes would have to run out of memory at once). The smallest of all processes'
     choices."""
@@ -183,9 +214,10 @@ def choose_micro_batch(model, batch: Batch, config: RunConfig, processes: Proces
     def attempt(size: int, checkpointing: bool):
         model.train()
         model.set_gradient_checkpointing(checkpointing)
+        inputs = batch_inputs(batch.split(size)[0], processes.device(config), features, "train")
         try:
             with autocast(config):
-                loss = model(**batch.split(size)[0].inputs(processes.device(config))).loss
+                loss = model(**inputs).loss
             loss.backward()
         finally:
             model.zero_grad(set_to_none=True)

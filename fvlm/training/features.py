@@ -1,0 +1,154 @@
+"""What a frozen vision model makes of clips, computed once and kept on disk for all runs (`fvlm.data.store`).
+
+B batch, T frames, N tokens of a frame (CLS first), D vision width.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from fvlm.config import PATCH, RunConfig
+from fvlm.costs.machine import autocast
+from fvlm.data import Batch, open_dataset
+from fvlm.data.store import FeatureStore, limit
+from fvlm.models import FrameCache, VideoLanguageModel
+from fvlm.models.vision import NormedInputs
+
+
+class Features:
+    """The features of a run's clips: read from its store where they are there, computed and kept where not.
+
+    Kept is what queries find, each layer's normed input (T, N, D), or for models without queries the patches'
+    final states, in the precision in which the model reads them; so losses do not depend on what is there.
+    `hits` and `misses` count clips."""
+
+    def __init__(self, config: RunConfig, model: VideoLanguageModel):
+        """ValueError if the vision model is not frozen: its features change with every step."""
+        if model.vision is None or not model.vision.frozen:
+            raise ValueError(f"{config.cell}: features are kept of a frozen vision model alone")
+        self.config, self.vision = config, model.vision
+        side = config.image_size // PATCH
+        self.grid, self.layers = (side, side), len(model.vision.dinov2.encoder.layer)
+        frame = (config.frames, 1 + side**2, model.config.vision_config.hidden_size)
+        foveal = model.vision.foveal
+        half = (
+            foveal and config.precision == "bf16"
+        )  # what the projections read; final states stay as they are
+        about = dict(
+            vision=_digest(model.vision.dinov2),
+            layers=self.layers,
+            keeps="normed inputs" if foveal else "final states",
+            image_size=config.image_size,
+            frames=config.frames,
+            precision=config.precision,
+            device=config.device.partition(":")[0],
+        )
+        shape = (self.layers, *frame) if foveal else frame
+        self.dtype = torch.bfloat16 if half else torch.float32
+        self.store = FeatureStore(about, shape, "<u2" if half else "<f4")
+        self.hits = self.misses = 0
+        self._datasets = {split: open_dataset(config, split) for split in ("train", "validation")}
+
+    def __call__(self, batch: Batch, device: str, split: str) -> FrameCache:
+        """What the vision model makes of a batch's clips, on `device`. split: whose clips they are, to draw
+        one whose file was damaged, or taken away since it was looked for."""
+        found = [None if clip.frames is not None else self._read(clip.key) for clip in batch.clips]
+        missing = [i for i, features in enumerate(found) if features is None]
+        self.hits, self.misses = self.hits + len(found) - len(missing), self.misses + len(missing)
+        if missing:
+            drawn = [batch.clips[i] for i in missing]
+            drawn = [
+                clip if clip.frames is not None else self._datasets[split][clip.position] for clip in drawn
+            ]
+            computed = self.compute(torch.from_numpy(np.stack([clip.frames for clip in drawn])).to(device))
+            for row, i in enumerate(missing):
+                found[i] = computed[row]
+                self.store.write(batch.clips[i].key, _as_numpy(computed[row], self.store.dtype))
+        return self._cache(
+            torch.stack([features.to(device, non_blocking=True) for features in found], dim=-4)
+        )
+
+    def compute(self, frames: torch.Tensor) -> torch.Tensor:
+        """Features of frames (B, T, 3, S, S): (B, layers, T, N, D), or (B, T, N, D) of a model without
+        queries."""
+        with torch.no_grad(), autocast(self.config):
+            cache = self.vision.encode(frames)
+            if not self.vision.foveal:
+                return cache.last_hidden_state
+            return torch.stack([layer.inputs for layer in cache.layers], dim=1)
+
+    def _read(self, key: str) -> torch.Tensor | None:
+        stored = self.store.read(key)
+        return None if stored is None else torch.from_numpy(stored).view(self.dtype)
+
+    def _cache(self, features: torch.Tensor) -> FrameCache:
+        """(layers, B, T, N, D), or (B, T, N, D), as `encode` returns them."""
+        shape = tuple(features.shape[-4:-2])
+        if not self.vision.foveal:
+            return FrameCache([], shape, self.grid, lambda: features)
+        layers = zip(features, self.vision.dinov2.encoder.layer)
+        return FrameCache(
+            [NormedInputs(h, layer.attention) for h, layer in layers], shape, self.grid, _not_kept
+        )
+
+
+def _not_kept():
+    raise RuntimeError("a store of what queries find does not keep the patches' final states")
+
+
+def _as_numpy(features: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """Its bytes under a type that NumPy has."""
+    return features.detach().cpu().contiguous().view(torch.uint8).numpy().view(dtype)
+
+
+def _digest(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's weights, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def batch_inputs(batch: Batch, device: str, features: Features | None, split: str) -> dict:
+    """A batch as a model's keyword arguments, on `device`: with frames, or with `features` in their place."""
+    inputs = batch.inputs(device)
+    return inputs if features is None else inputs | dict(frames=features(batch, device, split))
+
+
+def open_features(config: RunConfig, model: VideoLanguageModel) -> Features | None:
+    """The features that a run reads and keeps; None where it does not (`config.features`, or nothing that is
+    frozen)."""
+    if not config.features or model.vision is None or not model.vision.frozen:
+        return None
+    with contextlib.suppress(OSError):  # a store that can't be written keeps nothing, and says nothing wrong
+        limit()  # ConfigError for a bad FVLM_FEATURES_GB, before anything is trained
+    return Features(config, model)
+
+
+def fill(
+    config: RunConfig, model, clips: int | None, progress: Callable[[int, int], None] = lambda *_: None
+) -> dict:
+    """Compute and keep the features of a run's validation clips and of its first `clips` training clips (all
+    that it will see if None), before anything is trained. Returns counts: `clips`, `there` already, `kept`
+    now."""
+    features = Features(config, model)
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    seen = config.steps * config.effective_batch if clips is None else clips
+    shown = config.eval_samples
+    if hasattr(validation, "__len__"):
+        seen, shown = min(seen, len(train)), min(shown, len(validation))
+    todo = [(validation, i) for i in range(shown)] + [(train, i) for i in range(seen)]
+    there = kept = 0
+    for done, (dataset, position) in enumerate(todo, 1):
+        key = dataset.key(position)
+        if features.store.has(key):
+            there += 1
+        elif not features.store.full:
+            frames = torch.from_numpy(dataset[position].frames)[None].to(config.device)
+            kept += features.store.write(key, _as_numpy(features.compute(frames)[0], features.store.dtype))
+        progress(done, len(todo))
+    return dict(clips=len(todo), there=there, kept=kept, folder=str(features.store.folder))
