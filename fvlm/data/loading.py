@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
 from fvlm.data.prepared import open_prepared, parse_mixture
-from fvlm.data.shapes import ShapesDataset, ShapesWorld
+from fvlm.data.shapes import ShapesWorld, open_shapes
 from fvlm.data.store import FeatureStore, Known
 
 
@@ -24,7 +24,7 @@ def open_dataset(config: RunConfig, split: str):
     name, _, settings = config.dataset.partition(":")
     if name == "shapes":
         world = ShapesWorld.parse(settings, frames=config.frames, size=config.image_size)
-        return ShapesDataset(world, split, config.seed)
+        return open_shapes(world, split, config.seed)
     return open_prepared(
         config.dataset, split, config.frames, config.image_size, config.seed if split == "train" else 0
     )

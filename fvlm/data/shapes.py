@@ -44,6 +44,7 @@ UNIT = 1000  # positions and times are thousandths of the frame's side and the c
 
 VALIDATION_SHARE = 10  # every tenth index is validation: the split depends on the index alone
 _SEED_STRIDE = 10 << 40  # room for a trillion training clips per run seed
+_FIRST_POOL = 1 << 40  # stretches from here on are those of pools, beyond all run seeds
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class ShapesWorld:
     texture: int = 24  # contrast of the background, grey levels
     drift: int = 150  # how far the background moves on its own during a clip, thousandths of the side
     questions: tuple[str, ...] = QUESTIONS  # kinds that are asked
+    pool: int = 0  # training clips that all run seeds share, each in its own order; 0: each its own, no end
+    stretch: int = 0  # which part of the world a pool is from: pools of different stretches share no clip
 
     def __post_init__(self):
         fewest, most = self.objects
@@ -74,6 +77,9 @@ class ShapesWorld:
         ).items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {limit}")
+        for name in ("pool", "stretch"):
+            if not 0 <= getattr(self, name) < 1 << 32:
+                raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {(1 << 32) - 1}")
         unknown = [kind for kind in self.questions if kind not in QUESTIONS]
         if unknown or not self.questions:
             raise ConfigError(
@@ -301,6 +307,11 @@ class Scene:
         return " ".join(t.sentence() for t in sorted(self.things, key=lambda t: (t.enters, t.colour)))
 
 
+def open_shapes(world: ShapesWorld, split: str, seed: int = 0) -> "ShapesDataset":
+    """A split of the world, "train" or "validation", for a run's seed."""
+    return ShapesPool(world, seed) if world.pool and split == "train" else ShapesDataset(world, split, seed)
+
+
 class ShapesDataset:
     """A split of the world as a map-style dataset without end: item k is its k-th clip.
 
@@ -312,8 +323,7 @@ class ShapesDataset:
     def index(self, item: int) -> int:
         if self.split == "validation":
             return VALIDATION_SHARE * item
-        block, rest = divmod(item, VALIDATION_SHARE - 1)
-        return self.seed * _SEED_STRIDE + VALIDATION_SHARE * block + rest + 1
+        return _training_index(self.seed, item)
 
     def __getitem__(self, item: int) -> Clip:
         return self.world.clip(self.index(item))
@@ -324,11 +334,11 @@ class ShapesDataset:
 
     def key(self, item: int) -> str:
         """Names the frames of an item: the same for every dataset whose world draws them so."""
-        return f"{self._settings('frames', 'questions')} {self.world.seed} {self.index(item)}"
+        return f"{self._settings('frames', 'pool', 'stretch', 'questions')} {self.index(item)}"
 
     @property
     def fingerprint(self) -> str:
-        return self._settings("frames")
+        return self._settings("frames", "pool", "stretch")
 
     def _settings(self, *without: str) -> str:
         settings = (
@@ -339,6 +349,35 @@ class ShapesDataset:
             for name, value in settings
         )
         return f"shapes-v2 {' '.join(shown)}"
+
+
+class ShapesPool(ShapesDataset):
+    """Training clips that all run seeds share, each seed in an order of its own, a new one every epoch: what
+    a frozen vision model makes of them is then computed once for all."""
+
+    def __init__(self, world: ShapesWorld, seed: int):
+        super().__init__(world, "train", seed)
+        self._orders = {}
+
+    def __len__(self) -> int:
+        return self.world.pool
+
+    def index(self, item: int) -> int:
+        epoch, place = divmod(int(item), self.world.pool)
+        if epoch not in self._orders:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.world.pool)
+            self._orders = {epoch: order}
+        return _training_index(_FIRST_POOL + self.world.stretch, int(self._orders[epoch][place]))
+
+    @property
+    def fingerprint(self) -> str:
+        return self._settings("frames")
+
+
+def _training_index(stretch: int, item: int) -> int:
+    """The world's index of a stretch's item-th training clip."""
+    block, rest = divmod(item, VALIDATION_SHARE - 1)
+    return stretch * _SEED_STRIDE + VALIDATION_SHARE * block + rest + 1
 
 
 class Dice:

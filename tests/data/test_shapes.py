@@ -1,11 +1,12 @@
+import dataclasses
 import hashlib
 import time
 
 import numpy as np
 import pytest
 
-from fvlm import ConfigError
-from fvlm.data import ShapesDataset, ShapesWorld, check_dataset
+from fvlm import ConfigError, RunConfig, train
+from fvlm.data import ShapesDataset, ShapesWorld, check_dataset, open_dataset
 from fvlm.data.shapes import COLOURS, QUESTIONS, SHAPES, SIZES, SOLID
 from fvlm.data.tokenizer import words
 from fvlm.weights import load_tokenizer
@@ -235,3 +236,33 @@ def test_a_core_draws_150_clips_a_second_at_224_pixels():
         [world.clip(1000 + 60 * repeat + i) for i in range(60)]
         rates.append(60 / (time.process_time() - start))
     assert max(rates) >= 150, f"clips a second of processor time: {[round(r) for r in rates]}"
+
+
+def test_a_pool_is_the_same_clips_for_every_seed_in_another_order():
+    config = RunConfig(llm="tiny1", dataset="shapes:pool=50", device="cpu")
+    pools = [open_dataset(dataclasses.replace(config, seed=seed), "train") for seed in (0, 1)]
+    orders = [[pool.index(i) for i in range(50)] for pool in pools]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1] and len(set(orders[0])) == 50
+    again = [pools[0].index(i) for i in range(50, 100)]
+    assert sorted(again) == sorted(orders[0]) and again != orders[0], "another epoch, another order"
+    assert [pools[0].index(i) for i in (7, 60, 7)] == [orders[0][7], again[10], orders[0][7]]
+    other = open_dataset(dataclasses.replace(config, dataset="shapes:pool=50,stretch=1"), "train")
+    assert not {other.index(i) for i in range(50)} & set(orders[0])
+    endless = open_dataset(dataclasses.replace(config, dataset="shapes"), "train")
+    assert not {endless.index(i) for i in range(50)} & set(orders[0]) and not hasattr(endless, "__len__")
+    assert all(index % 10 for index in orders[0]), "no validation clip among them"
+    shown = [
+        open_dataset(dataclasses.replace(config, dataset=d), "validation")
+        for d in ("shapes", "shapes:pool=50")
+    ]
+    assert shown[0].fingerprint == shown[1].fingerprint and shown[0][3].clip_id == shown[1][3].clip_id
+
+
+def test_more_than_a_pool_is_more_than_an_epoch(tmp_path):
+    config = RunConfig.from_cell(
+        "T1-T_2f_bli", dataset="shapes:pool=20", steps=6, out=str(tmp_path), device="cpu"
+    )
+    with pytest.raises(ConfigError, match="more than one epoch of 20 clips"):
+        train(config)
+    with pytest.raises(ConfigError, match="pool = -1"):
+        check_dataset("shapes:pool=-1")
