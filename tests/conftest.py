@@ -26,7 +26,9 @@ def pytest_configure(config):
 def tiny(arch: str = "foveated", **settings) -> RunConfig:
     """A cell that trains in seconds: the smallest LLM, two frames, random vision weights where a test builds
     it so."""
-    return RunConfig(**dict(llm="tiny1", vision="tiny", arch=arch, frames=2, device="cpu") | settings)
+    return RunConfig(
+        **dict(llm="tiny1", vision="tiny", arch=arch, frames=2, device="cpu", precision="fp32") | settings
+    )
 
 
 @pytest.fixture(scope="session")
