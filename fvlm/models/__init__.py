@@ -2,7 +2,7 @@
 
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
 from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
-from fvlm.models.build import MODELS, build_model, load_model, parameter_groups
+from fvlm.models.build import MODELS, build_model, load_model, parameter_group, parameter_groups
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
@@ -20,5 +20,6 @@ __all__ = [
     "VideoTextOutput",
     "build_model",
     "load_model",
+    "parameter_group",
     "parameter_groups",
 ]

@@ -14,6 +14,8 @@ from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.weights import Source, backbone_config, fetch, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
+BACKBONES = {"llm": "llm.", "vision": "vision.dinov2."}  # how the names of their parameters start
+
 MODELS = {
     "foveated": FoveatedVLM,
     "baseline": BaselineVLM,
@@ -51,7 +53,8 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
 
 
 def freeze(model: VideoLanguageModel, config: RunConfig):
-    """Stop training what the run freezes. The way of the query in and out is always trained."""
+    """Stop training what the run freezes: the weights of a backbone, never the connector, which includes the
+    vision encoder's `query_in` and `query_out`."""
     if config.freeze_vision and model.vision is not None:
         model.vision.dinov2.requires_grad_(False)
     if config.freeze_llm:
@@ -66,23 +69,24 @@ def load_model(folder: str | Path) -> VideoLanguageModel:
     return MODELS[json.loads(path.read_text())["arch"]].from_pretrained(folder)
 
 
-def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
-    """Parameters by group: vision, connector (all that is neither backbone), llm, llm embeddings, total,
-    trainable.
+def parameter_group(name: str) -> str:
+    """ "llm" or "vision" for a parameter of a backbone, by its name in the model; "connector" for any
+    other."""
+    for group, start in BACKBONES.items():
+        if name.startswith(start):
+            return group
+    return "connector"
 
-    Groups vision + connector + llm + embedding = total; tied weights count once, as embedding."""
+
+def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
+    """Number of parameters by `parameter_group`, with the LLM's embeddings as a group "embedding" of their
+    own, and "total" and "trainable".
+
+    vision + connector + llm + embedding = total; tied weights count once, as embedding."""
     embedding = {id(p) for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
     groups = dict(vision=0, connector=0, llm=0, embedding=0, total=0, trainable=0)
     for name, p in model.named_parameters():
-        group = (
-            "embedding"
-            if id(p) in embedding
-            else "llm"
-            if name.startswith("llm.")
-            else "vision"
-            if name.startswith("vision.dinov2.")
-            else "connector"
-        )
+        group = "embedding" if id(p) in embedding else parameter_group(name)
         groups[group] += p.numel()
         groups["total"] += p.numel()
         groups["trainable"] += p.numel() * p.requires_grad
