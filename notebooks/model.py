@@ -57,7 +57,7 @@ print("layers", len(cache.keys), "| keys of a layer (B, T, H, N, d)", tuple(cach
 with torch.no_grad():
     static = model.static_queries(cache)
     seen = model.see(static, cache)
-    queries = model.look_ahead(cache, prompt_ids=None, prompt_mask=None, frame_mask=None)
+    queries = model.look_ahead(cache)
 print("static queries", tuple(static.shape), "-> visual tokens", tuple(seen.shape), "-> queries", tuple(queries.shape))
 
 # %% [markdown]
@@ -83,7 +83,7 @@ print("same loss, given the same queries:", torch.allclose(given.loss, out["auto
 # %% [markdown]
 # ## What it costs
 #
-# Parameters by group, and the FLOPs of one training sample by group, for this cell and for its opponent, which spends
+# Parameters by group, and the FLOPs of one training sample by group, for this cell and for its baseline, which spends
 # 16 tokens per frame.
 
 # %% tags=["nbval-check-output"]

@@ -36,9 +36,8 @@ class MicroBatch:
             return MicroBatch(self.size // 2, self.checkpointing)
         if not self.checkpointing and config.gradient_checkpointing == "auto":
             return MicroBatch(1, True)
-        there = (
-            not config.device.startswith("cuda") or torch.cuda.is_available()
-        )  # one may plan for a card that is elsewhere
+        # one may plan for a card that is elsewhere
+        there = not config.device.startswith("cuda") or torch.cuda.is_available()
         free = f" ({available_memory(config.device) / 2**30:.1f} GiB free)" if there else ""
         raise OutOfMemory(
             f"{config.cell}: one clip of {config.frames} frames does not fit in the memory of "
@@ -61,9 +60,8 @@ def find_micro_batch(
     checkpointing = config.gradient_checkpointing is True
     if config.micro_batch != "auto":
         return MicroBatch(min(config.micro_batch, largest), checkpointing)
-    moments = sum(
-        2 * p.numel() * p.element_size() for p in trainable
-    )  # AdamW's, not allocated before its first step
+    # AdamW's moments are not allocated before its first step
+    moments = sum(2 * p.numel() * p.element_size() for p in trainable)
     gpu = config.device.startswith("cuda")
     fits = _fits_gpu if gpu else _CPUFit()
     micro = MicroBatch(largest if gpu else min(largest, CPU_LARGEST), checkpointing)
@@ -105,9 +103,8 @@ class _CPUFit:
                 with _PeakGrowth() as peak:
                     attempt(size, micro.checkpointing)
                 growth.append(peak.bytes)
-            more = max(
-                growth[-1] - growth[0], growth[-1] // 4
-            )  # at least this much per sample, should the first be a fluke
+            # at least a quarter per sample, should the first measurement be a fluke
+            more = max(growth[-1] - growth[0], growth[-1] // 4)
             self._measured[micro.checkpointing] = free, growth[0], more
         free, first, more = self._measured[micro.checkpointing]
         return first + more * (micro.size - 1) + moments <= HEADROOM * free

@@ -29,9 +29,8 @@ def expected_seconds(config: RunConfig, rate: float) -> float:
     return run_flops(config) / (EXPECTED_SHARE * rate)
 
 
-PROCESS_BYTES = (
-    550_000_000  # a CPU process with torch and transformers before any model; in a notebook a little more
-)
+# A CPU process with torch and transformers before any model; in a notebook a little more.
+PROCESS_BYTES = 550_000_000
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The models: `build_model(config)` makes one from a `RunConfig`, `load_model(folder)` reads a saved one."""
 
-from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
+from fvlm.models.base import PromptAndMasks, VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
 from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
 from fvlm.models.build import MODELS, build_model, load_model, parameter_group, parameter_groups
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
@@ -14,6 +14,7 @@ __all__ = [
     "FoveatedVLM",
     "FrameCache",
     "MeanPoolVLM",
+    "PromptAndMasks",
     "StaticVLM",
     "VideoLanguageConfig",
     "VideoLanguageModel",

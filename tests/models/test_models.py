@@ -47,16 +47,13 @@ def test_no_future_frame_changes_a_token(model, clips):
     changed = frames.clone()
     changed[:, 2:] += torch.randn_like(changed[:, 2:])
     for mode in ("parallel", "autoregressive", "static"):
-        before, queries = model.visual_tokens(model.encode(frames), mode, **NO_PROMPT)
-        after, new_queries = model.visual_tokens(model.encode(changed), mode, **NO_PROMPT)
+        before, queries = model.visual_tokens(model.encode(frames), mode)
+        after, new_queries = model.visual_tokens(model.encode(changed), mode)
         assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
         assert torch.allclose(queries[:, :3], new_queries[:, :3], atol=1e-5), (
             "frame 3 is looked at before it is seen"
         )
         assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
-
-
-NO_PROMPT = dict(prompt_ids=None, prompt_mask=None, frame_mask=None)
 
 
 @pytest.mark.parametrize("arch", ["foveated", "baseline", "static", "meanpool"])
@@ -97,7 +94,7 @@ def test_frame_by_frame_queries_are_the_fine_states_of_one_long_pass(model, clip
     """The KV cache changes nothing: reading `<fine> z_1 … z_T-1` at once gives the same queries."""
     frames, _ = clips
     cache = model.encode(frames)
-    tokens, queries = model.look_frame_by_frame(cache, **NO_PROMPT)
+    tokens, queries = model.look_frame_by_frame(cache)
     states = model.read(*model.prefix(model.fine_token, tokens[:, :-1], batch=2))
     assert torch.allclose(model.queries_from(states, prompted=False), queries, atol=1e-5)
 
@@ -185,7 +182,7 @@ def test_calibration_centres_what_the_connector_reads_and_is_saved(clips, tmp_pa
 
 
 def test_a_visual_token_has_the_norm_of_the_embeddings(model, clips):
-    tokens, _ = model.visual_tokens(model.encode(clips[0]), "parallel", **NO_PROMPT)
+    tokens, _ = model.visual_tokens(model.encode(clips[0]), "parallel")
     assert tokens.shape == (2, 4, 1, 96)
     assert torch.allclose(tokens.norm(dim=-1), model.embedding_norm, rtol=1e-4)
     assert model.embedding_norm.item() == pytest.approx(
@@ -212,7 +209,7 @@ def test_the_baseline_orders_patches_as_smolvlm_does():
 @pytest.mark.parametrize("arch, tokens", [("foveated", 1), ("static", 1), ("meanpool", 1), ("baseline", 16)])
 def test_visual_tokens_per_frame(arch, tokens, clips):
     model = build_model(tiny(arch, frames=4), pretrained=False)
-    assert model.visual_tokens(model.encode(clips[0]), "parallel", **NO_PROMPT)[0].shape == (2, 4, tokens, 96)
+    assert model.visual_tokens(model.encode(clips[0]), "parallel")[0].shape == (2, 4, tokens, 96)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
