@@ -4,13 +4,14 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from fvlm.config import ARCHS, PAIRS, ConfigError, RunConfig
+from fvlm.architectures import ARCH_OF_SHORT
+from fvlm.config import PAIRS, ConfigError, RunConfig
 from fvlm.parameters import literal, parameters_cell, run_config
 from fvlm.weights import vision_config
 
 
 @pytest.mark.parametrize("pair", sorted(set(PAIRS.values())))
-@pytest.mark.parametrize("arch", ARCHS.values())
+@pytest.mark.parametrize("arch", ARCH_OF_SHORT)
 def test_cell_names_go_both_ways(pair, arch):
     cell = f"{pair}_64f_{arch}"
     config = RunConfig.from_cell(cell)

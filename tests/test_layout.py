@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 ORDER = (
+    "architectures",
     "config",
     "files",
     "text",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
 from fvlm.findings import sources
 from fvlm.findings.words import (
@@ -120,10 +121,9 @@ def _question_sizes(samples, table, gazes) -> str:
         if len(gaps) < 2:
             continue
         row = dict(size=pair)
-        for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
-            row[f"right, {name}, %"] = percent_range(
-                table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"]
-            )
+        for arch in ("foveated", "static", "baseline"):
+            named = table["run"].str.startswith(f"{pair}_2f_{ARCHITECTURES[arch].short}_")
+            row[f"right, {arch}, %"] = percent_range(table.loc[named, "right"])
         for name, gap in gaps.items():
             row[f"answer loss against {name}, nats"] = with_interval(gap.nats, *gap.interval, 3)
         rows.append(row)

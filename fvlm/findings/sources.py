@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fvlm.config import ARCHS, REPOSITORY, ConfigError
+from fvlm.architectures import ARCH_OF_SHORT, ARCHITECTURES, CONTROLS
+from fvlm.config import REPOSITORY, ConfigError
 from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.question import CROWDED
@@ -13,7 +14,6 @@ from fvlm.training.results import load_study
 
 OUTPUTS = REPOSITORY / "outputs"
 LONGER = "question_long"  # the study of question runs with more steps
-CONTROLS = ("static", "meanpool", "blind")
 
 
 def study(name: str) -> Results | None:
@@ -41,9 +41,9 @@ def captions(micro: Results) -> pd.DataFrame:
 
 
 def with_names(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHS), `seed`."""
+    """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHITECTURES), `seed`."""
     names = table["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$")
-    archs = pd.Categorical(names["arch"].map({short: arch for arch, short in ARCHS.items()}), list(ARCHS))
+    archs = pd.Categorical(names["arch"].map(ARCH_OF_SHORT), list(ARCHITECTURES))
     return table.assign(pair=names["pair"], arch=archs, seed=names["seed"])
 
 

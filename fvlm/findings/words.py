@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from fvlm.architectures import ARCHITECTURES, CONTROLS
 from fvlm.findings import sources
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
@@ -10,12 +11,6 @@ from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
 from fvlm.training.optimizer import DECAY_SHARE
 
-BESIDE = dict(
-    static="one static query for every frame",
-    meanpool="the mean of all patches, as many tokens",
-    blind="no visual token",
-    baseline="the baseline's 16 tokens a frame",
-)
 SCHEDULES = dict(  # of learning rates
     constant="constant",
     wsd=f"constant, then falling to zero over the last {100 * DECAY_SHARE:.0f} % of the steps",
@@ -26,9 +21,9 @@ SCHEDULES = dict(  # of learning rates
 def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
     """What the runs of outputs/micro and the question's say, a line each."""
     asked = sources.questions()[0]
-    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, ["static"])}
+    tasks = {"captions": (sources.captions(micro), CONTROLS), "questions": (asked, ["static"])}
     told = [
-        f"On {task}, beside {BESIDE[arch]}: {found}."
+        f"On {task}, beside {ARCHITECTURES[arch].description}: {found}."
         for task, (samples, archs) in tasks.items()
         for arch in archs
         if (found := beside(samples, arch))
@@ -124,9 +119,7 @@ def still_falling(results: Results) -> str:
     losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
     before, last = losses.columns[-2:]
     gained = 100 * (1 - losses[last] / losses[before])
-    archs = ", ".join(
-        f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained
-    )
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ARCHITECTURES if arch in gained)
     return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
 
 

@@ -2,12 +2,11 @@
 
 from fvlm.models.base import PromptAndMasks, VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
 from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
-from fvlm.models.build import MODELS, build_model, load_model, parameter_group, parameter_groups
+from fvlm.models.build import build_model, load_model, model_class, parameter_group, parameter_groups
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 __all__ = [
-    "MODELS",
     "BaselineVLM",
     "BlindVLM",
     "FoveatedEncoder",
@@ -21,6 +20,7 @@ __all__ = [
     "VideoTextOutput",
     "build_model",
     "load_model",
+    "model_class",
     "parameter_group",
     "parameter_groups",
 ]

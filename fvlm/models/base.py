@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.data.clips import IGNORE
 
 MODES = ("parallel", "autoregressive", "static")
@@ -119,7 +120,8 @@ class VideoLanguageModel(PreTrainedModel):
     """A causal LLM that reads visual tokens.
 
     A subclass says how a clip becomes visual tokens (`build_vision`, `build_connector`, `features`,
-    `visual_tokens`).
+    `visual_tokens`) and how many FLOPs that takes (`visual_token_flops`). Its record is in
+    `fvlm/architectures.py`.
 
     Inputs of `forward` and `generate`: frames (B, T, 3, S, S), uint8 or normalised floats, or what `encode`
     made of them; labels (B, L), -100 after the end of a shorter text; prompt_ids, prompt_mask and frame_mask
@@ -128,10 +130,11 @@ class VideoLanguageModel(PreTrainedModel):
     config_class = VideoLanguageConfig
     main_input_name = "frames"
     supports_gradient_checkpointing = True
-    has_queries = False  # True where there is a choice of `mode`
+    modes_differ = False  # True where visual tokens depend on the `mode`
 
     def __init__(self, config: VideoLanguageConfig):
         super().__init__(config)
+        self.architecture = ARCHITECTURES[config.arch]
         self.llm = AutoModelForCausalLM.from_config(config.llm_config)
         self.vision = self.build_vision(config)
         width = config.llm_config.hidden_size
@@ -205,6 +208,15 @@ class VideoLanguageModel(PreTrainedModel):
         gave; None for either that the model does not have."""
         raise NotImplementedError
 
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens: float, mode: str) -> dict[str, float]:
+        """FLOPs of making one clip's visual tokens, by the groups of `fvlm.costs.flops.GROUPS` that it takes.
+
+        count: a `fvlm.costs.flops.FlopCounter`, which has the run's configuration as `count.config`. Reading
+        the visual tokens and the text, the same for all architectures, is counted there. NotImplementedError
+        for a class that does not say."""
+        raise NotImplementedError(f"{cls.__name__} does not say its FLOPs: it needs visual_token_flops")
+
     def forward(
         self,
         frames,
@@ -218,7 +230,7 @@ class VideoLanguageModel(PreTrainedModel):
         """Look at a clip and score its text; the shapes are in the class's docstring.
 
         mode: parallel (as in training), autoregressive (frame by frame, as at inference) or static (the
-        static query for every frame); without queries the same in all three. queries: (B, T, Q), used
+        static query for every frame); the same in all three unless `modes_differ`. queries: (B, T, Q), used
         instead of the model's own. ValueError on shapes that do not fit or an unknown mode."""
         given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
         prefix, mask, queries = self._before_text(frames, labels, mode, queries, given)  # (B, S, W), (B, S)
@@ -287,6 +299,12 @@ class VideoLanguageModel(PreTrainedModel):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
         tokens, queries = self.visual_tokens(frames, mode, queries, given)  # (B, T, K, W), (B, T, Q)
+        made, expected = 0 if tokens is None else tokens.size(2), self.architecture.tokens_per_frame
+        if made != expected:
+            raise ValueError(
+                f"{type(self).__name__} made {made} visual tokens per frame; the record of "
+                f"{self.architecture.name} in fvlm/architectures.py says {expected}"
+            )
         prefix, mask = self.prefix(self.fine_token, tokens, B, given)
         return *self._append(prefix, mask, self.end_token), queries
 

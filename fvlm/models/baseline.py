@@ -39,6 +39,13 @@ class BaselineVLM(VideoLanguageModel):
     def features(self, cache):
         return cache.patches  # (B, T, P, D)
 
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        blocks, factor = T * TOKENS_PER_SIDE**2, count.grid // TOKENS_PER_SIDE
+        first = count.linear(blocks, factor**2 * D, 4 * W, input_grad=not count.config.freeze_vision)
+        return dict(vision=count.vision(T), connector=first + count.linear(blocks, 4 * W, W))
+
 
 class MeanPoolVLM(VideoLanguageModel):
     """The control that does not choose: the mean of a frame's patches, one visual token per frame."""
@@ -56,12 +63,22 @@ class MeanPoolVLM(VideoLanguageModel):
     def features(self, cache):
         return cache.patches.mean(dim=2, keepdim=True)  # (B, T, 1, D)
 
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        connector = count.linear(T, D, W, input_grad=not count.config.freeze_vision)
+        return dict(vision=count.vision(T), connector=connector)
+
 
 class BlindVLM(VideoLanguageModel):
-    """The control that sees nothing: no vision model, no visual token."""
+    """The control that sees nothing: no vision encoder, no visual token."""
 
     def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
         return None, None
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        return {}
 
 
 def space_to_depth(patches: torch.Tensor, grid: tuple[int, int], side: int) -> torch.Tensor:

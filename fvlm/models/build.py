@@ -1,5 +1,6 @@
 """From a `RunConfig` to a model with weights, and from a saved folder back to a model."""
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -7,22 +8,14 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
-from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
-from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.weights import Source, backbone_config, fetch, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
-BACKBONES = {"llm": "llm.", "vision": "vision.dinov2."}  # how the names of their parameters start
 
-MODELS = {
-    "foveated": FoveatedVLM,
-    "baseline": BaselineVLM,
-    "static": StaticVLM,
-    "meanpool": MeanPoolVLM,
-    "blind": BlindVLM,
-}
+BACKBONES = {"llm": "llm.", "vision": "vision.dinov2."}  # how the names of their parameters start
 
 
 def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageModel:
@@ -33,7 +26,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     weights. `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is
     allocated."""
     torch.manual_seed(config.seed)
-    model = MODELS[config.arch](
+    model = model_class(config.arch)(
         VideoLanguageConfig(
             llm_config=backbone_config(config.llm),
             vision_config=vision_config(config),
@@ -52,6 +45,15 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     return model.eval()
 
 
+def model_class(arch: str) -> type[VideoLanguageModel]:
+    """The class of an architecture, as its record in `fvlm/architectures.py` says. `ConfigError` if there is
+    no such record."""
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"arch = {arch!r}: valid are {', '.join(ARCHITECTURES)}")
+    module, name = ARCHITECTURES[arch].model.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def freeze(model: VideoLanguageModel, config: RunConfig):
     """Stop training what the run freezes: the weights of a backbone, never the connector, which includes the
     vision encoder's `query_in` and `query_out`."""
@@ -62,11 +64,12 @@ def freeze(model: VideoLanguageModel, config: RunConfig):
 
 
 def load_model(folder: str | Path) -> VideoLanguageModel:
-    """A model saved by `model.save_pretrained(folder)`; `ConfigError` if there is none."""
+    """A model saved by `model.save_pretrained(folder)`. `ConfigError` if there is none, or if its
+    architecture has no record."""
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ConfigError(f"{folder}: no model here (config.json is missing)")
-    return MODELS[json.loads(path.read_text())["arch"]].from_pretrained(folder)
+    return model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
 
 
 def parameter_group(name: str) -> str:

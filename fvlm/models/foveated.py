@@ -70,6 +70,15 @@ class StaticVLM(VideoLanguageModel):
     def features(self, cache: FrameCache) -> torch.Tensor:
         return self.vision.look(self.static_queries(cache), cache)  # (B, T, D)
 
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        return dict(
+            vision=count.vision(T, final_states=False),
+            static_look=count.look(T),
+            connector=count.linear(T, D, W),
+        )
+
 
 class FoveatedVLM(StaticVLM):
     """The LLM's state after frame t, through `to_query` and added to a learned `first_query`, is the query
@@ -89,7 +98,7 @@ class FoveatedVLM(StaticVLM):
     nats with 0.1, 0.882 and 0.896 with 1). A question learns to steer in half the steps with 1 (see
     `fvlm/studies/question.py`)."""
 
-    has_queries = True
+    modes_differ = True
 
     def build_connector(self, config):
         super().build_connector(config)
@@ -155,3 +164,26 @@ class FoveatedVLM(StaticVLM):
     def to_queries(self, states: torch.Tensor) -> torch.Tensor:
         """LLM states (..., W), whatever their norm, to queries (..., Q)."""
         return self.first_query + self.to_query(F.rms_norm(states, (states.size(-1),)))
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W, passes = count.config.frames, count.vision_width, count.llm_width, count.config.fine_passes
+        vision, project, to_query = (
+            count.vision(T, final_states=False),
+            count.linear(T, D, W),
+            count.linear(T, W, D),
+        )
+        if mode == "autoregressive":
+            start = prompt_tokens + 1  # tokens that are read at once, before the first frame
+            pairs = start**2 + sum(start + t for t in range(1, T))
+            read = count.llm(prompt_tokens + T, pairs)
+            return dict(vision=vision, fine_look=count.look(T), connector=project + to_query, fine_llm=read)
+        read = count.llm(prompt_tokens + T)
+        return dict(
+            vision=vision,
+            static_look=count.look(T),
+            fine_look=passes * count.look(T),
+            connector=(1 + passes) * project + passes * to_query,
+            coarse_llm=read,
+            fine_llm=(passes - 1) * read,
+        )

@@ -206,13 +206,12 @@ def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
             text=seen["hover"],
             hovertemplate=HOVER,
         )
-    corners = itertools.cycle(
-        ["top left", "top right", "bottom left", "bottom right"]
-    )  # blind losses are close: labels apart
+    # blind losses are close: labels apart
+    corners = itertools.cycle(["top left", "top right", "bottom left", "bottom right"])
     for row, corner in zip(cells[cells["visual_tokens"] == 0].itertuples(), corners):
         figure.add_hline(
             y=row.loss,
-            line=dict(color=ARCH_COLOURS["blind"], dash="dot"),
+            line=dict(color=ARCH_COLOURS[row.arch], dash="dot"),
             annotation_text=row.cell,
             annotation_position=corner,
         )

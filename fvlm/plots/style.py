@@ -2,19 +2,14 @@
 
 import plotly.graph_objects as go
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.notebooks import import_jsonschema_quickly
 
 import_jsonschema_quickly()  # Plotly does when it draws
 
 COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
 
-ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
-    "foveated": "#0072B2",
-    "baseline": "#D55E00",
-    "static": "#009E73",
-    "meanpool": "#CC79A7",
-    "blind": "#7F7F7F",
-}
+ARCH_COLOURS = {name: record.colour for name, record in ARCHITECTURES.items()}
 
 LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
 

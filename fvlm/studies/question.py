@@ -33,7 +33,6 @@ from filelock import FileLock
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.files import update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
-from fvlm.models import StaticVLM
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Grid, GridRun, read_grid
 from fvlm.studies.page import study_page
@@ -121,7 +120,7 @@ def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
 def score(run: Run, count: int) -> tuple[list[dict], list[dict]]:
     """A run's gaze on its first `count` validation clips (`gaze_scores`; no rows if it has none), and what it
     answers: run, clip_id, objects (how many shapes there are), said, right."""
-    gazes = gaze_scores(run, count) if isinstance(run.model, StaticVLM) else []
+    gazes = gaze_scores(run, count) if run.config.architecture.has_queries else []
     clips, name = run.validation_clips(count), run.folder.name
     answers = [
         dict(

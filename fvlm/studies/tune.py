@@ -23,7 +23,7 @@ SEED = 100  # held out
 
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 
-ARCHS = ("foveated", "baseline")
+TUNED = ("foveated", "baseline")
 
 
 def sweep(
@@ -42,7 +42,7 @@ def sweep(
         cells = {
             cell.config.cell: cell
             for cell in grid.cells
-            if cell.config.frames == frames and cell.config.arch in ARCHS
+            if cell.config.frames == frames and cell.config.arch in TUNED
         }
         held_out = [
             Cell(dataclasses.replace(cell.config, seed=SEED), cell.settings | dict(seed=SEED))
@@ -50,7 +50,7 @@ def sweep(
         ]
         grids.append(Grid(grid.study, held_out))
     if not all(grid.cells for grid in grids):
-        raise ConfigError(f"{path}: no cell of {' or '.join(ARCHS)} with {frames} frames")
+        raise ConfigError(f"{path}: no cell of {' or '.join(TUNED)} with {frames} frames")
     return grids
 
 

@@ -9,6 +9,7 @@ from fvlm.config import RunConfig
 from fvlm.costs.machine import autocast
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, validation_batches
+from fvlm.models.base import MODES
 from fvlm.training.distributed import Processes
 
 
@@ -24,12 +25,12 @@ def evaluate(
     """Losses over the validation samples in every mode, in nats per text token: the means, and one row per
     sample.
 
-    Each clip goes through the vision model once. Models without queries have one loss: parallel and
+    Each clip goes through the vision model once. Models whose modes do not differ have one loss: parallel and
     autoregressive are the same number, static is NaN. Several processes share the samples; each gets all
     rows."""
     processes = processes or Processes(config)
     model.eval()
-    modes = ("parallel", "autoregressive", "static") if model.has_queries else ("parallel",)
+    modes = MODES if model.modes_differ else ("parallel",)
     mine = []
     for batch in validation_batches(
         config, collator, min(16, 2 * micro.size), processes.rank, processes.world_size

@@ -11,10 +11,10 @@ import ipywidgets as ipw
 import numpy as np
 import plotly.graph_objects as go
 
+from fvlm.architectures import WITH_QUERIES
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.clips import Clip
 from fvlm.gaze.attention import SUMMARIES, EncodedClip, Gaze
-from fvlm.models import StaticVLM
 from fvlm.models.base import MODES
 from fvlm.plots import COLOURS, LAYOUT
 from fvlm.plots.gaze import FIXATION, gaze_picture, outline, over_frame, png_uri, save_gaze
@@ -47,10 +47,12 @@ class Explorer(ipw.VBox):
         self.runs = {
             f"{run.folder.parent.name}/{run.folder.name}": run
             for run in runs
-            if isinstance(run.model, StaticVLM)
+            if run.config.architecture.has_queries
         }
         if not self.runs:
-            raise ConfigError("the explorer needs a run whose model has queries: a foveated or static one")
+            raise ConfigError(
+                f"the explorer needs a run whose model has queries: a {' or '.join(WITH_QUERIES)} one"
+            )
         self.folder, self._encoded, self._quiet = Path(folder), {}, False
         first = next(iter(self.runs.values()))
         self._clips = [_Choice(i + 1, clip) for i, clip in enumerate(first.validation_clips(clips))]
