@@ -9,7 +9,7 @@ import torch
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.machine import _synchronize, matmul_rate
+from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
 from fvlm.data import Batch, Collator, PreparedDataset, ShapesWorld, training_batches
 from fvlm.data.loading import loader
@@ -43,10 +43,10 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     seconds, shares = [], []
     for repeat in range(-2, repeats):
         ceiling = matmul_rate(config)
-        _synchronize(config.device)
+        synchronize(config.device)
         start = time.perf_counter()
         accumulate_gradient(model, batch, config, samples)
-        _synchronize(config.device)
+        synchronize(config.device)
         elapsed = time.perf_counter() - start
         model.zero_grad(set_to_none=True)
         if repeat >= 0:
@@ -97,7 +97,7 @@ def bench_data(
             batch = next(batches)
             waited = time.perf_counter() - start
             accumulate_gradient(model, batch, config, samples)
-            _synchronize(config.device)
+            synchronize(config.device)
             model.zero_grad(set_to_none=True)
             if step >= 2:
                 waits.append(waited)

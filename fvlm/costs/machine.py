@@ -14,15 +14,16 @@ def matmul_rate(config: RunConfig, side: int = 4096) -> float:
     a, b = (torch.randn(side, side, device=config.device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(3):
-        _synchronize(config.device)
+        synchronize(config.device)
         start = time.perf_counter()
         a @ b
-        _synchronize(config.device)
+        synchronize(config.device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
 
-def _synchronize(device: str):
+def synchronize(device: str):
+    """Wait until the device has done what it was asked for."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
