@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.memory import CPU_LARGEST, HEADROOM, MicroBatch
+from fvlm.costs.memory import HEADROOM, MicroBatch, largest_micro_batch
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -43,7 +43,6 @@ class MemoryPlan:
     moments: int  # AdamW's two
     activations: int  # of one micro-batch, with what the backward pass needs for a moment
     process: int  # the process itself, on a CPU
-    micro: MicroBatch
 
     @property
     def peak(self) -> int:
@@ -72,7 +71,7 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
             activations + gathered,
         )
     process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
-    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+    return MemoryPlan(parameters, trained, 2 * trained, activations, process)
 
 
 @functools.lru_cache(maxsize=256)
@@ -107,20 +106,13 @@ def _traced(
 
 
 def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
-    """The largest micro-batch whose plan leaves headroom in `available` bytes, as `find_micro_batch` would
-    measure it.
-
-    OutOfMemory with what would help if not even one clip with recomputed activations fits."""
-    largest = config.effective_batch // config.processes
-    micro = MicroBatch(
-        largest if config.device.startswith("cuda") else min(largest, CPU_LARGEST),
-        config.gradient_checkpointing is True,
+    """`largest_micro_batch` by plan, with headroom in `available` bytes: what `find_micro_batch` would
+    measure."""
+    return largest_micro_batch(
+        config,
+        largest=config.effective_batch // config.processes,
+        fits=lambda micro: plan_memory(config, micro).peak <= HEADROOM * available,
     )
-    if config.micro_batch != "auto":
-        return MicroBatch(min(config.micro_batch, largest), micro.checkpointing)
-    while plan_memory(config, micro).peak > HEADROOM * available:
-        micro = micro.smaller(config)
-    return micro
 
 
 def what_would_fit(config: RunConfig, available: int) -> list[str]:
