@@ -42,6 +42,7 @@ from fvlm.scaling import (
     parameter_corrected_gap,
     parameter_counts,
 )
+from fvlm.scaling.intervals import t_half_width
 from fvlm.scaling.runs import NANOSMOL
 
 SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
@@ -50,8 +51,6 @@ SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}
 def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFrame:
     """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed),
     compute and size, and `seeds`, `hover`."""
-    from scipy.stats import t as student
-
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
     numbers = [
         name
@@ -62,9 +61,7 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
     cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
     spread = runs.groupby(by, sort=False)[loss].agg(["std", "count"]).reset_index(drop=True)
     cells["loss"], cells["seeds"] = cells[loss], spread["count"]
-    several = spread["count"] > 1
-    factor = student.ppf(0.975, spread["count"].clip(lower=2) - 1) / np.sqrt(spread["count"])
-    cells["error"] = (spread["std"] * factor).where(several)
+    cells["error"] = t_half_width(spread["std"], spread["count"])
     seeds = cells["seeds"].map(lambda n: "one seed" if n == 1 else f"{n} seeds")
     cells["hover"] = cells["cell"] + ", " + cells["study"] + ", " + seeds
     return cells
