@@ -8,6 +8,7 @@ from fvlm.costs.plan import expected_seconds
 from fvlm.data import Clip, check_dataset
 from fvlm.files import where
 from fvlm.models import build_model, parameter_groups
+from fvlm.text import with_interval
 from fvlm.training.results import Run
 
 
@@ -73,8 +74,6 @@ def gaze_table(summary: pd.DataFrame) -> pd.DataFrame:
 
     table = summary[["run", "asked", "clips"]].copy()
     for name in SCORES:
-        table[name] = [
-            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
-            for _, row in summary.iterrows()
-        ]
+        columns = (summary[name], summary[f"{name}_low"], summary[f"{name}_high"])
+        table[name] = [with_interval(*row, digits=3, signed=False) for row in zip(*columns)]
     return table

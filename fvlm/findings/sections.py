@@ -16,7 +16,6 @@ from fvlm.findings.words import (
     still_falling,
     trends,
     verdict,
-    with_interval,
 )
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
@@ -24,6 +23,7 @@ from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
 from fvlm.scaling.tables import answer, swapped_table
 from fvlm.studies.grid import read_grid
 from fvlm.studies.tune import best_rates, mean_losses, own_rates
+from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
 

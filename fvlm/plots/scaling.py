@@ -44,6 +44,7 @@ from fvlm.scaling import (
 )
 from fvlm.scaling.intervals import t_half_width
 from fvlm.scaling.runs import NANOSMOL
+from fvlm.text import with_interval
 
 SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
 
@@ -102,7 +103,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
             legendgroup=name,
             mode="lines",
         )
-        low, high = fit.interval("alpha")
+        exponent = with_interval(fit.alpha, *fit.interval("alpha"), digits=3, signed=False)
         for piece, dash in ((grid <= part[x].max(), DASHES[0]), (grid >= part[x].max(), "dot")):
             if piece.sum() > 1:
                 figure.add_scatter(
@@ -111,7 +112,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
                     mode="lines",
                     line=dict(color=colour, dash=dash),
                     hoverinfo="skip",
-                    name=f"{name}: exponent {fit.alpha:.3f} ({low:.3f} to {high:.3f})",
+                    name=f"{name}: exponent {exponent}",
                     legendgroup=name,
                     showlegend=dash != "dot",
                 )

@@ -15,6 +15,7 @@ from fvlm.costs.flops import (
 from fvlm.files import find_folder
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
 from fvlm.scaling.runs import NANOSMOL_SAMPLES, PARAMETERS, nanosmol, parameter_counts, study_names
+from fvlm.text import with_interval
 
 
 def swapped_table(rows: list[dict]) -> pd.DataFrame:
@@ -211,8 +212,6 @@ def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:
 def swapped(names: str = "auto") -> pd.DataFrame:
     """What the frames are worth to the runs of these studies whose frames were swapped (`fvlm swap`):
     `swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
-    from fvlm.scaling.tables import swapped_table
-
     paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "nanosmol"]
     found = [swapped_table(pd.read_parquet(path).to_dict("records")) for path in paths if path.exists()]
     if not found:
@@ -235,7 +234,7 @@ def _words(kind):
 def _interval(row, name) -> str:
     if not np.isfinite(row[name]):
         return "not identified"
-    return f"{row[name]:+.2f} ({row[f'{name}_low']:+.2f} to {row[f'{name}_high']:+.2f})"
+    return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _beyond(row, kind) -> str:
