@@ -200,5 +200,5 @@ def _resident() -> int:
 
 
 def device_memory(device: str) -> int:
-    """Bytes of memory that a GPU has, used or not."""
-    return torch.cuda.mem_get_info(device)[1]
+    """Bytes of memory that a device has, used or not: a GPU's own, for a CPU `total_memory`."""
+    return torch.cuda.mem_get_info(device)[1] if device.startswith("cuda") else total_memory()

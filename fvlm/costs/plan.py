@@ -1,4 +1,4 @@
-"""What a run will take, from its configuration alone: FLOPs, time, memory."""
+"""What a run will take, from its configuration alone: parameters, FLOPs, time, memory."""
 
 import dataclasses
 import functools
@@ -14,6 +14,20 @@ from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import HEADROOM, MicroBatch, largest_micro_batch
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
+
+
+def parameter_counts(config: RunConfig) -> dict[str, int]:
+    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
+    allocated."""
+    return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
+
+
+@functools.lru_cache(maxsize=256)
+def _parameter_counts(config: RunConfig) -> dict[str, int]:
+    from fvlm.models import build_model, parameter_groups
+
+    with torch.device("meta"):
+        return parameter_groups(build_model(config, pretrained=False))
 
 
 def run_flops(config: RunConfig) -> float:

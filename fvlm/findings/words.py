@@ -63,7 +63,7 @@ def _shares(right: pd.DataFrame) -> str:
 
 def question_rates(sizes: list[str]) -> str:
     """At which rates these sizes of the question were trained."""
-    configs = {cell.config.cell.partition("_")[0]: cell.config for cell in read_grid(GRID).cells}
+    configs = {cell.config.pair: cell.config for cell in read_grid(GRID).cells}
     rates = ", ".join(f"{pair} {configs[pair].learning_rate:g}" for pair in sizes)
     how = SCHEDULES[configs[sizes[0]].schedule]
     return f"The questions' learning rate ({how}), tuned on a held-out seed, the same for all architectures of a size: {rates}."

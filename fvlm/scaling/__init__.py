@@ -7,6 +7,7 @@ draws them.
 N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
 """
 
+from fvlm.costs.plan import parameter_counts
 from fvlm.scaling.fits import Fit, fit_parametric, fit_points, fit_power_law, iso_flop_optima
 from fvlm.scaling.gaps import (
     Gap,
@@ -27,7 +28,6 @@ from fvlm.scaling.runs import (
     Results,
     nanosmol,
     open_results,
-    parameter_counts,
     read_gaze_scores,
     runs_table,
 )

@@ -124,12 +124,11 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
         table = run.evaluations
         if not unfinished and table["step"].iloc[-1] < config.steps:
             continue
-        pair = config.cell.partition("_")[0]
         names = dict(
             run=run.folder.name,
             cell=config.cell,
             seed=config.seed,
-            pair=pair,
+            pair=config.pair,
             llm=config.llm,
             vision=config.vision,
             frames=config.frames,
