@@ -68,7 +68,7 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
         evaluations.append(study.evaluations.assign(study=folder.name))
         samples.append(study.samples.assign(study=folder.name))
     if not runs:
-        raise ConfigError(f"studies = {names!r}: name folders of studies, or earlier, joined by commas")
+        raise ConfigError(f"studies = {names!r}: name folders of studies, or nanosmol, joined by commas")
     return Results(
         *(
             pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
