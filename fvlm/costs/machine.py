@@ -23,7 +23,7 @@ def matmul_rate(config: RunConfig, side: int = 4096) -> float:
 
 
 def synchronize(device: str):
-    """Wait until the device has done what it was asked for."""
+    """Wait until a GPU has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 

@@ -81,10 +81,10 @@ def _verdict_trend(micro):
 
 
 def _verdict_vision(micro):
-    """Sizes of the vision model are comparable within one study alone."""
+    """Sizes of the vision encoder are comparable within one study alone."""
     studies = [micro, *map(sources.study, REAL)]
     several = any(study and study.runs["vision"].nunique() > 1 for study in studies)
-    return f"cannot decide: {'not compared yet' if several else 'no study here has two vision models'}"
+    return f"cannot decide: {'not compared yet' if several else 'no study here has two vision encoders'}"
 
 
 def _verdict_flops(times_cheaper):
