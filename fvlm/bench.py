@@ -16,6 +16,7 @@ from fvlm.data.loading import loader
 from fvlm.data.prepare import Settings, prepare
 from fvlm.data.prepared import Shuffled
 from fvlm.models import build_model
+from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient
 from fvlm.weights import load_tokenizer
 
@@ -58,8 +59,8 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
         f"{config.precision}, {config.device}: "
         f"{statistics.median(seconds):.2f} s a step, {flops / 1e9:.0f} GFLOP, "
         f"{statistics.median(shares):.2f} of the matrix rate "
-        f"({min(shares):.2f} to {max(shares):.2f}, last {ceiling / 1e9:.0f} GFLOP/s), peak {peak / 1e9:.2f} "
-        "GB"
+        f"({span(min(shares), max(shares), signed=False)}, last {ceiling / 1e9:.0f} GFLOP/s), "
+        f"peak {peak / 1e9:.2f} GB"
     )
     return dict(seconds=statistics.median(seconds), share=statistics.median(shares), peak_memory_bytes=peak)
 
@@ -107,8 +108,8 @@ def bench_data(
         "drawn by one process; "
         f"{prepared:.0f} prepared by {workers}, their start included; {statistics.median(read):.0f} read by "
         f"{workers} "
-        f"({min(read):.0f} to {max(read):.0f}); waiting for data {statistics.median(shares):.2%} of a "
-        "training step "
+        f"({span(min(read), max(read), 0, signed=False)}); "
+        f"waiting for data {statistics.median(shares):.2%} of a training step "
         f"(at most {max(shares):.2%}, {max(waits) * 1000:.0f} ms)"
     )
     return dict(

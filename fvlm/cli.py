@@ -464,7 +464,6 @@ def _add_grid(commands):
     parser.add_argument(
         "--hang",
         type=float,
-        default=30,
         metavar="MINUTES",
         help="without a sign of life before a cell is ended",
     )
@@ -475,7 +474,7 @@ def _add_grid(commands):
 
 def _grid(options) -> int:
     from fvlm.studies.executors import Local, Ray, Slurm
-    from fvlm.studies.grid import FINISHED, STOPPED, GridRun, read_grid, refuse_changed
+    from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
     from fvlm.studies.page import study_page
     from fvlm.studies.progress import Table, cells_table, list_cells, summary
 
@@ -514,7 +513,7 @@ def _grid(options) -> int:
         options.retries,
         options.retry_failed,
         options.overwrite,
-        options.hang,
+        HANG_MINUTES if options.hang is None else options.hang,
         on_change,
     )
     complete = run.run()

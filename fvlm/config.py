@@ -241,10 +241,14 @@ class RunConfig:
         return cls(**todays_names(values))
 
     @property
+    def pair(self) -> str:
+        """The name of LLM and vision model together, `S-S`; folders and hub ids show as their last part."""
+        return PAIRS.get((self.llm, self.vision)) or f"{_slug(self.llm)}-{_slug(self.vision)}"
+
+    @property
     def cell(self) -> str:
-        """The cell's name, `<pair>_<frames>f_<architecture>`; folders and hub ids show as their last part."""
-        pair = PAIRS.get((self.llm, self.vision)) or f"{_slug(self.llm)}-{_slug(self.vision)}"
-        return f"{pair}_{self.frames}f_{self.architecture.short}"
+        """The cell's name, `<pair>_<frames>f_<architecture>`."""
+        return f"{self.pair}_{self.frames}f_{self.architecture.short}"
 
     @property
     def architecture(self) -> Architecture:

@@ -19,9 +19,10 @@ from fvlm.findings.sections import (
     sees_section,
 )
 from fvlm.findings.withdrawn import withdrawn_in_short, withdrawn_section
-from fvlm.findings.words import budget, in_short, percent, still_falling, with_interval
+from fvlm.findings.words import budget, in_short, percent, still_falling
 from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
+from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"

@@ -17,7 +17,6 @@ from fvlm.findings.words import (
     still_falling,
     trends,
     verdict,
-    with_interval,
 )
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
@@ -25,6 +24,7 @@ from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
 from fvlm.scaling.tables import answer, swapped_table
 from fvlm.studies.grid import read_grid
 from fvlm.studies.tune import best_rates, mean_losses, own_rates
+from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
 
@@ -51,7 +51,7 @@ def controls_section(micro: Results) -> str:
     for pair, part in sources.captions(micro).groupby("pair", sort=False):
         if found := sources.against(part):
             rows.append({"size": pair} | {f"against {arch}": percent(gap) for arch, gap in found.items()})
-    return f"""## What the dynamic query buys on captions
+    return f"""## What does the dynamic query buy on captions?
 
 The foveated model's loss over that of controls with the same size, budget and clips, 8 frames, in percent; below zero it is
 better.
@@ -130,8 +130,8 @@ def _question_sizes(samples, table, gazes) -> str:
     if not rows:
         return ""
     return f"""
-By size (right answers: lowest and highest seed). The baseline's 16 tokens per frame had not yet learned the task when these runs
-ended, so the columns that have it are no comparison of what either can do: see *Withdrawn*.
+By size (right answers: lowest and highest seed). A model whose right answers are near a guess had not learned the task when these
+runs ended; whether it can is another question, see *Withdrawn*.
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 
@@ -178,7 +178,7 @@ def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
 def sees_section() -> str:
     samples = load_study(sources.OUTPUTS / "sees").samples
     gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
-    return f"""## The smallest cell sees
+    return f"""## Does the smallest cell see?
 
 - **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
 {gap.samples} clips.

@@ -10,6 +10,7 @@ from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.question import CROWDED
 from fvlm.studies.question import results as question_results
+from fvlm.studies.tune import rates_folder
 from fvlm.training.results import load_study
 
 OUTPUTS = REPOSITORY / "outputs"
@@ -26,7 +27,7 @@ def study(name: str) -> Results | None:
 
 def rates_path(study: str) -> Path:
     """Where the sweep of a study's learning rates is."""
-    return OUTPUTS / f"{study}_rates" / "rates.parquet"
+    return rates_folder(study) / "rates.parquet"
 
 
 def against(samples: pd.DataFrame, archs=CONTROLS, of: str = "foveated") -> dict[str, Gap]:

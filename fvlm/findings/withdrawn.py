@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.words import by_shapes, longer, percent, t_interval, with_interval
+from fvlm.findings.words import by_shapes, longer, percent
 from fvlm.scaling import Results
+from fvlm.scaling.intervals import t_interval
+from fvlm.text import with_interval
 
 AUDIT = sources.OUTPUTS / "audit" / "input_scale.csv"
 DATE = "2026-11-25"

@@ -9,6 +9,7 @@ from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
+from fvlm.text import span, with_interval
 from fvlm.training.optimizer import DECAY_SHARE
 
 SCHEDULES = dict(  # of learning rates
@@ -57,7 +58,7 @@ def _shares(right: pd.DataFrame) -> str:
 
 def question_rates(sizes: list[str]) -> str:
     """At which rates these sizes of the question were trained."""
-    configs = {cell.config.cell.partition("_")[0]: cell.config for cell in read_grid(GRID).cells}
+    configs = {cell.config.pair: cell.config for cell in read_grid(GRID).cells}
     rates = ", ".join(f"{pair} {configs[pair].learning_rate:g}" for pair in sizes)
     how = SCHEDULES[configs[sizes[0]].schedule]
     return f"The questions' learning rate ({how}), tuned on a held-out seed, the same for all architectures of a size: {rates}."
@@ -124,25 +125,16 @@ def still_falling(results: Results) -> str:
 
 
 def nats(gap: Gap) -> str:
-    (low, high), p = gap.interval, gap.percent
-    return f"{gap.nats:+.3f} nats ({low:+.3f} to {high:+.3f}), {p:+.1f} %,"
+    return f"{with_interval(gap.nats, *gap.interval, 3, unit=' nats')}, {gap.percent:+.1f} %,"
 
 
 def percent(gap: Gap) -> str:
     return with_interval(gap.percent, *gap.percent_interval)
 
 
-def with_interval(value: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+def lowest_to_highest(values, digits: int = 1, signed: bool = False) -> str:
+    return span(values.min(), values.max(), digits, signed)
 
 
 def percent_range(values) -> str:
-    return f"{100 * values.min():.0f} to {100 * values.max():.0f}"
-
-
-def t_interval(values) -> tuple[float, float]:
-    """Student's 95 % interval of a mean."""
-    from scipy.stats import t as student
-
-    half = student.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+    return lowest_to_highest(100 * values, 0)

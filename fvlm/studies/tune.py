@@ -34,7 +34,7 @@ def sweep(
     study = read_grid(path)
     frames = study.cells[0].config.frames
     steps = max(1, round(share * study.cells[0].config.steps))
-    out = str(out or _folder(study.study))
+    out = str(out or rates_folder(study.study))
     grids = []
     for rate in rates:
         changes = dict(learning_rate=rate, steps=steps, eval_every=steps, out=out)
@@ -54,7 +54,8 @@ def sweep(
     return grids
 
 
-def _folder(study: str) -> Path:
+def rates_folder(study: str) -> Path:
+    """Where the sweep of a study's rates is."""
     return REPOSITORY / "outputs" / f"{study}_rates"
 
 
@@ -67,7 +68,7 @@ def found(folder: Path) -> list[dict]:
         if last["step"] == config.steps:
             rows.append(
                 dict(
-                    pair=config.cell.partition("_")[0],
+                    pair=config.pair,
                     arch=config.arch,
                     rate=config.learning_rate,
                     steps=config.steps,

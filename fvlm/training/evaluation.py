@@ -11,6 +11,7 @@ from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, validation_batches
 from fvlm.models.base import MODES
 from fvlm.training.distributed import Processes
+from fvlm.training.results import LOSSES
 
 
 @torch.no_grad()
@@ -63,5 +64,4 @@ def evaluate(
         {row["clip_id"]: row for row in in_order}.values()
     )  # the last batches may have been filled up with the first
     tokens = sum(row["text_tokens"] for row in rows)
-    names = ("loss_parallel", "loss_autoregressive", "loss_static")
-    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in names}, rows
+    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}, rows

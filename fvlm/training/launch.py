@@ -46,7 +46,7 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
                     if config.processes > 1:
                         train_in_processes(config, on_progress)
                     else:
-                        run._model = train_loop(config, on_progress, Processes(config))
+                        run.model = train_loop(config, on_progress, Processes(config))
                 finally:
                     (config.folder / "progress.json").unlink(missing_ok=True)
             return run

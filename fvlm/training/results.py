@@ -9,12 +9,10 @@
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-
-import pandas as pd
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import where
@@ -26,7 +24,6 @@ class Run:
     first used."""
 
     folder: Path
-    _model: object = field(default=None, repr=False)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -55,14 +52,12 @@ class Run:
             return False
         return int(self.evaluations["step"].max()) >= self.config.steps
 
-    @property
+    @cached_property
     def model(self):
         """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
-        if self._model is None:
-            from fvlm.models import load_model
+        from fvlm.models import load_model
 
-            self._model = load_model(self.folder / "model").eval()
-        return self._model
+        return load_model(self.folder / "model").eval()
 
     @cached_property
     def tokenizer(self):
@@ -129,12 +124,11 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
         table = run.evaluations
         if not unfinished and table["step"].iloc[-1] < config.steps:
             continue
-        pair = config.cell.partition("_")[0]
         names = dict(
             run=run.folder.name,
             cell=config.cell,
             seed=config.seed,
-            pair=pair,
+            pair=config.pair,
             llm=config.llm,
             vision=config.vision,
             frames=config.frames,
@@ -158,7 +152,7 @@ def require_same_run(kept: Run, config: RunConfig):
         raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
 
 
-def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
+def compare_runs(kept: Run, again: Run) -> "pandas.DataFrame":  # noqa: F821
     """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found
     `again` (last evaluation, nats per text token), their `difference`, and by how much the kept study's seeds
     of that cell differ (`seeds`, highest less lowest; NaN with one seed). The same seed on another machine,
@@ -166,6 +160,8 @@ def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
     another seed, at the worst.
 
     ConfigError if the configurations differ."""
+    import pandas as pd
+
     require_same_run(kept, again.config)
     seeds = [
         load_run(path.parent) for path in kept.folder.parent.glob(f"{kept.config.cell}_seed*/config.json")
