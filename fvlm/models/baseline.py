@@ -1,4 +1,4 @@
-"""The opponent, 16 visual tokens per frame as in SmolVLM, and two controls without queries.
+"""The baseline, 16 visual tokens per frame as in SmolVLM, and two controls without queries.
 
 B batch, T frames, P patches, D vision width, W LLM width.
 """

@@ -1,4 +1,4 @@
-"""The eye: DINOv2, and a query that walks through its layers without the patches ever seeing it.
+"""The vision encoder: DINOv2, and a query that passes through its layers without the patches ever seeing it.
 
 B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H heads, d = D / H, Q query width.
 """
