@@ -34,11 +34,7 @@ def nanosmol_section(micro: Results | None) -> str:
     )
     rows = [
         ("The cost of one token a frame shrinks with scale", shrink, _verdict_trend(micro)),
-        (
-            "LLM size matters more than DINO size",
-            bigger,
-            "cannot decide: one vision encoder in all runs here",
-        ),
+        ("LLM size matters more than DINO size", bigger, "cannot decide: one eye in all runs here"),
         ("Train/inference gap below 0.6 %", inference, _verdict_inference(micro)),
         ("64 frames are worse than 8", longer, _verdict_frames(micro)),
         (

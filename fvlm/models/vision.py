@@ -1,4 +1,5 @@
-"""The vision encoder: DINOv2, and a query that passes through its layers without the patches ever seeing it.
+"""The vision encoder: DINOv2, and the query pass, in which a query goes through its layers and attends to
+their tokens, but no token attends to it.
 
 B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H heads, d = D / H, Q query width.
 """
