@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fvlm.architectures import ARCHITECTURES, CONTROLS
+from fvlm.architectures import ARCHITECTURES
 from fvlm.findings import sources
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
@@ -19,18 +19,13 @@ SCHEDULES = dict(  # of learning rates
 )
 
 
-def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
-    """What the runs of outputs/micro and the question's say, a line each."""
-    asked = sources.questions()[0]
-    tasks = {"captions": (sources.captions(micro), CONTROLS), "questions": (asked, ["static"])}
-    told = [
+def beside_controls(task: str, samples: pd.DataFrame, archs) -> list[str]:
+    """The foveated model beside each control on a task, a line each."""
+    return [
         f"On {task}, beside {ARCHITECTURES[arch].description}: {found}."
-        for task, (samples, archs) in tasks.items()
         for arch in archs
         if (found := beside(samples, arch))
     ]
-    sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, ["static", "baseline"])]
-    return [*trends(gaps), *told, question_rates(sizes)]
 
 
 def by_shapes(right: pd.DataFrame) -> str:
@@ -69,21 +64,31 @@ def trends(gaps: dict[str, GapScaling]) -> list[str]:
     trend."""
     lines = []
     for name, gap in gaps.items():
-        trend, table, where = gap.trend.set_index("kind").loc["raw"], gap.table, name.removeprefix("micro, ")
+        table, where = gap.table, frames_of(name)
         small, large = (
             f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1])
         )
-        if not np.isfinite(trend["slope"]):
-            lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
-            continue
-        word = (
-            "no trend can be told"
-            if trend["low"] <= 0 <= trend["high"]
-            else f"at equal clips it {'shrinks' if trend['high'] < 0 else 'grows'} with size"
-        )
-        slope = with_interval(trend["slope"], trend["low"], trend["high"])
-        lines.append(f"{where}: {small} to {large}; {slope} points per tenfold parameters: {word}.")
+        lines.append(f"{where}: {small} to {large}; {trend(gap)}.")
     return lines
+
+
+def frames_of(name: str) -> str:
+    """`micro, 8 frames` to `8 frames`."""
+    return name.removeprefix("micro, ")
+
+
+def trend(gap: GapScaling) -> str:
+    """Whether the gap grows with size, in words that follow the interval."""
+    found = gap.trend.set_index("kind").loc["raw"]
+    if not np.isfinite(found["slope"]):
+        return "a trend needs three sizes"
+    word = (
+        "no trend can be told"
+        if found["low"] <= 0 <= found["high"]
+        else f"at equal clips it {'shrinks' if found['high'] < 0 else 'grows'} with size"
+    )
+    slope = with_interval(found["slope"], found["low"], found["high"])
+    return f"{slope} points per tenfold parameters: {word}"
 
 
 def beside(samples: pd.DataFrame, arch: str) -> str:
@@ -97,7 +102,11 @@ def beside(samples: pd.DataFrame, arch: str) -> str:
 
 
 def verdict(gap: Gap) -> str:
-    low, high = gap.interval
+    return verdict_of(*gap.interval)
+
+
+def verdict_of(low: float, high: float) -> str:
+    """What the interval of a difference in loss says of the first of two."""
     return "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
 
 

@@ -172,6 +172,51 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which)
     return picture
 
 
+def question_picture(clips: list, looks: list, scale: int = 2):
+    """One clip that was asked several questions as one `PIL.Image`, a row per question: its frames, then the
+    same frames lit by the attention of the query that read each, the most attended patch in red. Above a row
+    stand the question, what the model answered and whether that is right, and in how many frames that patch
+    is on what is asked about, whose box is outlined.
+
+    clips: the clip once per question; looks: the `Gaze` of each, its `caption` what the model said."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    T, side = len(looks[0].frames), scale * looks[0].frames.shape[2]
+    gap, title, head = 4, 22, 32
+    large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
+    lefts = [t * (side + gap) + (t >= T) * 3 * gap for t in range(2 * T)]  # wider between the two halves
+    picture = Image.new(
+        "RGB", (lefts[-1] + side, title + len(clips) * (head + side + 2 * gap) - 2 * gap), "white"
+    )
+    draw = ImageDraw.Draw(picture)
+    for i, left in enumerate(lefts):
+        words = "frame" if i < T else "where it looks, frame"
+        draw.text((left, 3), f"{words} {i % T + 1}", fill="#555555", font=small)
+    for i, (clip, look) in enumerate(zip(clips, looks, strict=True)):
+        top, boxes = title + i * (head + side + 2 * gap), clip.boxes[:, clip.target]
+        verdict = "right" if look.caption == clip.answer else f"wrong: it is {clip.answer}"
+        draw.text(
+            (0, top + 6), f"{clip.question}  The model: {look.caption}, {verdict}", fill="black", font=large
+        )
+        there, peaks = boxes[:, 2] > boxes[:, 0], look.peaks()
+        on = there & (boxes[:, :2] <= peaks).all(axis=1) & (peaks < boxes[:, 2:]).all(axis=1)
+        hits = f"most attended patch (red) on it in {on.sum()} of {there.sum()} frames"
+        draw.text((picture.width, top + 9), hits, fill="#555555", font=small, anchor="ra")
+        plain = look.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+        patch = side // look.maps.shape[-1]
+        for t, frame in enumerate([*plain, *lit_frames(look, look.map(), scale)]):
+            image = Image.fromarray(frame)
+            pen = ImageDraw.Draw(image)
+            if t >= T:
+                x, y = (int(edge * scale) // patch * patch for edge in peaks[t - T])
+                pen.rectangle((x, y, x + patch - 1, y + patch - 1), outline=FIXATION, width=3)
+            x0, y0, x1, y1 = (int(edge) * scale for edge in boxes[t % T])
+            if x1 > x0:
+                pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2)
+            picture.paste(image, (lefts[t], top + head))
+    return picture
+
+
 def gaze_player(
     gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", opacity: float = 0.55, **which
 ) -> go.Figure:

@@ -1,4 +1,4 @@
-"""Tables that notebooks show: what will run, and what a model says."""
+"""Tables of the scaling notebook: gaps, what frames are worth, nanoSmol replayed, what to run next."""
 
 import math
 

@@ -13,7 +13,7 @@ from planted import SIZES, planted
 from fvlm import ConfigError, RunConfig
 from fvlm.findings import prediction, sources
 from fvlm.findings.nanosmol import nanosmol_section
-from fvlm.findings.page import PAGE, README, readme_answer, render, with_answer
+from fvlm.findings.page import PAGE, README, readme_answer, readme_results, render, with_answer
 from fvlm.findings.prediction import predict, prediction_section
 from fvlm.findings.sections import (
     controls_section,
@@ -78,13 +78,12 @@ def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
 
 def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
     study = as_micro()
-    found = readme_answer()
-    assert (
-        found.count("at equal clips it shrinks with size") == 2
-        and "outputs/figures/gap.png" in found
-        and "5 LLM sizes" in found
-    )
-    captions = [line for line in found.splitlines() if line.startswith("- On captions, beside")]
+    assert readme_answer().count("at equal clips it shrinks with size") == 2
+    found = readme_results()
+    assert "outputs/figures/gap.png" in found and "5 LLM sizes" in found
+    captions = [
+        line for line in controls_section(study).splitlines() if line.startswith("- On captions, beside")
+    ]
     assert [line.count("it is better") for line in captions] == [3] * 3, (
         "controls lose 10 % at three sizes, the foveated less"
     )
