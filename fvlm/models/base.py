@@ -5,15 +5,18 @@ B batch, T frames, K visual tokens per frame, L text tokens, W LLM width, V voca
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 
 from fvlm.data.clips import IGNORE
+from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
 
@@ -22,7 +25,10 @@ class VideoLanguageConfig(PreTrainedConfig):
     """Configuration of a saved model: its two backbones, its architecture and where its weights came from."""
 
     model_type = "fvlm"
-    sub_configs = {"llm_config": AutoConfig, "vision_config": AutoConfig}
+    sub_configs = {  # pyright: ignore[reportAssignmentType]
+        "llm_config": AutoConfig,
+        "vision_config": AutoConfig,
+    }
 
     def __init__(
         self,
@@ -45,7 +51,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-def _as_config(config):
+def _as_config(config) -> Any:
     if isinstance(config, dict):
         config = dict(config)
         return AutoConfig.for_model(config.pop("model_type"), **config)
@@ -59,6 +65,9 @@ class Standardise(nn.Module):
     Most of what a vision model gives is the same for all clips: of the foveal states' energy 99.7 % (CLS
     query, DINOv2-small, 4 layers; tests/models/test_models.py). An LLM takes long to find the rest. The
     constants are part of the model: nothing about a batch, another clip or a later frame enters."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, width: int):
         super().__init__()
@@ -110,6 +119,9 @@ class VideoLanguageModel(PreTrainedModel):
     main_input_name = "frames"
     supports_gradient_checkpointing = True
     has_queries = False  # True where there is a choice of `mode`
+    llm: Any  # a causal LLM of transformers, which types what it may lack as None
+    vision: FoveatedEncoder | None
+    embedding_norm: torch.Tensor
 
     def __init__(self, config: VideoLanguageConfig):
         super().__init__(config)
@@ -124,7 +136,7 @@ class VideoLanguageModel(PreTrainedModel):
         self.build_connector(config)
         self.post_init()
 
-    def build_vision(self, config) -> nn.Module | None:
+    def build_vision(self, config) -> FoveatedEncoder | None:
         return None
 
     def build_connector(self, config):
@@ -313,7 +325,7 @@ class VideoLanguageModel(PreTrainedModel):
                     f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
                 )
             frames = self.encode(frames)
-        B = len(frames) if self.vision is None else frames.batch_size
+        B = frames.batch_size if isinstance(frames, FrameCache) else len(frames)
         for name, ids in (("labels", labels), ("prompt_ids", prompt_ids)):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
@@ -326,8 +338,8 @@ class VideoLanguageModel(PreTrainedModel):
         """Recompute activations of vision model and LLM in the backward pass instead of keeping them."""
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = on
-                module._gradient_checkpointing_func = _checkpoint
+                module.gradient_checkpointing = on  # pyright: ignore[reportArgumentType]
+                module._gradient_checkpointing_func = _checkpoint  # pyright: ignore[reportArgumentType]
 
 
 def _checkpoint(function, *args, **kwargs):

@@ -17,6 +17,8 @@ from fvlm.models.vision import FoveatedEncoder, FrameCache
 class StaticVLM(VideoLanguageModel):
     """The control without a gaze: one learned query for every frame. Also what `FoveatedVLM` builds on."""
 
+    vision: FoveatedEncoder
+
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config)
 
@@ -54,7 +56,7 @@ class StaticVLM(VideoLanguageModel):
         return self.scale(self.project(self.standardise(self.vision.look(queries, cache)))).unsqueeze(2)
 
     def features(self, cache: FrameCache) -> torch.Tensor:
-        return self.vision.look(self.static_queries(cache), cache)
+        return self.vision.look(self.static_queries(cache), cache)  # pyright: ignore[reportReturnType]
 
 
 class FoveatedVLM(StaticVLM):
@@ -73,7 +75,7 @@ class FoveatedVLM(StaticVLM):
     `config.query_init_scale` is the size, in norms of a query, of what a state adds to it at the start.
     Steering that has not learned yet is noise: captions, which need little of it, did no better with 1 and
     ran less alike in parallel and frame by frame (one seed: 0.867 and 0.872 nats with 0.1, 0.882 and 0.896
-    with 1); a question learns to steer in half the steps with 1 (see `fvlm/studies/question.py`)."""
+    with 1); a question learns to steer in half the steps with 1 (see `LOG.md`)."""
 
     has_queries = True
 
