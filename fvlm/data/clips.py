@@ -47,7 +47,7 @@ class Batch:
     frame_mask: torch.Tensor | None  # (B, T), False after the end of a shorter clip; None: all are full
     clip_ids: list[str]
 
-    def inputs(self, device="cpu") -> dict:
+    def inputs(self, device: str | torch.device = "cpu") -> dict:
         """Keyword arguments for `model(**batch.inputs())`, on `device`."""
         names = ("frames", "labels", "prompt_ids", "prompt_mask", "frame_mask")
         return {

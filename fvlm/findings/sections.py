@@ -116,7 +116,7 @@ without.
 Ranges are over seeds; every seed with its own intervals is below. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
 `question/`. Again: `make question`.
 {_question_sizes(samples, table, gazes)}
-What did not work on the way, and what it took, is in `fvlm/studies/question.py`.
+What did not work on the way, and what it took, is in `LOG.md`.
 """
 
 

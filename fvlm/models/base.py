@@ -5,9 +5,11 @@ B batch, T frames, K visual tokens per frame, L text tokens, W LLM width, V voca
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -15,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.data.clips import IGNORE
+from fvlm.models.vision import FoveatedEncoder
 
 MODES = ("parallel", "autoregressive", "static")
 
@@ -23,7 +26,10 @@ class VideoLanguageConfig(PreTrainedConfig):
     """Configuration of a saved model: its two backbones, its architecture and where its weights came from."""
 
     model_type = "fvlm"
-    sub_configs = {"llm_config": AutoConfig, "vision_config": AutoConfig}
+    sub_configs = {  # pyright: ignore[reportAssignmentType]
+        "llm_config": AutoConfig,
+        "vision_config": AutoConfig,
+    }
 
     def __init__(
         self,
@@ -46,7 +52,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-def _as_config(config):
+def _as_config(config) -> Any:
     if isinstance(config, dict):
         config = dict(config)
         return AutoConfig.for_model(config.pop("model_type"), **config)
@@ -61,6 +67,9 @@ class Standardise(nn.Module):
     most of what the vision encoder gives is the same for all clips: 99.7 % of the energy of what a query
     brings back (the CLS query, DINOv2-small, 4 layers; tests/models/test_models.py), and an LLM takes long to
     find the rest."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, width: int):
         super().__init__()
@@ -131,6 +140,9 @@ class VideoLanguageModel(PreTrainedModel):
     main_input_name = "frames"
     supports_gradient_checkpointing = True
     modes_differ = False  # True where visual tokens depend on the `mode`
+    llm: Any  # a causal LLM of transformers, which types what it may lack as None
+    vision: FoveatedEncoder | None
+    embedding_norm: torch.Tensor
 
     def __init__(self, config: VideoLanguageConfig):
         super().__init__(config)
@@ -146,7 +158,7 @@ class VideoLanguageModel(PreTrainedModel):
         self.build_connector(config)
         self.post_init()
 
-    def build_vision(self, config) -> nn.Module | None:
+    def build_vision(self, config) -> FoveatedEncoder | None:
         """Make the vision encoder; None for a model that sees nothing."""
         return None
 
@@ -364,8 +376,8 @@ class VideoLanguageModel(PreTrainedModel):
         """Recompute activations of vision encoder and LLM in the backward pass instead of keeping them."""
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = on
-                module._gradient_checkpointing_func = _checkpoint
+                module.gradient_checkpointing = on  # pyright: ignore[reportArgumentType]
+                module._gradient_checkpointing_func = _checkpoint  # pyright: ignore[reportArgumentType]
 
 
 def _checkpoint(function, *args, **kwargs):

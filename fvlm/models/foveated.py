@@ -31,6 +31,8 @@ class StaticVLM(VideoLanguageModel):
     """The control whose query nothing steers: one learned query for every frame. `FoveatedVLM` adds steering
     to it."""
 
+    vision: FoveatedEncoder
+
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config)
 
@@ -68,7 +70,7 @@ class StaticVLM(VideoLanguageModel):
         return self.scale(self.project(states)).unsqueeze(2)  # (B, T, 1, W)
 
     def features(self, cache: FrameCache) -> torch.Tensor:
-        return self.vision.look(self.static_queries(cache), cache)  # (B, T, D)
+        return self.vision.look(self.static_queries(cache), cache)  # pyright: ignore[reportReturnType]
 
     @classmethod
     def visual_token_flops(cls, count, prompt_tokens, mode):
@@ -96,7 +98,7 @@ class FoveatedVLM(StaticVLM):
     Before it has learned, this steering is noise. Captions, which need little of it, did no better with 1
     than with 0.1, and their loss in parallel was less like that frame by frame (one seed: 0.867 and 0.872
     nats with 0.1, 0.882 and 0.896 with 1). A question learns to steer in half the steps with 1 (see
-    `fvlm/studies/question.py`)."""
+    `LOG.md`)."""
 
     modes_differ = True
 

@@ -7,6 +7,7 @@ B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H he
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,8 @@ class QueryIn(nn.Linear):
     tests/models/test_models.py). It is a factor of its own, so that the weights keep a size that one learning
     rate suits."""
 
+    norm: torch.Tensor
+
     def __init__(self, width: int):
         super().__init__(width, width, bias=False)
         self.register_buffer("norm", torch.ones(()))  # that a query of unit variance enters with
@@ -114,6 +117,7 @@ class FoveatedEncoder(PreTrainedModel):
     main_input_name = "frames"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Dinov2Layer"]
+    dinov2: Any  # the parts of its layers are reached by name, and torch types a part as Tensor or Module
 
     def __init__(self, config: Dinov2Config, foveal: bool = True):
         super().__init__(config)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def _claim(config: RunConfig):
     if not config.allow_epochs:
         dataset = open_dataset(config, "train")
         needed = config.steps * config.effective_batch
-        if hasattr(dataset, "__len__") and needed > len(dataset):
+        if isinstance(dataset, Sized) and needed > len(dataset):
             raise ConfigError(
                 f"{config.steps} steps x {config.effective_batch} = {needed} samples are more than one epoch "
                 "of "

@@ -47,6 +47,7 @@ def test_flops_of_a_tiny_cell_equal_the_counter_s(arch, settings, prompt):
         assert ours["total"] == pytest.approx(sum(v for k, v in ours.items() if k != "total"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["foveated", "baseline"])
 def test_flops_of_the_real_sizes_equal_the_counter_s(arch):
     config = RunConfig(llm="135m", vision="small", arch=arch, frames=2)
