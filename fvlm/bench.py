@@ -9,13 +9,14 @@ import torch
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.machine import _synchronize, matmul_rate
+from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
 from fvlm.data import Batch, Collator, PreparedDataset, ShapesWorld, training_batches
 from fvlm.data.loading import loader
 from fvlm.data.prepare import Settings, prepare
 from fvlm.data.prepared import Shuffled
 from fvlm.models import build_model
+from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient
 from fvlm.weights import load_tokenizer
 
@@ -43,10 +44,10 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     seconds, shares = [], []
     for repeat in range(-2, repeats):
         ceiling = matmul_rate(config)
-        _synchronize(config.device)
+        synchronize(config.device)
         start = time.perf_counter()
         accumulate_gradient(model, batch, config, samples)
-        _synchronize(config.device)
+        synchronize(config.device)
         elapsed = time.perf_counter() - start
         model.zero_grad(set_to_none=True)
         if repeat >= 0:
@@ -58,8 +59,8 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
         f"{config.precision}, {config.device}: "
         f"{statistics.median(seconds):.2f} s a step, {flops / 1e9:.0f} GFLOP, "
         f"{statistics.median(shares):.2f} of the matrix rate "
-        f"({min(shares):.2f} to {max(shares):.2f}, last {ceiling / 1e9:.0f} GFLOP/s), peak {peak / 1e9:.2f} "
-        "GB"
+        f"({span(min(shares), max(shares), signed=False)}, last {ceiling / 1e9:.0f} GFLOP/s), "
+        f"peak {peak / 1e9:.2f} GB"
     )
     return dict(seconds=statistics.median(seconds), share=statistics.median(shares), peak_memory_bytes=peak)
 
@@ -97,7 +98,7 @@ def bench_data(
             batch = next(batches)
             waited = time.perf_counter() - start
             accumulate_gradient(model, batch, config, samples)
-            _synchronize(config.device)
+            synchronize(config.device)
             model.zero_grad(set_to_none=True)
             if step >= 2:
                 waits.append(waited)
@@ -107,8 +108,8 @@ def bench_data(
         "drawn by one process; "
         f"{prepared:.0f} prepared by {workers}, their start included; {statistics.median(read):.0f} read by "
         f"{workers} "
-        f"({min(read):.0f} to {max(read):.0f}); waiting for data {statistics.median(shares):.2%} of a "
-        "training step "
+        f"({span(min(read), max(read), 0, signed=False)}); "
+        f"waiting for data {statistics.median(shares):.2%} of a training step "
         f"(at most {max(shares):.2%}, {max(waits) * 1000:.0f} ms)"
     )
     return dict(

@@ -18,6 +18,16 @@ VERBS = {  # by what one wants to do, in the order they are listed
 
 
 def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; what it parses has a `run` that does it."""
     parser = argparse.ArgumentParser(
         prog="fvlm",
         usage="fvlm VERB [...]",
@@ -43,12 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         for verb in verbs:
             add[verb](commands)
     parser.epilog = _listed(commands.choices)
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser
 
 
 def _listed(parsers: dict[str, argparse.ArgumentParser]) -> str:
@@ -465,7 +470,6 @@ def _add_grid(commands):
     parser.add_argument(
         "--hang",
         type=float,
-        default=30,
         metavar="MINUTES",
         help="without a sign of life before a cell is ended",
     )
@@ -476,7 +480,7 @@ def _add_grid(commands):
 
 def _grid(options) -> int:
     from fvlm.studies.executors import Local, Ray, Slurm
-    from fvlm.studies.grid import FINISHED, STOPPED, GridRun, read_grid, refuse_changed
+    from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
     from fvlm.studies.page import study_page
     from fvlm.studies.progress import Table, cells_table, list_cells, summary
 
@@ -515,7 +519,7 @@ def _grid(options) -> int:
         options.retries,
         options.retry_failed,
         options.overwrite,
-        options.hang,
+        HANG_MINUTES if options.hang is None else options.hang,
         on_change,
     )
     complete = run.run()
@@ -703,7 +707,7 @@ def _question(options) -> int:
 
 
 def _add_findings(commands):
-    help = "Write outputs/FINDINGS.md and the README's answer from the committed results."
+    help = "Write outputs/FINDINGS.md and the README's answer, table and tree from the results and files."
     parser = _command(commands, "findings", _findings, help, "fvlm findings")
     parser.add_argument(
         "--predict",
@@ -725,13 +729,20 @@ def _findings(options) -> int:
 
 
 def _add_figures(commands):
-    _command(commands, "figures", _figures, "Draw the README's pictures.", "fvlm figures")
+    example = "fvlm figures --run outputs/picture/T2-T_2f_fov_seed0"
+    parser = _command(commands, "figures", _figures, "Draw the README's pictures.", example)
+    parser.add_argument(
+        "--run",
+        dest="folder",
+        metavar="FOLDER",
+        help="the run on questions whose gaze is drawn (default: the question study's)",
+    )
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_gap, draw_gaze
+    from fvlm.findings.figures import draw_gap, draw_question_gaze
 
-    print(draw_gaze(), draw_gap(), sep="\n")
+    print(draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), sep="\n")
     return 0
 
 

@@ -12,11 +12,12 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvlm.architectures import ARCH_OF_SHORT, ARCHITECTURES, Architecture
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 LLMS = ("tiny", "tiny1", "tiny2", "tiny3", "tiny4", "tiny5", "135m", "360m", "1.7b")
 VISIONS = ("tiny", "small", "base")
-ARCHS = {"foveated": "fov", "baseline": "bas", "static": "sta", "meanpool": "avg", "blind": "bli"}
 TASKS = ("caption", "question")
 PATCH = 14  # side in pixels of a patch, of every DINOv2
 SCHEDULES = ("constant", "wsd", "cosine")
@@ -87,7 +88,7 @@ class RunConfig:
         "auto", "first layers of the vision model that are used; auto: 4 with tiny, else all"
     )
     frames: int = _option(8, "frames per clip")
-    arch: str = _option("foveated", "foveated, baseline, static, meanpool or blind")
+    arch: str = _option("foveated", "foveated, baseline or a control: the names in fvlm/architectures.py")
     fine_passes: int = _option(1, "fine passes after the coarse one")
     query_init_scale: float = _option(
         "auto",
@@ -186,7 +187,7 @@ class RunConfig:
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)
         _one_of("vision", self.vision, VISIONS, or_path=True)
-        _one_of("arch", self.arch, ARCHS)
+        _one_of("arch", self.arch, ARCHITECTURES)
         _one_of("task", self.task, TASKS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
@@ -225,15 +226,14 @@ class RunConfig:
         Raises `ConfigError` on a name outside the grid's grammar."""
         match = re.fullmatch(r"([A-Za-z0-9]+-[A-Za-z]+)_(\d+)f_([a-z]+)", cell)
         pairs = {name: pair for pair, name in PAIRS.items()}
-        archs = {short: arch for arch, short in ARCHS.items()}
-        if not match or match[1] not in pairs or match[3] not in archs:
+        if not match or match[1] not in pairs or match[3] not in ARCH_OF_SHORT:
             raise ConfigError(
                 f"cell = {cell!r}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
-                f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(archs)}"
+                f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(ARCH_OF_SHORT)}"
             )
         settings = todays_names(settings)
         llm, vision = pairs[match[1]]
-        named = dict(llm=llm, vision=vision, frames=int(match[2]), arch=archs[match[3]])
+        named = dict(llm=llm, vision=vision, frames=int(match[2]), arch=ARCH_OF_SHORT[match[3]])
         for name in sorted(named.keys() & settings.keys()):
             if settings[name] != named[name]:
                 raise ConfigError(
@@ -247,10 +247,19 @@ class RunConfig:
         return cls(**todays_names(values))
 
     @property
+    def pair(self) -> str:
+        """The name of LLM and vision model together, `S-S`; folders and hub ids show as their last part."""
+        return PAIRS.get((self.llm, self.vision)) or f"{_slug(self.llm)}-{_slug(self.vision)}"
+
+    @property
     def cell(self) -> str:
-        """The cell's name, `<pair>_<frames>f_<architecture>`; folders and hub ids show as their last part."""
-        pair = PAIRS.get((self.llm, self.vision)) or f"{_slug(self.llm)}-{_slug(self.vision)}"
-        return f"{pair}_{self.frames}f_{ARCHS[self.arch]}"
+        """The cell's name, `<pair>_<frames>f_<architecture>`."""
+        return f"{self.pair}_{self.frames}f_{self.architecture.short}"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The record of `arch`: its class, tokens per frame, colour and more."""
+        return ARCHITECTURES[self.arch]
 
     @property
     def tiny(self) -> bool:

@@ -4,30 +4,26 @@ import pandas as pd
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample, visual_tokens_per_clip
-from fvlm.costs.plan import expected_seconds
+from fvlm.costs.plan import expected_seconds, parameter_counts
 from fvlm.data import Clip, check_dataset
 from fvlm.files import where
-from fvlm.models import build_model, parameter_groups
+from fvlm.text import with_interval
 from fvlm.training.results import Run
 
 
 def plan(config: RunConfig) -> pd.DataFrame:
     """What a configuration will run: parameters by group, tokens, FLOPs, and the time they take at half this
     machine's own matrix rate, measured here."""
-    import torch
-
     from fvlm.costs.machine import matmul_rate
 
     check_dataset(config.dataset)
-    with torch.device("meta"):
-        groups = parameter_groups(build_model(config, pretrained=False))
     flops = flops_per_sample(config)
     samples = config.steps * config.effective_batch
     minutes = expected_seconds(config, matmul_rate(config, side=1024)) / 60
     rows = {
         "cell": config.cell,
         "trains on": f"{config.dataset}, {config.task}, {config.frames} frames of {config.image_size} px",
-        **{f"parameters, {name}": f"{count / 1e6:.2f} M" for name, count in groups.items()},
+        **{f"parameters, {name}": f"{count / 1e6:.2f} M" for name, count in parameter_counts(config).items()},
         "visual tokens a clip": visual_tokens_per_clip(config),
         **{f"FLOPs a sample, {name}": f"{count / 1e9:.2f} G" for name, count in flops.items() if count},
         "samples": f"{config.steps} steps x {config.effective_batch} = {samples}",
@@ -73,8 +69,6 @@ def gaze_table(summary: pd.DataFrame) -> pd.DataFrame:
 
     table = summary[["run", "asked", "clips"]].copy()
     for name in SCORES:
-        table[name] = [
-            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
-            for _, row in summary.iterrows()
-        ]
+        columns = (summary[name], summary[f"{name}_low"], summary[f"{name}_high"])
+        table[name] = [with_interval(*row, digits=3, signed=False) for row in zip(*columns)]
     return table

@@ -6,3 +6,16 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def span(low: float, high: float, digits: int = 2, signed: bool = True) -> str:
+    """From one number to another: +0.10 to +2.30."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    return f"{low:{form}} to {high:{form}}"
+
+
+def with_interval(
+    value: float, low: float, high: float, digits: int = 2, signed: bool = True, unit: str = ""
+) -> str:
+    """A number and its interval: +1.23 (+0.10 to +2.30), or with a unit +1.23 % (+0.10 to +2.30)."""
+    return f"{value:{'+' if signed else ''}.{digits}f}{unit} ({span(low, high, digits, signed)})"

@@ -172,7 +172,7 @@ def vision_config(config: RunConfig):
     found = backbone_config("small" if config.vision == "tiny" else config.vision)
     if found.model_type != "dinov2":
         raise ConfigError(
-            f"vision = {config.vision!r} is a {found.model_type}: the query's walk needs a dinov2"
+            f"vision = {config.vision!r} is a {found.model_type}: the query pass needs a dinov2"
         )
     if config.vision_layers != "auto":
         if config.vision_layers > found.num_hidden_layers:

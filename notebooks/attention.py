@@ -82,8 +82,8 @@ gaze_strip(look_again, other.boxes, other.target, "foveated, another question")
 # %% [markdown]
 # ## Which layers decide?
 #
-# How often each head's most attended patch is on the object asked about. The scale starts at chance. A trained model
-# has a few heads that find it and many that look elsewhere, which is why the mean map is broader than any one of them.
+# How often each head's most attended patch is on the object asked about. The scale starts at chance. Are there a few heads
+# that find it, and many that look elsewhere? Then the mean map is broader than any one of them.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.gaze.scores import gaze_scores, layer_hits, summarise

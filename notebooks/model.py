@@ -57,7 +57,7 @@ print("layers", len(cache.keys), "| keys of a layer (B, T, H, N, d)", tuple(cach
 with torch.no_grad():
     static = model.static_queries(cache)
     seen = model.see(static, cache)
-    queries = model.look_ahead(cache, prompt_ids=None, prompt_mask=None, frame_mask=None)
+    queries = model.look_ahead(cache)
 print("static queries", tuple(static.shape), "-> visual tokens", tuple(seen.shape), "-> queries", tuple(queries.shape))
 
 # %% [markdown]
@@ -83,21 +83,22 @@ print("same loss, given the same queries:", torch.allclose(given.loss, out["auto
 # %% [markdown]
 # ## What it costs
 #
-# Parameters by group, and the FLOPs of one training sample by group, for this cell and for its opponent, which spends
+# Parameters by group, and the FLOPs of one training sample by group, for this cell and for its baseline, which spends
 # 16 tokens per frame.
 
 # %% tags=["nbval-check-output"]
 import dataclasses
 
 import pandas as pd
+from fvlm.architectures import ARCHITECTURES
 from fvlm.costs.flops import flops_per_sample
 from fvlm.models import parameter_groups
 
 baseline = build_model(dataclasses.replace(config, arch="baseline"), pretrained=False)
 pd.DataFrame({m.config.arch: parameter_groups(m) for m in (model, baseline)}).map("{:,}".format)
 
-# %% tags=["nbval-check-output"]
-costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch in ("foveated", "baseline", "static", "meanpool", "blind")}
+# %%
+costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch in ARCHITECTURES}
 (pd.DataFrame(costs) / 1e9).round(2)
 
 # %% [markdown]

@@ -15,7 +15,7 @@
 
 # %% tags=["parameters"]
 # Parameters
-studies: str = "auto"  # folders of studies, or earlier, joined by commas; auto: earlier, and micro, study, study_cpu of outputs/ if there
+studies: str = "auto"  # folders of studies, or nanosmol, joined by commas; auto: nanosmol, and micro, study, study_cpu of outputs/ if there
 losses_of: str = "auto"  # the one study whose losses are drawn; auto: micro if it is there, or else nanoSmol
 target: str = "B-L_8f_fov"  # the cell that is predicted before it is run
 
@@ -52,16 +52,14 @@ tables.answer(gaps)
 draw["gap_vs_scale"]()
 
 # %% [markdown]
-# `study_cpu` is the smallest pretrained pair for as long as a CPU has in two hours, with one seed. A gap is a cost only
-# between models that use what they see, so their frames were swapped for another clip's (`fvlm swap`; nats per
-# text token, frame by frame). Where that changes nothing, the gap says how quickly a text is learnt, not what 16 tokens hold.
+# `study_cpu` is the smallest pretrained pair for as long as a CPU has in two hours. Does each model use its frames, and how
+# much beside the other? A gap is a cost only between models that do, so their frames were swapped for another clip's
+# (`fvlm swap`; nats per text token, frame by frame). Where that changes nothing, the gap says how quickly a text is learnt,
+# not what 16 tokens hold; where it changes little, the gap may still grow with training. What it is at the study's own
+# budget takes a GPU (`params/study.yaml`).
 
 # %% tags=["nbval-check-output"]
 tables.swapped(studies)
-
-# %% [markdown]
-# Both use their frames after this little training, the baseline several times as much, and neither much: the gap may still
-# grow. What it is at the study's own budget takes a GPU (`params/study.yaml`).
 
 # %% [markdown]
 # ## nanoSmol, replayed
@@ -126,7 +124,7 @@ tables.flops_conventions().round(3).drop(columns=["counted_fov", "counted_bas", 
 
 # %% [markdown]
 # Counted, the foveated cells are 1.2 to 2.0 times cheaper, and at 8 frames mostly because of the baseline's LLM: DINOv2, which
-# both run on every frame, is 55 to 93 % of the foveated cell's work. Sixteen times fewer tokens are not sixteen times less
+# both run on every frame, is 55 to 98 % of the foveated cell's work. Sixteen times fewer tokens are not sixteen times less
 # work. The convention overstates the LLM, and with it the saving where the LLM reads many tokens. Gradient checkpointing,
 # where it is needed, adds about a third to either; it is in neither count.
 
@@ -201,8 +199,8 @@ draw_one["iso_flop_curves"]()
 draw_one["iso_loss"]()
 
 # %% [markdown]
-# How much each parameter was taught: far fewer text tokens than language models trained for their loss get, so data, not
-# size, may be what limits these cells.
+# How much was each parameter taught? Where it saw far fewer text tokens than the line, data, not size, may be what limits a
+# cell.
 
 # %% tags=["nbval-ignore-output"]
 draw["chinchilla_ratio"]()

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -19,8 +20,19 @@ from fvlm import RunConfig, build_model
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+SLOW_FOLDERS = ("notebooks/", "tests/browser/")  # all that is in them; elsewhere tests are marked one by one
+
+
 def pytest_configure(config):
     config.pluginmanager.register(SideBySide(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`make test-fast` leaves out what is marked slow."""
+    for item in items:
+        if item.nodeid.startswith(SLOW_FOLDERS):
+            item.add_marker("slow")
 
 
 def tiny(arch: str = "foveated", **settings) -> RunConfig:
@@ -83,6 +95,13 @@ def tracked() -> list[str]:
     return subprocess.run(
         ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.splitlines()
+
+
+def result_columns() -> list[str]:
+    """The columns of `evaluations.parquet` that the README describes."""
+    table = (REPOSITORY / "README.md").read_text().partition("| column | meaning |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", table, re.M)
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
 
 def write_video(

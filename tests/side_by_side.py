@@ -14,6 +14,7 @@ FIRST = (
     "notebooks/train.ipynb",
     "tests/notebooks/test_notebooks.py",
     "tests/scaling/test_scaling.py",
+    "tests/training/test_training.py",
 )  # the longest
 
 

@@ -5,16 +5,18 @@ import pytest
 from conftest import python, tiny
 
 from fvlm import train
-from fvlm.cli import VERBS
+from fvlm.cli import VERBS, main
 from fvlm.parameters import command
 
 
 @pytest.mark.parametrize("command", [verb for verbs in VERBS.values() for verb in verbs])
-def test_help_shows_an_example(command):
-    assert "example:\n  fvlm " in python("-m", "fvlm", command, "--help").stdout
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0 and "example:\n  fvlm " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
+MISTAKES = pytest.mark.parametrize(
     "arguments, words",
     [
         (["train", "--cell", "S-S_8f_foo"], ["S-S_8f_foo", "fov", "bas"]),
@@ -24,13 +26,25 @@ def test_help_shows_an_example(command):
         (["train", "--set", "dataset=/nowhere/at/all"], ["/nowhere/at/all"]),
     ],
 )
-def test_a_mistake_ends_with_status_2_and_one_message(arguments, words):
+
+
+@MISTAKES
+def test_a_mistake_gives_status_2_and_one_message(arguments, words, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ") and all(word in said for word in words)
+
+
+@pytest.mark.slow
+@MISTAKES
+def test_a_mistake_ends_the_command_with_that_status_and_no_traceback(arguments, words):
     done = python("-m", "fvlm", *arguments, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_the_printed_command_trains_again_and_compares(tmp_path):
     cell = dict(steps=2, effective_batch=2, eval_every=2, eval_samples=2, out=str(tmp_path), study="kept")
     first, second = (train(tiny(seed=seed, **cell)) for seed in (0, 1))
@@ -59,6 +73,7 @@ def test_the_printed_command_trains_again_and_compares(tmp_path):
     assert done.returncode == 2 and "not the same run (steps was 2, is 4)" in done.stderr
 
 
+@pytest.mark.slow
 def test_bench_gaze_measures_the_explorer():
     said = python("-m", "fvlm", "bench", "gaze", "--cell", "T1-T_2f_fov", "--repeats", 2).stdout
     for words in ("T1-T_2f_fov", "new clip", "frame", "hide patch", "causal gaze"):

@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 ORDER = (
+    "architectures",
     "config",
     "files",
     "text",
@@ -112,3 +113,15 @@ def test_an_import_the_wrong_way_is_seen(tmp_path, files, told):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert any(told in line for line in wrong_ways(tmp_path))
+
+
+def test_no_module_imports_another_s_private_names():
+    taken = [
+        f"{path.name}: {node.module}.{alias.name}"
+        for path in (REPOSITORY / "fvlm").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fvlm"
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert taken == []

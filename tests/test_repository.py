@@ -1,5 +1,6 @@
 """The files around the code: what they name exists, and they agree with each other."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,13 +9,17 @@ import tomllib
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, tracked
+from conftest import REPOSITORY, result_columns, tracked
 
 from fvlm import load_run
+from fvlm.findings.page import PAGE
 from fvlm.studies.question import configs, results
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 README = (REPOSITORY / "README.md").read_text()
+FINDINGS = " ".join(PAGE.read_text().split())  # without the padding of its tables
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+TARGETS = dict(re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", MAKEFILE, re.M))  # and their commands
 
 
 def test_environment_yml_is_a_valid_conda_file_that_defers_to_pyproject():
@@ -45,24 +50,17 @@ def test_everything_the_readme_names_exists():
     assert links and paths
     missing = [p for p in links + paths if not (REPOSITORY / p).exists() and not p.startswith("outputs/runs")]
     assert missing == []
-    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M)
-    assert {t for t in re.findall(r"\bmake (\w+)", README)} <= set(targets)
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= set(TARGETS)
     notebooks = {p.name for p in (REPOSITORY / "notebooks").glob("*.ipynb")}
     assert set(re.findall(r"\b(\w+\.ipynb)\b", README)) >= notebooks, "the table lists every notebook"
 
 
-def test_the_readme_describes_every_result_column():
-    import inspect
-
-    from fvlm.training.loop import evaluation_row
-
-    source = inspect.getsource(evaluation_row)
-    columns = set(re.findall(r"\b(\w+)=", source.partition("return dict(")[2])) | {
-        "loss_parallel",
-        "loss_autoregressive",
-        "loss_static",
-    }
-    assert {c for c in columns if f"`{c}`" not in README} == set()
+def test_the_readme_describes_every_column_of_every_kept_evaluation():
+    """tests/training holds a new run's columns to the README's table too."""
+    kept = [REPOSITORY / name for name in tracked() if name.endswith("/evaluations.parquet")]
+    assert len(kept) > 80
+    for path in kept:
+        assert set(pd.read_parquet(path).columns) <= set(result_columns()), path
 
 
 def test_nothing_tracked_is_large_or_left_over():
@@ -72,28 +70,79 @@ def test_nothing_tracked_is_large_or_left_over():
     assert not [n for n in tracked() if n.startswith((".venv", "notebooks/out/S"))]
 
 
-@pytest.mark.parametrize(
-    "page", sorted((REPOSITORY / "outputs").glob("*/index.html")), ids=lambda path: path.parent.name
-)
-def test_every_link_of_a_committed_study_s_page_leads_somewhere(page):
-    if str(page.relative_to(REPOSITORY)) in tracked():
+def test_every_link_of_a_committed_study_s_page_leads_somewhere():
+    pages = [REPOSITORY / name for name in tracked() if re.fullmatch(r"outputs/[^/]+/index\.html", name)]
+    assert len(pages) >= 4
+    for page in pages:
         links = re.findall(r'<a href="([^"]+)"', page.read_text())
-        assert links and [link for link in links if not (page.parent / link).exists()] == []
+        assert links and [link for link in links if not (page.parent / link).exists()] == [], page
 
 
-def test_lint_and_format():
-    for command in (["check", "."], ["format", "--check", "."]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command], cwd=REPOSITORY, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ruff check .",
+        "ruff format --check .",
+        pytest.param(f"pyright --pythonpath {sys.executable}", marks=pytest.mark.slow),
+    ],
+)
+def test_what_make_lint_runs_finds_nothing(command):
+    assert command.partition(" --pythonpath")[0] in TARGETS["lint"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
-def test_ci_runs_the_readme_s_test_command():
-    assert "make test" in (REPOSITORY / ".ci/run").read_text() and "\nmake test " in README
+def test_ci_runs_the_readme_s_test_command_with_a_browser():
+    commands = (REPOSITORY / ".ci/run").read_text().splitlines()
+    assert commands[-1] == "FVLM_REQUIRE_BROWSER=1 make test" and "\nmake test " in README
 
 
-def test_the_readme_s_numbers_are_the_committed_results():
+def test_the_workflow_runs_what_ci_runs():
+    (job,) = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    steps = job["steps"]
+    assert [step["run"] for step in steps if "fvlm" in str(step) or "make" in str(step)] == []
+    assert steps[-1] == {"run": ".ci/run"} and os.access(REPOSITORY / ".ci/run", os.X_OK)
+    (python,) = (step["with"]["python-version"] for step in steps if "setup-python" in str(step))
+    assert PROJECT["requires-python"].startswith(f">={python},") and job["runs-on"].startswith("ubuntu-")
+
+
+def test_make_test_leaves_nothing_out_and_make_test_fast_what_is_slow():
+    test, fast = (TARGETS[name].split() for name in ("test", "test-fast"))
+    assert set(fast) - set(test) == {"tests", "-m", '"not', 'slow"'} and "--durations=15" in test
+    assert "-m" not in test and "-k" not in test
+
+
+def test_contributing_names_targets_and_files_that_exist():
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"\bmake ([a-z-]+)`", page))
+    assert {"test", "test-fast", "lint", "notebooks"} <= named <= set(TARGETS)
+    paths = re.findall(
+        r"`((?:tests|fvlm|notebooks|outputs|\.ci|\.github)/[\w./-]+|[\w.]+\.(?:md|toml|yml))`", page
+    )
+    assert len(paths) > 5
+    assert [p for p in paths if not (REPOSITORY / p).exists() and not p.startswith("outputs/runs")] == []
+
+
+def test_the_citation_is_that_of_the_project():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {name: citation[name] for name in ("cff-version", "title", "version", "license", "authors")} == {
+        "cff-version": "1.2.0",
+        "title": PROJECT["name"],
+        "version": PROJECT["version"],
+        "license": PROJECT["license"],
+        "authors": [{"name": "The fvlm authors"}],
+    }
+
+
+def test_the_log_is_dated_newest_day_first():
+    days = re.findall(r"^## (.*)$", (REPOSITORY / "LOG.md").read_text(), re.M)
+    assert days == sorted(days, reverse=True) and len(set(days)) == len(days) >= 3
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in days)
+
+
+def test_the_smallest_cell_s_numbers_are_the_committed_results():
     """The tiny model sees: under the blind control with the same budget and clips, by three seeds without
     overlap."""
     runs = {
@@ -104,7 +153,7 @@ def test_the_readme_s_numbers_are_the_committed_results():
         for arch in ("fov", "bli")
     }
     for arch, losses in final.items():
-        assert f"| `T-T_8f_{arch}` | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |" in README
+        assert f"| `T-T_8f_{arch}` | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |" in FINDINGS
     assert max(final["fov"]) < min(final["bli"])
     budgets = {
         (r["step"].iloc[-1], r["samples_seen"].iloc[-1], r["dataset_fingerprint"].iloc[-1])
@@ -123,8 +172,8 @@ def test_a_question_steers_the_gaze_and_that_helps():
             f"{row[n]:.3f} ({row[n + '_low']:.3f} to {row[n + '_high']:.3f})"
             for n in ("loss", "right", "hit", "hit_other")
         ]
-        assert f"| `{run}` | {' | '.join(shown)} |" in README
-    assert f"random is in {100 * rows['fov']['chance'].iloc[0]:.1f}% of frames" in " ".join(README.split())
+        assert f"| `{run}` | {' | '.join(shown)} |" in FINDINGS
+    assert f"random is in {100 * rows['fov']['chance'].iloc[0]:.1f} % of frames" in FINDINGS
     assert rows["fov"]["loss_high"].max() < rows["sta"]["loss_low"].min()
     assert rows["fov"]["hit_low"].min() > rows["sta"]["hit_high"].max()
     assert rows["fov"]["hit_other_high"].max() < rows["fov"]["hit_low"].min()

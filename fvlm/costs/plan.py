@@ -1,4 +1,4 @@
-"""What a run will take, from its configuration alone: FLOPs, time, memory."""
+"""What a run will take, from its configuration alone: parameters, FLOPs, time, memory."""
 
 import dataclasses
 import functools
@@ -11,9 +11,23 @@ from torch.utils._pytree import tree_map_only
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.memory import CPU_LARGEST, HEADROOM, MicroBatch
+from fvlm.costs.memory import HEADROOM, MicroBatch, largest_micro_batch
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
+
+
+def parameter_counts(config: RunConfig) -> dict[str, int]:
+    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
+    allocated."""
+    return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
+
+
+@functools.lru_cache(maxsize=256)
+def _parameter_counts(config: RunConfig) -> dict[str, int]:
+    from fvlm.models import build_model, parameter_groups
+
+    with torch.device("meta"):
+        return parameter_groups(build_model(config, pretrained=False))
 
 
 def run_flops(config: RunConfig) -> float:
@@ -29,9 +43,8 @@ def expected_seconds(config: RunConfig, rate: float) -> float:
     return run_flops(config) / (EXPECTED_SHARE * rate)
 
 
-PROCESS_BYTES = (
-    550_000_000  # a CPU process with torch and transformers before any model; in a notebook a little more
-)
+# A CPU process with torch and transformers before any model; in a notebook a little more.
+PROCESS_BYTES = 550_000_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,6 @@ class MemoryPlan:
     moments: int  # AdamW's two
     activations: int  # of one micro-batch, with what the backward pass needs for a moment
     process: int  # the process itself, on a CPU
-    micro: MicroBatch
 
     @property
     def peak(self) -> int:
@@ -72,7 +84,7 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
             activations + gathered,
         )
     process = 0 if config.device.startswith("cuda") else PROCESS_BYTES
-    return MemoryPlan(parameters, trained, 2 * trained, activations, process, micro)
+    return MemoryPlan(parameters, trained, 2 * trained, activations, process)
 
 
 @functools.lru_cache(maxsize=256)
@@ -107,20 +119,13 @@ def _traced(
 
 
 def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
-    """The largest micro-batch whose plan leaves headroom in `available` bytes, as `find_micro_batch` would
-    measure it.
-
-    OutOfMemory with what would help if not even one clip with recomputed activations fits."""
-    largest = config.effective_batch // config.processes
-    micro = MicroBatch(
-        largest if config.device.startswith("cuda") else min(largest, CPU_LARGEST),
-        config.gradient_checkpointing is True,
+    """`largest_micro_batch` by plan, with headroom in `available` bytes: what `find_micro_batch` would
+    measure."""
+    return largest_micro_batch(
+        config,
+        largest=config.effective_batch // config.processes,
+        fits=lambda micro: plan_memory(config, micro).peak <= HEADROOM * available,
     )
-    if config.micro_batch != "auto":
-        return MicroBatch(min(config.micro_batch, largest), micro.checkpointing)
-    while plan_memory(config, micro).peak > HEADROOM * available:
-        micro = micro.smaller(config)
-    return micro
 
 
 def what_would_fit(config: RunConfig, available: int) -> list[str]:

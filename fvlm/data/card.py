@@ -11,6 +11,7 @@ from fvlm.config import PATCH
 from fvlm.data.clips import Clip
 from fvlm.data.prepared import PreparedDataset
 from fvlm.data.shapes import ANSWERS, ShapesWorld
+from fvlm.text import with_interval
 
 
 def attributes(world: ShapesWorld, scenes: int = 2000) -> pd.DataFrame:
@@ -143,4 +144,4 @@ def _lengths(clips: list[Clip], tokenizer) -> dict:
 
 
 def _spread(numbers: pd.Series) -> str:
-    return f"{numbers.median():.0f} ({numbers.min():.0f} to {numbers.max():.0f})"
+    return with_interval(numbers.median(), numbers.min(), numbers.max(), digits=0, signed=False)

@@ -54,7 +54,7 @@ class Batch:
     clip_ids: list[str]
     clips: list[Clip] = field(default_factory=list)
 
-    def inputs(self, device="cpu") -> dict:
+    def inputs(self, device: str | torch.device = "cpu") -> dict:
         """Keyword arguments for `model(**batch.inputs())`, on `device`."""
         names = ("frames", "labels", "prompt_ids", "prompt_mask", "frame_mask")
         return {

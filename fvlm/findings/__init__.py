@@ -1,6 +1,7 @@
 """What the committed results show, in words: `fvlm findings` writes outputs/FINDINGS.md and the README's
-answer from them, and nothing in either is typed by hand, so a test can compare both with the results.
+answer, table and tree. Nothing in them is typed by hand, so a test can compare them with results and files.
 
-`page.py` puts them together · `sections.py` what was found · `prediction.py` what the largest size was
-expected to show · `nanosmol.py` nanoSmol's conclusions · `words.py` numbers in words · `sources.py` what is
-read."""
+`page.py` puts them together · `sections.py` what was found · `answer.py` the README's answer · `tree.py` its
+tree · `figures.py` its pictures · `prediction.py` what the largest size was expected to show · `withdrawn.py`
+what is no longer said · `nanosmol.py` nanoSmol's conclusions · `words.py` numbers in words · `sources.py` what
+is read."""

@@ -1,25 +1,61 @@
-"""The README's pictures: `fvlm figures` draws one from the run that `make train` leaves, one from
-outputs/micro."""
+"""The README's two pictures: one clip asked two questions, and the gap at every size."""
 
 from pathlib import Path
 
-from fvlm.config import REPOSITORY, RunConfig
-from fvlm.training.results import load_run
+import numpy as np
+
+from fvlm.config import REPOSITORY, ConfigError
+from fvlm.files import where
+from fvlm.training.results import Run, load_run
 
 FOLDER = REPOSITORY / "outputs" / "figures"
+ASKED = "T2-T_2f_fov_seed0"  # the run of the question study that the picture shows; its model is not kept
+TRAIN = f"fvlm grid params/question.yaml --only {ASKED} --study picture"
 
 
-def draw_gaze(clip_number: int = 1) -> Path:
-    """A clip and where the smallest foveated model looks. ConfigError if that run is not there."""
-    from fvlm.gaze.attention import gaze
-    from fvlm.plots.gaze import gaze_picture
+def draw_question_gaze(folder: str | Path = REPOSITORY / "outputs" / "question" / ASKED) -> Path:
+    """One clip, two questions, and where the model of a question run looks for each. ConfigError, with the
+    command that trains it, where the run's model is not there."""
+    from fvlm.plots.gaze import question_picture
 
-    run = load_run(RunConfig.from_cell("T-T_8f_fov").folder)
-    clip = run.validation_clips(clip_number + 1)[clip_number]
-    picture = gaze_picture(gaze(run.model, clip), clip.boxes, scale=1)
+    run = load_run(folder)
+    if not (run.folder / "model" / "config.json").exists():
+        raise ConfigError(
+            f"{where(run.folder)}: its model is not there. Train it, `{TRAIN}`, then "
+            f"`fvlm figures --run outputs/picture/{ASKED}`"
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
-    picture.save(FOLDER / "gaze.png", optimize=True)
-    return FOLDER / "gaze.png"
+    picture = question_picture(*two_questions(run))
+    picture.save(FOLDER / "gaze_question.png", optimize=True)
+    return FOLDER / "gaze_question.png"
+
+
+def two_questions(run: Run) -> tuple[list, list]:
+    """The run's first validation clip that can be asked the same kind of question about another object, both
+    objects in every frame and apart: the clip with each question, and the `Gaze` of each with what the model
+    answers, frame by frame. Nothing that the model does decides which clip it is."""
+    from fvlm.data import ShapesDataset, open_dataset
+    from fvlm.gaze.attention import EncodedClip
+    from fvlm.gaze.scores import other_question
+
+    dataset = open_dataset(run.config, "validation")
+    if run.config.task != "question" or not isinstance(dataset, ShapesDataset):
+        raise ConfigError(
+            f"{where(run.folder)}: give a run whose task is question and whose dataset is shapes"
+        )
+    for clip in run.validation_clips(run.config.eval_samples):
+        other = other_question(dataset.world, clip)
+        if other and _apart(*(clip.boxes[:, target] for target in (clip.target, other.target))):
+            encoded = EncodedClip(run.model, clip, run.tokenizer, "question")
+            return [clip, other], [encoded.asked(asked).gaze() for asked in (clip, other)]
+    raise ConfigError(f"{where(run.folder)}: no validation clip has a second question of the same kind")
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two objects, boxes (T, 4), are both in every frame and their boxes never meet."""
+    there = all((boxes[:, 2] > boxes[:, 0]).all() for boxes in (one, other))
+    low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
+    return there and bool((low >= high).any(axis=1).all())
 
 
 def draw_gap() -> Path:

@@ -3,10 +3,12 @@
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.words import t_interval, with_interval
+from fvlm.findings.words import lowest_to_highest
 from fvlm.scaling import Results, all_gaps, nanosmol
+from fvlm.scaling.intervals import t_interval
 from fvlm.scaling.runs import REAL, nanosmol_runs
 from fvlm.scaling.tables import flops_conventions, inference_claim, replayed_correction, size_claims
+from fvlm.text import span, with_interval
 
 
 def nanosmol_section(micro: Results | None) -> str:
@@ -19,28 +21,27 @@ def nanosmol_section(micro: Results | None) -> str:
         .dropna()
     )
     worse = 100 * (frames[64] / frames[8] - 1)
-    small, large = (f"{replay[64, 'autoregressive', llm]:.2f}" for llm in ("135m", "360m"))
-    shrink = f"8 frames: {replay[8, 'parallel', '135m']:.2f} to {replay[8, 'parallel', '360m']:.2f} %"
-    shrink += f"; 64 frames, frame by frame, it grows: {small} to {large} %"
-    bigger = f"LLM 135M to 360M: {llm.min():.1f} to {llm.max():.1f} %; "
-    bigger += f"DINOv2 small to base: {dino.min():+.1f} to {dino.max():+.1f} %, 8 frames alone"
+    few, many = (
+        span(*(replay[frames, mode, llm] for llm in ("135m", "360m")), signed=False)
+        for frames, mode in ((8, "parallel"), (64, "autoregressive"))
+    )
+    shrink = f"8 frames: {few} %; 64 frames, frame by frame, it grows: {many} %"
+    bigger = f"LLM 135M to 360M: {lowest_to_highest(llm)} %; "
+    bigger += f"DINOv2 small to base: {lowest_to_highest(dino, signed=True)} %, 8 frames alone"
     inference = (
         f"at most {walk['percent'].max():.2f} % in {len(walk)} cells, that at 64 frames and the larger LLM"
     )
-    longer = f"by {worse.min():.1f} to {worse.max():.1f} % in {len(worse)} pairs"
-    cheaper, counted = (
-        f"{flops[name].min():.1f} to {flops[name].max():.1f}"
-        for name in ("times_cheaper_study", "times_cheaper")
-    )
+    longer = f"by {lowest_to_highest(worse)} % in {len(worse)} pairs"
+    cheaper, counted = (lowest_to_highest(flops[name]) for name in ("times_cheaper_study", "times_cheaper"))
     rows = [
         ("The cost of one token a frame shrinks with scale", shrink, _verdict_trend(micro)),
-        ("LLM size matters more than DINO size", bigger, "cannot decide: one eye in all runs here"),
+        ("LLM size matters more than DINO size", bigger, _verdict_vision(micro)),
         ("Train/inference gap below 0.6 %", inference, _verdict_inference(micro)),
         ("64 frames are worse than 8", longer, _verdict_frames(micro)),
         (
             "1.1 to 3 times fewer FLOPs",
             f"by its convention {cheaper}, of all eight pairs of cells",
-            f"counted from shapes, the same cells: {counted}; supports fewer, contradicts 3 times",
+            f"counted from shapes, the same cells: {counted}; {_verdict_flops(flops['times_cheaper'])}",
         ),
     ]
     table = pd.DataFrame(rows, columns=["conclusion", "its own rows", "these runs"]).to_markdown(index=False)
@@ -79,6 +80,18 @@ def _verdict_trend(micro):
     return "; ".join(words)
 
 
+def _verdict_vision(micro):
+    """Sizes of the vision encoder are comparable within one study alone."""
+    studies = [micro, *map(sources.study, REAL)]
+    several = any(study and study.runs["vision"].nunique() > 1 for study in studies)
+    return f"cannot decide: {'not compared yet' if several else 'no study here has two vision encoders'}"
+
+
+def _verdict_flops(times_cheaper):
+    fewer, three = times_cheaper.min() > 1, times_cheaper.max() >= 3
+    return f"{'supports' if fewer else 'contradicts'} fewer, {'supports' if three else 'contradicts'} 3 times"
+
+
 def _verdict_inference(micro):
     """Not from the question's runs: with their fine passes the two are the same for two frames by
     construction."""
@@ -90,7 +103,7 @@ def _verdict_inference(micro):
         gap = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1)
         word = "supports" if gap.max() < 0.6 else "contradicts"
         found = (
-            f"{gap.min():+.2f} to {gap.max():+.2f} % over {len(gap)} foveated runs"
+            f"{lowest_to_highest(gap, 2, signed=True)} % over {len(gap)} foveated runs"
             if len(gap) > 1
             else f"{gap.iloc[0]:+.2f} % in one run"
         )
@@ -115,4 +128,4 @@ def _verdict_frames(micro):
         if high < 0
         else "cannot decide"
     )
-    return f"16 against 8 frames: {change.mean():+.2f} % ({low:+.2f} to {high:+.2f}, {len(change)} pairs of runs): {word}"
+    return f"16 against 8 frames: {change.mean():+.2f} % ({span(low, high)}, {len(change)} pairs of runs): {word}"

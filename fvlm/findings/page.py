@@ -1,4 +1,4 @@
-"""FINDINGS.md and the README's answer, put together."""
+"""FINDINGS.md and what the README has from the results, put together."""
 
 from pathlib import Path
 
@@ -7,25 +7,34 @@ import pandas as pd
 from fvlm.config import REPOSITORY
 from fvlm.files import write_text
 from fvlm.findings import sources
+from fvlm.findings.answer import answer
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
 from fvlm.findings.sections import (
     controls_section,
     micro_section,
     question_section,
+    question_seeds_section,
     rates_section,
     real_weights_in_a_line,
     real_weights_section,
     sees_section,
 )
-from fvlm.findings.withdrawn import withdrawn_in_short, withdrawn_section
-from fvlm.findings.words import budget, in_short, percent, still_falling, with_interval
+from fvlm.findings.tree import tree
+from fvlm.findings.withdrawn import withdrawn_section
+from fvlm.findings.words import budget, frames_of, percent, still_falling
 from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
+from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
-ANSWER = ("<!-- fvlm findings writes from here -->", "<!-- to here -->")  # the README's two marks
+END = "<!-- to here -->"
+
+
+def mark(name: str) -> str:
+    """Where a block of the README begins; it ends at END."""
+    return f"<!-- {name}: fvlm findings writes from here -->"
 
 
 def render() -> str:
@@ -34,7 +43,7 @@ def render() -> str:
     sections = [_head(), withdrawn_section(micro)]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
-    sections += [question_section(), sees_section()]
+    sections += [question_section(), question_seeds_section(), sees_section()]
     sections += [real_weights_section(study) for study in map(sources.study, REAL) if study]
     for study in (MICRO, "question"):
         if (path := sources.rates_path(study)).exists():
@@ -60,29 +69,32 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 
 
 def readme_answer() -> str:
-    """What stands in the README between ANSWER's two marks."""
+    """The README's first block: the answer in three sentences."""
+    micro = sources.study(MICRO)
+    return (
+        "\n\n".join(answer(micro, all_gaps(micro))) if micro else "No study of sizes has been run here yet."
+    )
+
+
+def readme_results() -> str:
+    """The README's second block: one table of results, a row per size."""
     micro, lines = sources.study(MICRO), []
     if micro:
         gaps = all_gaps(micro)
-        sizes = micro.runs["pair"].nunique()
         lines = [
-            f"The foveated model's loss over the baseline's, captions of the built-in world, {sizes} LLM "
-            "sizes from scratch; then\n"
-            "over that of controls:\n",
-            *(f"- {line}" for line in in_short(micro, gaps)),
-            f"\n{withdrawn_in_short()}",
-            "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
+            "The foveated model's loss over the baseline's, then over that of controls, on captions of the "
+            f"built-in world, {micro.runs['pair'].nunique()} LLM sizes from scratch, in percent with 95 % "
+            "intervals; below zero the foveated model is better.\n",
             _answer_table(micro, gaps).to_markdown(index=False),
-            "\nIn percent of the loss, with 95 % intervals; below zero the foveated model is better. "
-            f"{budget(micro)} "
-            f"{still_falling(micro)} "
-            "`fvlm grid params/micro.yaml --study mine` runs it again.\n",
+            "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
+            f"{budget(micro)} {still_falling(micro)} `fvlm grid params/micro.yaml --study mine` runs it again.\n",
         ]
     lines += [real_weights_in_a_line(study) + "\n" for study in map(sources.study, REAL) if study]
     lines.append(
-        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md): each claim with its number, interval, cells and "
-        "command, and what\n"
-        "these runs say of nanoSmol's conclusions."
+        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md) has each claim with its number, interval, cells and "
+        "command: every control and every seed, what a question does to the gaze and to the answer, what the "
+        "smallest cell sees, learning rates, a prediction and what came, and what these runs say of nanoSmol's "
+        "conclusions."
     )
     return "\n".join(lines)
 
@@ -95,20 +107,25 @@ def _answer_table(micro, gaps) -> pd.DataFrame:
             found = gap.table.set_index("pair")
             if pair in found.index:
                 value, low, high = found.loc[pair, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
-                row[f"against the baseline, {name.removeprefix('micro, ')}"] = with_interval(value, low, high)
+                row[f"against the baseline, {frames_of(name)}"] = with_interval(value, low, high)
         found = sources.against(samples[samples["pair"] == pair])
         rows.append(row | {f"against {arch}": percent(gap) for arch, gap in found.items()})
     return pd.DataFrame(rows).fillna("")
 
 
+BLOCKS = dict(answer=readme_answer, results=readme_results, tree=tree)
+
+
 def with_answer(readme: str) -> str:
-    """The README's text with the answer as the results have it now."""
-    before, start, rest = readme.partition(ANSWER[0])
-    _, end, after = rest.partition(ANSWER[1])
-    assert start and end, "the README's two marks"
-    return f"{before}{start}\n{readme_answer()}\n{end}{after}"
+    """The README's text with each of BLOCKS, between its two marks, as the results and files have it now."""
+    for name, block in BLOCKS.items():
+        before, start, rest = readme.partition(mark(name))
+        _, end, after = rest.partition(END)
+        assert start and end, f"the README's two marks of {name}"
+        readme = f"{before}{start}\n{block()}\n{end}{after}"
+    return readme
 
 
 def write_findings() -> list[Path]:
-    """Write outputs/FINDINGS.md and the README's answer; returns both paths."""
+    """Write outputs/FINDINGS.md and the README's blocks; returns both paths."""
     return [write_text(PAGE, render()), write_text(README, with_answer(README.read_text()))]

@@ -11,6 +11,7 @@ from fvlm.files import write_json
 from fvlm.findings import sources
 from fvlm.scaling import Results, all_gaps, gap_scaling, parameter_counts
 from fvlm.scaling.runs import MICRO
+from fvlm.text import with_interval
 
 PREDICTION = sources.OUTPUTS / MICRO / "prediction.json"
 LARGEST = "T5-T"
@@ -47,10 +48,8 @@ def prediction_section(micro: Results) -> str:
         if then and LARGEST in now.index:
             value, low, high = now.loc[LARGEST, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
             word = "inside" if then["low"] <= value <= then["high"] else "outside"
-            predicted = f"{then['value']:+.2f} % ({then['low']:+.2f} to {then['high']:+.2f})"
-            lines.append(
-                f"- {name}: predicted {predicted}, found {value:+.2f} % ({low:+.2f} to {high:+.2f}): {word}."
-            )
+            predicted, found = with_interval(**then, unit=" %"), with_interval(value, low, high, unit=" %")
+            lines.append(f"- {name}: predicted {predicted}, found {found}: {word}.")
     return f"""## A prediction, and what came
 
 From {", ".join(said["sizes"])}, written on {said["date"]} before {LARGEST} was run (`micro/prediction.json`): the gap on the line

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
 from fvlm.findings import sources
 from fvlm.findings.words import (
+    beside_controls,
     budget,
     longer,
     nats,
@@ -16,14 +18,16 @@ from fvlm.findings.words import (
     still_falling,
     trends,
     verdict,
-    with_interval,
 )
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
 from fvlm.scaling.tables import answer, swapped_table
 from fvlm.studies.grid import read_grid
+from fvlm.studies.question import configs
+from fvlm.studies.question import results as question_results
 from fvlm.studies.tune import best_rates, mean_losses, own_rates
+from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
 
@@ -46,16 +50,18 @@ Cells: `micro/`. Again: `fvlm grid params/micro.yaml --study mine`, or the comma
 
 
 def controls_section(micro: Results) -> str:
-    rows = []
-    for pair, part in sources.captions(micro).groupby("pair", sort=False):
+    rows, samples = [], sources.captions(micro)
+    for pair, part in samples.groupby("pair", sort=False):
         if found := sources.against(part):
             rows.append({"size": pair} | {f"against {arch}": percent(gap) for arch, gap in found.items()})
-    return f"""## What the dynamic query buys on captions
+    return f"""## What does the dynamic query buy on captions?
 
 The foveated model's loss over that of controls with the same size, budget and clips, 8 frames, in percent; below zero it is
 better.
 
 {pd.DataFrame(rows).to_markdown(index=False)}
+
+{chr(10).join(f"- {line}" for line in beside_controls("captions", samples, sources.CONTROLS))}
 {_caption_gaze()}"""
 
 
@@ -105,11 +111,44 @@ def question_section() -> str:
 without.
 - **Gaze** on the object asked about: {percent_range(fov["hit"])} % of frames, static {percent_range(sta["hit"])} %, chance \
 {100 * fov["chance"].mean():.1f} %; {percent_range(fov["hit_other"])} % when another object is asked about.
+{chr(10).join(f"- {line}" for line in beside_controls("questions", samples, ["static"]))}
 
-Ranges are over seeds; every seed with its own intervals is in the README. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
+Ranges are over seeds; every seed with its own intervals is below. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
 `question/`. Again: `make question`.
 {_question_sizes(samples, table, gazes)}
-What did not work on the way, and what it took, is in `fvlm/studies/question.py`.
+What did not work on the way, and what it took, is in `LOG.md`.
+"""
+
+
+def question_seeds_section() -> str:
+    """Each run of `make question` with its own intervals."""
+    runs = configs()
+    table, config = question_results().set_index("run").loc[[run.folder.name for run in runs]], runs[0]
+    numbers = {
+        "answer loss, nats per token": "loss",
+        "right answers": "right",
+        "hit": "hit",
+        "hit when asked about another object": "hit_other",
+    }
+    rows = {"run": [f"`{run}`" for run in table.index]} | {
+        title: [
+            f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+            for _, row in table.iterrows()
+        ]
+        for title, name in numbers.items()
+    }
+    (clips,) = table["clips"].unique()
+    return f"""### Every seed
+
+"Which shape is red?" is asked before clips of {config.frames} frames with one to five shapes, some of them small, late or behind a
+pillar. The foveated model and its static control, one learned query for everything, have the same vision encoder (the first
+{config.vision_layers} layers of DINOv2-small, frozen), LLM, budget and clips. Frame by frame, the {clips} of {config.eval_samples} validation clips with
+three shapes or more, bootstrap 95 % intervals over clips:
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+
+*hit*: the most attended patch (mean over all layers and heads) is inside the box of the object asked about; a patch at
+random is in {100 * table["chance"].iloc[0]:.1f} % of frames. The last column scores the same box while another object is asked about.
 """
 
 
@@ -120,18 +159,17 @@ def _question_sizes(samples, table, gazes) -> str:
         if len(gaps) < 2:
             continue
         row = dict(size=pair)
-        for short, name in (("fov", "foveated"), ("sta", "static"), ("bas", "baseline")):
-            row[f"right, {name}, %"] = percent_range(
-                table.loc[table["run"].str.startswith(f"{pair}_2f_{short}_"), "right"]
-            )
+        for arch in ("foveated", "static", "baseline"):
+            named = table["run"].str.startswith(f"{pair}_2f_{ARCHITECTURES[arch].short}_")
+            row[f"right, {arch}, %"] = percent_range(table.loc[named, "right"])
         for name, gap in gaps.items():
             row[f"answer loss against {name}, nats"] = with_interval(gap.nats, *gap.interval, 3)
         rows.append(row)
     if not rows:
         return ""
     return f"""
-By size (right answers: lowest and highest seed). The baseline's 16 tokens per frame had not yet learned the task when these runs
-ended, so the columns that have it are no comparison of what either can do: see *Withdrawn*.
+By size (right answers: lowest and highest seed). A model whose right answers are near a guess had not learned the task when these
+runs ended; whether it can is another question, see *Withdrawn*.
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 
@@ -176,12 +214,18 @@ def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
 
 
 def sees_section() -> str:
-    samples = load_study(sources.OUTPUTS / "sees").samples
+    evaluations, samples = load_study(sources.OUTPUTS / "sees")
+    last = evaluations.sort_values("step").groupby(["cell", "seed"], sort=False)["loss_parallel"].last()
+    losses = last.unstack().rename(index="`{}`".format, columns="seed {}".format).map("{:.3f}".format)
     gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
-    return f"""## The smallest cell sees
+    return f"""## Does the smallest cell see?
 
 - **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
 {gap.samples} clips.
+
+Each seed's loss at the end, all frames at once (parallel), the same budget and clips:
+
+{losses.sort_index(ascending=False).reset_index().to_markdown(index=False, disable_numparse=True)}
 
 Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_fov --set seed=1`.
 """

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from fvlm.config import ARCHS, REPOSITORY, ConfigError
+from fvlm.architectures import ARCH_OF_SHORT, ARCHITECTURES, CONTROLS
+from fvlm.config import REPOSITORY, ConfigError
 from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.question import CROWDED
 from fvlm.studies.question import results as question_results
+from fvlm.studies.tune import rates_folder
 from fvlm.training.results import load_study
 
 OUTPUTS = REPOSITORY / "outputs"
 LONGER = "question_long"  # the study of question runs with more steps
-CONTROLS = ("static", "meanpool", "blind")
 
 
 def study(name: str) -> Results | None:
@@ -26,7 +27,7 @@ def study(name: str) -> Results | None:
 
 def rates_path(study: str) -> Path:
     """Where the sweep of a study's learning rates is."""
-    return OUTPUTS / f"{study}_rates" / "rates.parquet"
+    return rates_folder(study) / "rates.parquet"
 
 
 def against(samples: pd.DataFrame, archs=CONTROLS, of: str = "foveated") -> dict[str, Gap]:
@@ -41,9 +42,9 @@ def captions(micro: Results) -> pd.DataFrame:
 
 
 def with_names(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHS), `seed`."""
+    """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHITECTURES), `seed`."""
     names = table["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$")
-    archs = pd.Categorical(names["arch"].map({short: arch for arch, short in ARCHS.items()}), list(ARCHS))
+    archs = pd.Categorical(names["arch"].map(ARCH_OF_SHORT), list(ARCHITECTURES))
     return table.assign(pair=names["pair"], arch=archs, seed=names["seed"])
 
 

@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.words import by_shapes, longer, percent, t_interval, with_interval
+from fvlm.findings.words import by_shapes, longer, percent
 from fvlm.scaling import Results
+from fvlm.scaling.intervals import t_interval
+from fvlm.text import with_interval
 
 AUDIT = sources.OUTPUTS / "audit" / "input_scale.csv"
 DATE = "2026-11-25"
@@ -35,16 +37,13 @@ run again. The audit's figures: `outputs/audit/input_scale.csv`.
 
 
 def withdrawn_in_short() -> str:
-    """The same in the README's answer."""
+    """The same as one sentence of the README's answer."""
     return (
-        f"**Withdrawn on {DATE}**: that on questions the foveated model beats the baseline's 16 tokens, and "
-        "that the baseline only "
-        f"guesses which shape is meant. Within {_steps()} steps it had learned what the baseline had not "
-        "*yet*: with another "
-        f"scale of the LLM's input the baseline learns it as well ({_audit()}). The trend with size holds at "
-        "equal clips only. All "
-        "numbers of LLMs from scratch will be run again; figures and reasons are under *Withdrawn* in "
-        "[`outputs/FINDINGS.md`](outputs/FINDINGS.md)."
+        f"**Withdrawn on {DATE}**: that on questions it beats the baseline's 16 tokens, and that the baseline "
+        f"only guesses which shape is meant (within {_steps()} steps the foveated model had learned what the "
+        "baseline had not *yet*; with another scale of the LLM's input the baseline learns it as well, "
+        f"{_audit()}), and that the trend with size holds on every axis (it holds at equal clips only); all "
+        "numbers of LLMs from scratch will be run again: [figures and reasons](outputs/FINDINGS.md#withdrawn)."
     )
 
 
@@ -83,21 +82,26 @@ def _longer_line() -> str:
 def _equal_flops(micro: Results | None) -> str:
     if not micro:
         return ""
-    gaps = equal_flops_gaps(micro)
-    gaps = gaps[gaps["frames"] == 8]
-    if not len(gaps):
+    told = [
+        f"{pair} {with_interval(*found) if len(found) > 1 else f'{found[0]:+.2f}'}"
+        for pair, found in equal_flops(micro).items()
+    ]
+    if not told:
         return ""
-    told = []
-    for pair, values in gaps.groupby("pair")["percent"]:
-        interval = (
-            with_interval(values.mean(), *t_interval(values)) if len(values) > 1 else f"{values.mean():+.2f}"
-        )
-        told.append(f"{pair} {interval}")
     return (
         " At equal training FLOPs, the\nfoveated model at its end beside the baseline's own curve at the "
         "same FLOPs, 8 frames, "
         f"percent, Student's t over seeds:\n{'; '.join(told)}."
     )
+
+
+def equal_flops(micro: Results, frames: int = 8) -> dict[str, tuple[float, ...]]:
+    """Per size the mean over seeds of `equal_flops_gaps`, with its interval where there are several seeds."""
+    gaps = equal_flops_gaps(micro)
+    return {
+        pair: (values.mean(), *(t_interval(values) if len(values) > 1 else ()))
+        for pair, values in gaps[gaps["frames"] == frames].groupby("pair")["percent"]
+    }
 
 
 def equal_flops_gaps(results: Results) -> pd.DataFrame:

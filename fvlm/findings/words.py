@@ -3,19 +3,15 @@
 import numpy as np
 import pandas as pd
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.findings import sources
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
+from fvlm.text import span, with_interval
 from fvlm.training.optimizer import DECAY_SHARE
 
-BESIDE = dict(
-    static="one static query for every frame",
-    meanpool="the mean of all patches, as many tokens",
-    blind="no visual token",
-    baseline="the baseline's 16 tokens a frame",
-)
 SCHEDULES = dict(  # of learning rates
     constant="constant",
     wsd=f"constant, then falling to zero over the last {100 * DECAY_SHARE:.0f} % of the steps",
@@ -23,18 +19,13 @@ SCHEDULES = dict(  # of learning rates
 )
 
 
-def in_short(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
-    """What the runs of outputs/micro and the question's say, a line each."""
-    asked = sources.questions()[0]
-    tasks = {"captions": (sources.captions(micro), sources.CONTROLS), "questions": (asked, ["static"])}
-    told = [
-        f"On {task}, beside {BESIDE[arch]}: {found}."
-        for task, (samples, archs) in tasks.items()
+def beside_controls(task: str, samples: pd.DataFrame, archs) -> list[str]:
+    """The foveated model beside each control on a task, a line each."""
+    return [
+        f"On {task}, beside {ARCHITECTURES[arch].description}: {found}."
         for arch in archs
         if (found := beside(samples, arch))
     ]
-    sizes = [pair for pair, part in asked.groupby("pair") if sources.against(part, ["static", "baseline"])]
-    return [*trends(gaps), *told, question_rates(sizes)]
 
 
 def by_shapes(right: pd.DataFrame) -> str:
@@ -62,7 +53,7 @@ def _shares(right: pd.DataFrame) -> str:
 
 def question_rates(sizes: list[str]) -> str:
     """At which rates these sizes of the question were trained."""
-    configs = {cell.config.cell.partition("_")[0]: cell.config for cell in read_grid(GRID).cells}
+    configs = {cell.config.pair: cell.config for cell in read_grid(GRID).cells}
     rates = ", ".join(f"{pair} {configs[pair].learning_rate:g}" for pair in sizes)
     how = SCHEDULES[configs[sizes[0]].schedule]
     return f"The questions' learning rate ({how}), tuned on a held-out seed, the same for all architectures of a size: {rates}."
@@ -73,21 +64,31 @@ def trends(gaps: dict[str, GapScaling]) -> list[str]:
     trend."""
     lines = []
     for name, gap in gaps.items():
-        trend, table, where = gap.trend.set_index("kind").loc["raw"], gap.table, name.removeprefix("micro, ")
+        table, where = gap.table, frames_of(name)
         small, large = (
             f"{row['raw_percent']:+.2f} % at {row['pair']}" for row in (table.iloc[0], table.iloc[-1])
         )
-        if not np.isfinite(trend["slope"]):
-            lines.append(f"{where}: {small} to {large}; a trend needs three sizes.")
-            continue
-        word = (
-            "no trend can be told"
-            if trend["low"] <= 0 <= trend["high"]
-            else f"at equal clips it {'shrinks' if trend['high'] < 0 else 'grows'} with size"
-        )
-        slope = with_interval(trend["slope"], trend["low"], trend["high"])
-        lines.append(f"{where}: {small} to {large}; {slope} points per tenfold parameters: {word}.")
+        lines.append(f"{where}: {small} to {large}; {trend(gap)}.")
     return lines
+
+
+def frames_of(name: str) -> str:
+    """`micro, 8 frames` to `8 frames`."""
+    return name.removeprefix("micro, ")
+
+
+def trend(gap: GapScaling) -> str:
+    """Whether the gap grows with size, in words that follow the interval."""
+    found = gap.trend.set_index("kind").loc["raw"]
+    if not np.isfinite(found["slope"]):
+        return "a trend needs three sizes"
+    word = (
+        "no trend can be told"
+        if found["low"] <= 0 <= found["high"]
+        else f"at equal clips it {'shrinks' if found['high'] < 0 else 'grows'} with size"
+    )
+    slope = with_interval(found["slope"], found["low"], found["high"])
+    return f"{slope} points per tenfold parameters: {word}"
 
 
 def beside(samples: pd.DataFrame, arch: str) -> str:
@@ -101,7 +102,11 @@ def beside(samples: pd.DataFrame, arch: str) -> str:
 
 
 def verdict(gap: Gap) -> str:
-    low, high = gap.interval
+    return verdict_of(*gap.interval)
+
+
+def verdict_of(low: float, high: float) -> str:
+    """What the interval of a difference in loss says of the first of two."""
     return "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
 
 
@@ -124,32 +129,21 @@ def still_falling(results: Results) -> str:
     losses = results.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
     before, last = losses.columns[-2:]
     gained = 100 * (1 - losses[last] / losses[before])
-    archs = ", ".join(
-        f"{arch} {gained[arch]:.1f}" for arch in ("foveated", "baseline", *sources.CONTROLS) if arch in gained
-    )
+    archs = ", ".join(f"{arch} {gained[arch]:.1f}" for arch in ARCHITECTURES if arch in gained)
     return f"Training was short: from step {before} to {last} the loss still fell by (percent) {archs}."
 
 
 def nats(gap: Gap) -> str:
-    (low, high), p = gap.interval, gap.percent
-    return f"{gap.nats:+.3f} nats ({low:+.3f} to {high:+.3f}), {p:+.1f} %,"
+    return f"{with_interval(gap.nats, *gap.interval, 3, unit=' nats')}, {gap.percent:+.1f} %,"
 
 
 def percent(gap: Gap) -> str:
     return with_interval(gap.percent, *gap.percent_interval)
 
 
-def with_interval(value: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+def lowest_to_highest(values, digits: int = 1, signed: bool = False) -> str:
+    return span(values.min(), values.max(), digits, signed)
 
 
 def percent_range(values) -> str:
-    return f"{100 * values.min():.0f} to {100 * values.max():.0f}"
-
-
-def t_interval(values) -> tuple[float, float]:
-    """Student's 95 % interval of a mean."""
-    from scipy.stats import t as student
-
-    half = student.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+    return lowest_to_highest(100 * values, 0)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from fvlm.architectures import WITH_QUERIES
 from fvlm.data.clips import Clip, Collator, text_ids
-from fvlm.models import FoveatedVLM, StaticVLM
+from fvlm.models import StaticVLM
 from fvlm.models.base import VideoLanguageModel
 from fvlm.models.vision import FrameCache
 
@@ -121,10 +122,10 @@ class EncodedClip:
 
     def __init__(self, model: StaticVLM, clip: Clip, tokenizer=None, task: str = "caption"):
         """TypeError for a model without queries."""
-        if not isinstance(model, StaticVLM):
+        if not model.architecture.has_queries:
             raise TypeError(
-                f"{type(model).__name__} has no queries, so it has no gaze; foveated and static models have "
-                "one"
+                f"{type(model).__name__} has no queries, so it has no gaze; {' and '.join(WITH_QUERIES)} "
+                "models have one"
             )
         self.model, self.tokenizer, self.task = model, tokenizer, task
         with torch.no_grad():
@@ -188,7 +189,7 @@ class EncodedClip:
             cls_mass=attention[..., 0],
             queries=queries[0].float().cpu().numpy(),
             frames=self.clip.frames,
-            mode=mode if isinstance(self.model, FoveatedVLM) else "static",
+            mode=mode if self.model.modes_differ else "static",
             carried=carried_lengths(self.model, self.cache)[0].reshape(maps.shape),
         )
 

@@ -13,7 +13,6 @@ from fvlm.config import ConfigError
 from fvlm.data.clips import Clip
 from fvlm.data.shapes import ASKED_OF_ANY, ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
-from fvlm.models import StaticVLM
 from fvlm.training.results import Run
 
 SCORES = {
@@ -99,7 +98,7 @@ def _world(run: Run) -> ShapesWorld:
     name, _, settings = run.config.dataset.partition(":")
     if name != "shapes":
         raise ConfigError(f"{run.folder}: gaze is scored where boxes are known, with dataset = shapes")
-    if not isinstance(run.model, StaticVLM):
+    if not run.config.architecture.has_queries:
         raise ConfigError(f"{run.folder}: a {run.config.arch} model has no queries, so it has no gaze")
     return ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
 

@@ -1,24 +1,26 @@
 """The models: `build_model(config)` makes one from a `RunConfig`, `load_model(folder)` reads a saved one."""
 
-from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
+from fvlm.models.base import PromptAndMasks, VideoLanguageConfig, VideoLanguageModel, VideoTextOutput
 from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
-from fvlm.models.build import MODELS, build_model, load_model, parameter_groups
+from fvlm.models.build import build_model, load_model, model_class, parameter_group, parameter_groups
 from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 __all__ = [
-    "MODELS",
     "BaselineVLM",
     "BlindVLM",
     "FoveatedEncoder",
     "FoveatedVLM",
     "FrameCache",
     "MeanPoolVLM",
+    "PromptAndMasks",
     "StaticVLM",
     "VideoLanguageConfig",
     "VideoLanguageModel",
     "VideoTextOutput",
     "build_model",
     "load_model",
+    "model_class",
+    "parameter_group",
     "parameter_groups",
 ]

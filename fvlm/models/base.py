@@ -5,15 +5,19 @@ B batch, T frames, K visual tokens per frame, L text tokens, W LLM width, V voca
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.data.clips import IGNORE
+from fvlm.models.vision import FoveatedEncoder
 
 MODES = ("parallel", "autoregressive", "static")
 
@@ -22,7 +26,10 @@ class VideoLanguageConfig(PreTrainedConfig):
     """Configuration of a saved model: its two backbones, its architecture and where its weights came from."""
 
     model_type = "fvlm"
-    sub_configs = {"llm_config": AutoConfig, "vision_config": AutoConfig}
+    sub_configs = {  # pyright: ignore[reportAssignmentType]
+        "llm_config": AutoConfig,
+        "vision_config": AutoConfig,
+    }
 
     def __init__(
         self,
@@ -47,7 +54,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-def _as_config(config):
+def _as_config(config) -> Any:
     if isinstance(config, dict):
         config = dict(config)
         return AutoConfig.for_model(config.pop("model_type"), **config)
@@ -55,12 +62,16 @@ def _as_config(config):
 
 
 class Standardise(nn.Module):
-    """Features (..., D) to zero mean and unit variance, by constants measured once, before the first training
-    step.
+    """Shift and scale features (..., D) to zero mean and unit variance per channel.
 
-    Most of what a vision model gives is the same for all clips: of the foveal states' energy 99.7 % (CLS
-    query, DINOv2-small, 4 layers; tests/models/test_models.py). An LLM takes long to find the rest. The
-    constants are part of the model: nothing about a batch, another clip or a later frame enters."""
+    Mean and deviation are measured once, by `fit`, before the first training step, and are then part of the
+    model, so no statistic of a batch, of another clip or of a later frame enters. They are needed because
+    most of what the vision encoder gives is the same for all clips: 99.7 % of the energy of what a query
+    brings back (the CLS query, DINOv2-small, 4 layers; tests/models/test_models.py), and an LLM takes long to
+    find the rest."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, width: int):
         super().__init__()
@@ -71,9 +82,25 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
     def fit(self, x: torch.Tensor):
+        """Measure mean and deviation on features (..., D)."""
         x = x.flatten(0, -2).float()
         self.mean.copy_(x.mean(0))
         self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
+
+
+@dataclass(frozen=True)
+class PromptAndMasks:
+    """What a model is given besides frames and text; None where there is none.
+
+    prompt_ids: (B, M), tokens of the prompt, at least one per clip. prompt_mask: (B, M), False for padding
+    after a shorter prompt. frame_mask: (B, T), False for padding after a shorter clip."""
+
+    prompt_ids: torch.Tensor | None = None
+    prompt_mask: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+
+
+NO_PROMPT = PromptAndMasks()  # and nothing is padding
 
 
 @dataclass
@@ -82,7 +109,7 @@ class VideoTextOutput:
 
     loss: mean cross-entropy in nats per text token, None without labels.
     logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token.
-    queries: (B, T, Q), the query each frame was looked at with; None for models without queries.
+    queries: (B, T, Q), the query that each frame was looked at with; None for models without queries.
     token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is."""
 
     loss: torch.Tensor | None
@@ -94,27 +121,34 @@ class VideoTextOutput:
 
 @dataclass
 class Context:
-    """How far the LLM has read: its KV cache and which positions hold something (B, S)."""
+    """What the LLM has read so far, where it reads a sequence in parts."""
 
-    cache: DynamicCache
-    mask: torch.Tensor
+    cache: DynamicCache  # keys and values of all S positions
+    mask: torch.Tensor  # (B, S), False for padding
 
 
 class VideoLanguageModel(PreTrainedModel):
-    """A causal LLM that reads visual tokens. Subclasses say how a clip becomes visual tokens.
+    """A causal LLM that reads visual tokens.
+
+    A subclass says how a clip becomes visual tokens (`build_vision`, `build_connector`, `features`,
+    `visual_tokens`) and how many FLOPs that takes (`visual_token_flops`). Its record is in
+    `fvlm/architectures.py`.
 
     Inputs of `forward` and `generate`: frames (B, T, 3, S, S), uint8 or normalised floats, or what `encode`
-    made of them; frame_mask (B, T), False for padding after a shorter clip; prompt_ids (B, M) with
-    prompt_mask (B, M), False for padding after a shorter prompt, each prompt at least one token; labels (B,
-    L), -100 after the end of a shorter text. Masks may be None: nothing is padding."""
+    made of them; labels (B, L), -100 after the end of a shorter text; prompt_ids, prompt_mask and frame_mask
+    as in `PromptAndMasks`."""
 
     config_class = VideoLanguageConfig
     main_input_name = "frames"
     supports_gradient_checkpointing = True
-    has_queries = False  # True where there is a choice of `mode`
+    modes_differ = False  # True where visual tokens depend on the `mode`
+    llm: Any  # a causal LLM of transformers, which types what it may lack as None
+    vision: FoveatedEncoder | None
+    embedding_norm: torch.Tensor
 
     def __init__(self, config: VideoLanguageConfig):
         super().__init__(config)
+        self.architecture = ARCHITECTURES[config.arch]
         self.llm = AutoModelForCausalLM.from_config(config.llm_config)
         self.vision = self.build_vision(config)
         width = config.llm_config.hidden_size
@@ -126,11 +160,12 @@ class VideoLanguageModel(PreTrainedModel):
         self.build_connector(config)
         self.post_init()
 
-    def build_vision(self, config) -> nn.Module | None:
+    def build_vision(self, config) -> FoveatedEncoder | None:
+        """Make the vision encoder; None for a model that sees nothing."""
         return None
 
     def build_connector(self, config):
-        """Make the modules between vision model and LLM."""
+        """Make the modules between vision encoder and LLM."""
 
     def _init_weights(self, module):
         if isinstance(module, VideoLanguageModel):
@@ -147,8 +182,8 @@ class VideoLanguageModel(PreTrainedModel):
 
     @torch.no_grad()
     def init_from_backbones(self):
-        """Give visual and mode tokens the mean norm of the LLM's embeddings. Call once the backbones have
-        their weights."""
+        """Measure the mean norm of the LLM's embeddings, which visual tokens get, and give it to the learned
+        tokens. Call it when the backbones have their weights."""
         norm = self.llm.get_input_embeddings().weight.float().norm(dim=-1).mean()
         self.embedding_norm.copy_(norm)
         for name, token in self.named_parameters(recurse=False):
@@ -157,15 +192,14 @@ class VideoLanguageModel(PreTrainedModel):
 
     @torch.no_grad()
     def calibrate(self, frames: torch.Tensor):
-        """Measure what `standardise` needs on training clips (B, T, 3, S, S). Training does it before its
-        first step."""
+        """Fit `standardise` on training clips (B, T, 3, S, S). Training does so before its first step."""
         if self.vision is not None:
             parts = frames.split(4)  # so that many long clips do not need more memory than a training step
             self.standardise.fit(torch.cat([self.features(self.encode(part)) for part in parts]))
 
     def features(self, cache) -> torch.Tensor:
-        """What the connector reads (..., D), before it is standardised; for models with queries, under the
-        static one."""
+        """What the connector reads (..., D), before it is standardised; with queries, what the static one
+        brings back."""
         raise NotImplementedError
 
     def get_input_embeddings(self):
@@ -177,16 +211,25 @@ class VideoLanguageModel(PreTrainedModel):
     # ── From clip to text ────────────────────────────────────────────────────────────────────────
 
     def encode(self, frames: torch.Tensor):
-        """What the vision model makes of frames, to be given to `forward` in their place when they are seen
-        again."""
+        """What the vision encoder makes of frames (B, T, 3, S, S). `forward` and `generate` take it in place
+        of the frames, so that a clip seen again is not encoded again."""
         return frames if self.vision is None else self.vision.encode(frames)
 
     def visual_tokens(
-        self, cache, mode, queries=None, **prompt_and_masks
+        self, cache, mode: str, queries: torch.Tensor | None = None, given: PromptAndMasks = NO_PROMPT
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The clip's visual tokens (B, T, K, W), None if it gets none, and the queries (B, T, Q) that made
-        them."""
+        """The clip's visual tokens (B, T, K, W) and the queries (B, T, Q) that made them, from what `encode`
+        gave; None for either that the model does not have."""
         raise NotImplementedError
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens: float, mode: str) -> dict[str, float]:
+        """FLOPs of making one clip's visual tokens, by the groups of `fvlm.costs.flops.GROUPS` that it takes.
+
+        count: a `fvlm.costs.flops.FlopCounter`, which has the run's configuration as `count.config`. Reading
+        the visual tokens and the text, the same for all architectures, is counted there. NotImplementedError
+        for a class that does not say."""
+        raise NotImplementedError(f"{cls.__name__} does not say its FLOPs: it needs visual_token_flops")
 
     def forward(
         self,
@@ -200,22 +243,24 @@ class VideoLanguageModel(PreTrainedModel):
     ) -> VideoTextOutput:
         """Look at a clip and score its text; the shapes are in the class's docstring.
 
-        mode: parallel (as in training), autoregressive (truly frame by frame) or static (the static query for
-        every frame); models without queries give the same in all three. Given `queries` (B, T, Q) are used
+        mode: parallel (as in training), autoregressive (frame by frame, as at inference) or static (the
+        static query for every frame); the same in all three unless `modes_differ`. queries: (B, T, Q), used
         instead of the model's own. ValueError on shapes that do not fit or an unknown mode."""
-        prefix, mask, queries = self._see(frames, labels, prompt_ids, mode, queries, frame_mask, prompt_mask)
+        given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
+        prefix, mask, queries = self._before_text(frames, labels, mode, queries, given)  # (B, S, W), (B, S)
         if labels is None:
-            hidden = self.read(prefix, mask)[:, -1:]
+            hidden = self.read(prefix, mask)[:, -1:]  # (B, 1, W)
             return VideoTextOutput(None, self.llm.get_output_embeddings()(hidden), queries)
 
         text_mask = labels != IGNORE  # (B, L)
-        text = self.embed(labels[:, :-1].clamp(min=0))  # the last label is only predicted
-        hidden = self.read(torch.cat([prefix, text], dim=1), torch.cat([mask, text_mask[:, :-1]], dim=1))
+        text = self.embed(labels[:, :-1].clamp(min=0))  # (B, L - 1, W): the last label is only predicted
+        x, mask = torch.cat([prefix, text], dim=1), torch.cat([mask, text_mask[:, :-1]], dim=1)
+        hidden = self.read(x, mask)  # (B, S + L - 1, W)
         logits = self.llm.get_output_embeddings()(hidden[:, -labels.size(1) :])  # (B, L, V)
         losses = F.cross_entropy(
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
         )
-        losses = losses.view_as(labels)  # (B, L)
+        losses = losses.view_as(labels)  # (B, L), nats
         return VideoTextOutput(losses.sum() / text_mask.sum(), logits, queries, losses, text_mask)
 
     @torch.no_grad()
@@ -233,9 +278,10 @@ class VideoLanguageModel(PreTrainedModel):
         `max_new_tokens`.
 
         Returns one list of token ids per clip, without the end-of-text token."""
-        prefix, mask, _ = self._see(frames, None, prompt_ids, mode, queries, frame_mask, prompt_mask)
+        given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
+        prefix, mask, _ = self._before_text(frames, None, mode, queries, given)
         context = Context(DynamicCache(config=self.config.llm_config), mask[:, :0])
-        hidden = self.read(prefix, mask, context)
+        hidden = self.read(prefix, mask, context)  # (B, S, W)
         stop = self.config.llm_config.eos_token_id
         stop = set(stop) if isinstance(stop, list) else {stop}
         texts, done = [[] for _ in range(len(mask))], [False] * len(mask)
@@ -247,45 +293,68 @@ class VideoLanguageModel(PreTrainedModel):
                     texts[i].append(token)
             if all(done):
                 break
-            hidden = self.read(
-                self.embed(ids[:, None]), torch.ones_like(ids[:, None], dtype=torch.bool), context
-            )
+            ids = ids[:, None]  # (B, 1)
+            hidden = self.read(self.embed(ids), torch.ones_like(ids, dtype=torch.bool), context)  # (B, 1, W)
         return texts
+
+    def _before_text(self, frames, labels, mode, queries, given: PromptAndMasks):
+        """`[prompt] <fine> visual tokens <end>`, all that stands before the text: embeddings (B, S, W), their
+        mask (B, S) and the queries (B, T, Q) that were used."""
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r}: valid are {', '.join(MODES)}")
+        if isinstance(frames, torch.Tensor):
+            if frames.dim() != 5 or frames.size(2) != 3:
+                raise ValueError(
+                    f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
+                )
+            frames = self.encode(frames)
+        B = len(frames) if self.vision is None else frames.batch_size
+        for name, ids in (("labels", labels), ("prompt_ids", given.prompt_ids)):
+            if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
+                raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
+        tokens, queries = self.visual_tokens(frames, mode, queries, given)  # (B, T, K, W), (B, T, Q)
+        made, expected = 0 if tokens is None else tokens.size(2), self.architecture.tokens_per_frame
+        if made != expected:
+            raise ValueError(
+                f"{type(self).__name__} made {made} visual tokens per frame; the record of "
+                f"{self.architecture.name} in fvlm/architectures.py says {expected}"
+            )
+        prefix, mask = self.prefix(self.fine_token, tokens, B, given)
+        return *self._append(prefix, mask, self.end_token), queries
 
     # ── The LLM's input ──────────────────────────────────────────────────────────────────────────
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         return self.llm.get_input_embeddings()(ids)
 
-    def prefix(self, mode_token, tokens, batch, prompt_ids=None, prompt_mask=None, frame_mask=None):
+    def prefix(self, mode_token, tokens, batch: int, given: PromptAndMasks = NO_PROMPT):
         """`[prompt] <mode> visual tokens` as embeddings (B, S, W), and which positions count (B, S).
 
-        tokens: (B, T, K, W), or None for no visual tokens."""
+        mode_token: (W,), `fine_token` or a model's own. tokens: (B, T, K, W); None for no visual token."""
         x = mode_token.new_zeros(batch, 0, mode_token.size(0))
         mask = torch.ones(batch, 0, dtype=torch.bool, device=mode_token.device)
-        if prompt_ids is not None:
-            x = self.embed(prompt_ids.clamp(min=0))
-            mask = (
-                torch.ones_like(prompt_ids, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
-            )
+        if given.prompt_ids is not None:
+            x = self.embed(given.prompt_ids.clamp(min=0))  # (B, M, W)
+            mask = torch.ones_like(given.prompt_ids) if given.prompt_mask is None else given.prompt_mask
+            mask = mask.bool()  # (B, M)
         x, mask = self._append(x, mask, mode_token)
         if tokens is not None:
             B, T, K, _ = tokens.shape
-            seen = mask.new_ones(B, T) if frame_mask is None else frame_mask[:, :T].bool()
-            x = torch.cat([x, tokens.flatten(1, 2).to(x.dtype)], dim=1)
-            mask = torch.cat([mask, seen.repeat_interleave(K, dim=1)], dim=1)
+            seen = mask.new_ones(B, T) if given.frame_mask is None else given.frame_mask[:, :T].bool()
+            x = torch.cat([x, tokens.flatten(1, 2).to(x.dtype)], dim=1)  # (B, S, W)
+            mask = torch.cat([mask, seen.repeat_interleave(K, dim=1)], dim=1)  # (B, S)
         return x, mask
 
     def _append(self, x, mask, token):
-        return torch.cat([x, token.expand(x.size(0), 1, -1).to(x.dtype)], dim=1), F.pad(
-            mask, (0, 1), value=True
-        )
+        """One more token (W,) after embeddings (B, S, W) and their mask (B, S)."""
+        x = torch.cat([x, token.expand(x.size(0), 1, -1).to(x.dtype)], dim=1)
+        return x, F.pad(mask, (0, 1), value=True)
 
     def read(self, x: torch.Tensor, mask: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        """The LLM's last hidden states (B, S, W) for embeddings (B, S, W); positions outside `mask` are not
-        there.
+        """The LLM's last hidden states (B, S, W) for embeddings (B, S, W).
 
-        With a `context` the LLM goes on from where it was, and the context moves on."""
+        mask: (B, S), False for padding, which is not attended to and takes no position. With a `context` the
+        LLM goes on after what it has read before, and the context then holds the new positions too."""
         past = 0
         if context is not None:
             past = context.mask.size(1)
@@ -301,35 +370,16 @@ class VideoLanguageModel(PreTrainedModel):
         ).last_hidden_state
 
     def scale(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Every visual token (..., W) at the LLM's embedding norm, each by itself: no statistic over batch or
-        time."""
+        """Visual tokens (..., W), each scaled by itself to the norm of the LLM's embeddings. A statistic over
+        batch or time would let other clips and later frames in."""
         return F.normalize(tokens.float(), dim=-1).to(tokens.dtype) * self.embedding_norm.to(tokens.dtype)
 
-    def _see(self, frames, labels, prompt_ids, mode, queries, frame_mask, prompt_mask):
-        """All that comes before the text (B, S, W), its mask (B, S) and the queries that were used."""
-        if mode not in MODES:
-            raise ValueError(f"mode {mode!r}: valid are {', '.join(MODES)}")
-        if isinstance(frames, torch.Tensor):
-            if frames.dim() != 5 or frames.size(2) != 3:
-                raise ValueError(
-                    f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
-                )
-            frames = self.encode(frames)
-        B = len(frames) if self.vision is None else frames.batch_size
-        for name, ids in (("labels", labels), ("prompt_ids", prompt_ids)):
-            if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
-                raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
-        prompt = dict(prompt_ids=prompt_ids, prompt_mask=prompt_mask, frame_mask=frame_mask)
-        tokens, queries = self.visual_tokens(frames, mode, queries, **prompt)
-        prefix, mask = self.prefix(self.fine_token, tokens, batch=B, **prompt)
-        return *self._append(prefix, mask, self.end_token), queries
-
     def set_gradient_checkpointing(self, on: bool):
-        """Recompute activations of vision model and LLM in the backward pass instead of keeping them."""
+        """Recompute activations of vision encoder and LLM in the backward pass instead of keeping them."""
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = on
-                module._gradient_checkpointing_func = _checkpoint
+                module.gradient_checkpointing = on  # pyright: ignore[reportArgumentType]
+                module._gradient_checkpointing_func = _checkpoint  # pyright: ignore[reportArgumentType]
 
 
 def _checkpoint(function, *args, **kwargs):

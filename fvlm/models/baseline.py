@@ -1,4 +1,4 @@
-"""The opponent, 16 visual tokens per frame as in SmolVLM, and two controls without queries.
+"""The baseline, 16 visual tokens per frame as in SmolVLM, and two controls without queries.
 
 B batch, T frames, P patches, D vision width, W LLM width.
 """
@@ -6,14 +6,14 @@ B batch, T frames, P patches, D vision width, W LLM width.
 import torch
 from torch import nn
 
-from fvlm.models.base import VideoLanguageModel
+from fvlm.models.base import NO_PROMPT, VideoLanguageModel
 from fvlm.models.vision import FoveatedEncoder
 
 TOKENS_PER_SIDE = 4  # 16 tokens per frame, whatever the patch grid
 
 
 class BaselineVLM(VideoLanguageModel):
-    """The same DINOv2; its patches, space-to-depth, through an MLP: 16 visual tokens per frame."""
+    """DINOv2's patches, joined into a 4 x 4 grid of blocks, through an MLP: 16 visual tokens per frame."""
 
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config, foveal=False, frozen=config.freeze_vision)
@@ -27,22 +27,28 @@ class BaselineVLM(VideoLanguageModel):
             nn.Linear(4 * width, width),
         )
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        blocks = space_to_depth(
-            self.standardise(cache.patches), cache.grid, TOKENS_PER_SIDE
-        )  # (B, T, 16, factor² D)
+    def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
+        patches = self.standardise(self.features(cache))  # (B, T, P, D)
+        blocks = space_to_depth(patches, cache.grid, TOKENS_PER_SIDE)  # (B, T, 16, factor² D)
         if blocks.size(-1) != self.connector[0].in_features:
             raise ValueError(
                 f"a baseline for {self.config.image_size}-pixel frames got a patch grid of {cache.grid}"
             )
-        return self.scale(self.connector(blocks)), None
+        return self.scale(self.connector(blocks)), None  # (B, T, 16, W)
 
     def features(self, cache):
-        return cache.patches
+        return cache.patches  # (B, T, P, D)
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        blocks, factor = T * TOKENS_PER_SIDE**2, count.grid // TOKENS_PER_SIDE
+        first = count.linear(blocks, factor**2 * D, 4 * W, input_grad=not count.config.freeze_vision)
+        return dict(vision=count.vision(T), connector=first + count.linear(blocks, 4 * W, W))
 
 
 class MeanPoolVLM(VideoLanguageModel):
-    """The control that sees everything at once: the mean patch, one visual token per frame."""
+    """The control that does not choose: the mean of a frame's patches, one visual token per frame."""
 
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config, foveal=False, frozen=config.freeze_vision)
@@ -50,25 +56,37 @@ class MeanPoolVLM(VideoLanguageModel):
     def build_connector(self, config):
         self.project = nn.Linear(config.vision_config.hidden_size, config.llm_config.hidden_size)
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        return self.scale(self.project(self.standardise(self.features(cache)))), None
+    def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
+        mean_patch = self.standardise(self.features(cache))  # (B, T, 1, D)
+        return self.scale(self.project(mean_patch)), None  # (B, T, 1, W)
 
     def features(self, cache):
         return cache.patches.mean(dim=2, keepdim=True)  # (B, T, 1, D)
 
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        connector = count.linear(T, D, W, input_grad=not count.config.freeze_vision)
+        return dict(vision=count.vision(T), connector=connector)
+
 
 class BlindVLM(VideoLanguageModel):
-    """The control that sees nothing: no vision model, no visual token."""
+    """The control that sees nothing: no vision encoder, no visual token."""
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
+    def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
         return None, None
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        return {}
 
 
 def space_to_depth(patches: torch.Tensor, grid: tuple[int, int], side: int) -> torch.Tensor:
-    """Join neighbouring patches: (..., h w, D) to (..., side², (h / side)(w / side) D).
+    """Join neighbouring patches: (..., h w, D) to (..., side², (h / side)(w / side) D), a side x side grid of
+    blocks.
 
-    Rows first, both among the blocks and inside a block, as SmolVLM's pixel shuffle orders them.
-    ValueError if the grid does not divide."""
+    grid: h and w. Blocks, and the patches inside a block, are in reading order, as in SmolVLM's pixel
+    shuffle. ValueError if the grid does not divide."""
     h, w = grid
     if h % side or w % side:
         raise ValueError(f"a grid of {h} x {w} patches does not divide into {side} x {side} blocks")

@@ -1,5 +1,6 @@
 """From a `RunConfig` to a model with weights, and from a saved folder back to a model."""
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -7,20 +8,14 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
-from fvlm.models.baseline import BaselineVLM, BlindVLM, MeanPoolVLM
-from fvlm.models.foveated import FoveatedVLM, StaticVLM
 from fvlm.weights import Source, backbone_config, fetch, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
-MODELS = {
-    "foveated": FoveatedVLM,
-    "baseline": BaselineVLM,
-    "static": StaticVLM,
-    "meanpool": MeanPoolVLM,
-    "blind": BlindVLM,
-}
+
+BACKBONES = {"llm": "llm.", "vision": "vision.dinov2."}  # how the names of their parameters start
 
 
 def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageModel:
@@ -31,7 +26,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     weights. `model.config.sources` says where each came from. Under `torch.device("meta")` nothing is
     allocated."""
     torch.manual_seed(config.seed)
-    model = MODELS[config.arch](
+    model = model_class(config.arch)(
         VideoLanguageConfig(
             llm_config=backbone_config(config.llm),
             vision_config=vision_config(config),
@@ -51,8 +46,18 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     return model.eval()
 
 
+def model_class(arch: str) -> type[VideoLanguageModel]:
+    """The class of an architecture, as its record in `fvlm/architectures.py` says. `ConfigError` if there is
+    no such record."""
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"arch = {arch!r}: valid are {', '.join(ARCHITECTURES)}")
+    module, name = ARCHITECTURES[arch].model.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def freeze(model: VideoLanguageModel, config: RunConfig):
-    """Stop training what the run freezes. The way of the query in and out is always trained."""
+    """Stop training what the run freezes: the weights of a backbone, never the connector, which includes the
+    vision encoder's `query_in` and `query_out`."""
     if config.freeze_vision and model.vision is not None:
         model.vision.dinov2.requires_grad_(False)
     if config.freeze_llm:
@@ -60,30 +65,32 @@ def freeze(model: VideoLanguageModel, config: RunConfig):
 
 
 def load_model(folder: str | Path) -> VideoLanguageModel:
-    """A model saved by `model.save_pretrained(folder)`; `ConfigError` if there is none."""
+    """A model saved by `model.save_pretrained(folder)`. `ConfigError` if there is none, or if its
+    architecture has no record."""
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ConfigError(f"{folder}: no model here (config.json is missing)")
-    return MODELS[json.loads(path.read_text())["arch"]].from_pretrained(folder)
+    return model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+
+
+def parameter_group(name: str) -> str:
+    """ "llm" or "vision" for a parameter of a backbone, by its name in the model; "connector" for any
+    other."""
+    for group, start in BACKBONES.items():
+        if name.startswith(start):
+            return group
+    return "connector"
 
 
 def parameter_groups(model: VideoLanguageModel) -> dict[str, int]:
-    """Parameters by group: vision, connector (all that is neither backbone), llm, llm embeddings, total,
-    trainable.
+    """Number of parameters by `parameter_group`, with the LLM's embeddings as a group "embedding" of their
+    own, and "total" and "trainable".
 
-    Groups vision + connector + llm + embedding = total; tied weights count once, as embedding."""
+    vision + connector + llm + embedding = total; tied weights count once, as embedding."""
     embedding = {id(p) for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
     groups = dict(vision=0, connector=0, llm=0, embedding=0, total=0, trainable=0)
     for name, p in model.named_parameters():
-        group = (
-            "embedding"
-            if id(p) in embedding
-            else "llm"
-            if name.startswith("llm.")
-            else "vision"
-            if name.startswith("vision.dinov2.")
-            else "connector"
-        )
+        group = "embedding" if id(p) in embedding else parameter_group(name)
         groups[group] += p.numel()
         groups["total"] += p.numel()
         groups["trainable"] += p.numel() * p.requires_grad

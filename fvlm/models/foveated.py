@@ -1,7 +1,20 @@
-"""The foveated model: one visual token per frame, looked up by a query that the LLM emits after the frame
-before.
+"""The foveated model: one visual token per frame, brought back by a query that the LLM makes after the frame
+before. In training:
 
-B batch, T frames, W LLM width, D vision width, Q = D query width.
+    cache = encode(frames)                                  # keys and values of every DINOv2 layer, once
+    queries = static_query for every frame                  # (B, T, Q)
+    repeat fine_passes times:                               # the first time is the coarse pass
+        tokens = project(look(queries, cache))              # (B, T, W): one per frame
+        states = llm([prompt] <coarse> tokens[:T - 1])      # (B, T, W): at <coarse> and after each frame
+        queries = first_query + to_query(rms_norm(states))  # (B, T, Q): frame t's from the state before it
+    tokens = project(look(queries, cache))                  # (B, T, W)
+    logits = llm([prompt] <fine> tokens <end> text)         # (B, L, V)
+    loss = cross_entropy(logits, text)                      # text alone
+
+At inference there is no coarse pass: the LLM reads `[prompt] <fine>` and then one token at a time, and its
+state makes the query for the next frame. See `FoveatedVLM` for what the sketch leaves out.
+
+B batch, T frames, L text tokens, W LLM width, V vocabulary, D vision width, Q = D query width.
 """
 
 import torch
@@ -10,12 +23,15 @@ from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 
-from fvlm.models.base import Context, VideoLanguageModel
+from fvlm.models.base import NO_PROMPT, Context, PromptAndMasks, VideoLanguageModel
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 
 class StaticVLM(VideoLanguageModel):
-    """The control without a gaze: one learned query for every frame. Also what `FoveatedVLM` builds on."""
+    """The control whose query nothing steers: one learned query for every frame. `FoveatedVLM` adds steering
+    to it."""
+
+    vision: FoveatedEncoder
 
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config, frozen=config.freeze_vision)
@@ -31,51 +47,60 @@ class StaticVLM(VideoLanguageModel):
 
     @torch.no_grad()
     def init_from_backbones(self):
-        """Also: the learned queries start as DINOv2's CLS token, which has learned what is worth looking
-        at."""
+        """Also start the learned queries as DINOv2's CLS token, which has learned what is worth attending
+        to."""
         super().init_from_backbones()
-        cls = self.vision.init_from_tokens()
+        cls = self.vision.init_from_tokens()  # (Q,)
         for name, query in self.named_parameters(recurse=False):
             if name.endswith("_query"):
                 query.copy_(cls)
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        if queries is None:
-            queries = self.static_queries(cache)
+    def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
+        queries = self.static_queries(cache) if queries is None else queries  # (B, T, Q)
         return self.see(queries, cache), queries
 
     def static_queries(self, cache: FrameCache) -> torch.Tensor:
-        B, T = cache.batch_size, len(cache)
-        return self.static_query.expand(B, T, -1)  # (B, T, Q)
+        """The static query for every frame: (B, T, Q)."""
+        return self.static_query.expand(cache.batch_size, len(cache), -1)
 
     def see(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
         """One visual token per frame: queries (B, T, Q) to tokens (B, T, 1, W) at the LLM's embedding
         norm."""
-        return self.scale(self.project(self.standardise(self.vision.look(queries, cache)))).unsqueeze(2)
+        states = self.standardise(self.vision.look(queries, cache))  # (B, T, D)
+        return self.scale(self.project(states)).unsqueeze(2)  # (B, T, 1, W)
 
     def features(self, cache: FrameCache) -> torch.Tensor:
-        return self.vision.look(self.static_queries(cache), cache)
+        return self.vision.look(self.static_queries(cache), cache)  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W = count.config.frames, count.vision_width, count.llm_width
+        return dict(
+            vision=count.vision(T, final_states=False),
+            static_look=count.look(T),
+            connector=count.linear(T, D, W),
+        )
 
 
 class FoveatedVLM(StaticVLM):
     """The LLM's state after frame t, through `to_query` and added to a learned `first_query`, is the query
     for frame t + 1.
 
-    parallel: coarse pass `[prompt] <coarse> z°_1 … z°_T-1` over tokens z° of the static query; its states are
-    the queries of the fine pass, `[prompt] <fine> z_1 … z_T <end> text`. With `fine_passes` above 1, the
-    states of a fine pass make the queries of the next. (The state after the last frame would decide where to
-    look in a frame that never comes, so it is not computed.) autoregressive: the fine sequence frame by
-    frame, each query from the fine state before it. static: the fine sequence over z°.
+    mode parallel: as in the module's sketch; passes after the first open with `<fine>`. autoregressive: frame
+    by frame, each query from the state that the fine sequence itself has reached. static: the fine sequence
+    over tokens of the static query.
 
-    The first frame has no state before it, so its query is `first_query` alone; with a prompt its state, at
-    the mode token, is added like any other, so that a question steers the first look too.
+    The state after the last frame is never computed, as there is no frame left to look at. The first frame
+    has no frame before it: its query is `first_query` alone or, with a prompt, so that a question steers this
+    query too, `first_query` and the state at the mode token.
 
-    `config.query_init_scale` is the size, in norms of a query, of what a state adds to it at the start.
-    Steering that has not learned yet is noise: captions, which need little of it, did no better with 1 and
-    ran less alike in parallel and frame by frame (one seed: 0.867 and 0.872 nats with 0.1, 0.882 and 0.896
-    with 1); a question learns to steer in half the steps with 1 (see `fvlm/studies/question.py`)."""
+    `config.query_init_scale` is how far a state moves a query before any training, in norms of a query.
+    Before it has learned, this steering is noise. Captions, which need little of it, did no better with 1
+    than with 0.1, and their loss in parallel was less like that frame by frame (one seed: 0.867 and 0.872
+    nats with 0.1, 0.882 and 0.896 with 1). A question learns to steer in half the steps with 1 (see
+    `LOG.md`)."""
 
-    has_queries = True
+    modes_differ = True
 
     def build_connector(self, config):
         super().build_connector(config)
@@ -88,64 +113,79 @@ class FoveatedVLM(StaticVLM):
         if isinstance(module, FoveatedVLM):
             init.normal_(module.coarse_token, std=0.02)
             init.normal_(module.first_query, std=1.0)
-            init.normal_(
-                module.to_query.weight, std=self.config.query_init_scale * module.to_query.in_features**-0.5
-            )
+            std = self.config.query_init_scale * module.to_query.in_features**-0.5
+            init.normal_(module.to_query.weight, std=std)
 
-    def visual_tokens(self, cache, mode, queries=None, **prompt_and_masks):
-        if queries is None:
-            if mode == "autoregressive":
-                return self.look_frame_by_frame(cache, **prompt_and_masks)
-            queries = (
-                self.static_queries(cache) if mode == "static" else self.look_ahead(cache, **prompt_and_masks)
-            )
-        return self.see(queries, cache), queries
+    def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
+        if queries is None and mode == "autoregressive":
+            return self.look_frame_by_frame(cache, given)
+        if queries is None and mode == "parallel":
+            queries = self.look_ahead(cache, given)
+        return super().visual_tokens(cache, mode, queries, given)
 
-    def look_ahead(self, cache: FrameCache, **prompt_and_masks) -> torch.Tensor:
-        """Queries of the last fine pass (B, T, Q), all frames at once: each from the pass before it, one
-        frame back."""
-        B = cache.batch_size
-        queries = self.static_queries(cache)
+    def look_ahead(self, cache: FrameCache, given: PromptAndMasks = NO_PROMPT) -> torch.Tensor:
+        """Queries of the last fine pass (B, T, Q), all frames at once: in each pass a frame's query comes
+        from the pass before, from the state one frame back."""
+        queries = self.static_queries(cache)  # (B, T, Q)
         for mode_token in [self.coarse_token] + [self.fine_token] * (self.config.fine_passes - 1):
             tokens = self.see(queries, cache)[:, :-1]  # (B, T - 1, 1, W)
-            states = self.read(*self.prefix(mode_token, tokens, batch=B, **prompt_and_masks))
-            queries = self.queries_from(
-                states[:, -len(cache) :], prompted=prompt_and_masks["prompt_ids"] is not None
-            )
+            prefix, mask = self.prefix(mode_token, tokens, cache.batch_size, given)  # (B, S, W), (B, S)
+            states = self.read(prefix, mask)[:, -len(cache) :]  # (B, T, W)
+            queries = self.queries_from(states, given.prompt_ids is not None)  # (B, T, Q)
         return queries
 
-    def look_frame_by_frame(self, cache: FrameCache, **prompt_and_masks) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, T, 1, W) and queries (B, T, Q) as at inference: no frame is looked at before the one
-        ahead of it."""
+    def look_frame_by_frame(
+        self, cache: FrameCache, given: PromptAndMasks = NO_PROMPT
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, T, 1, W) and queries (B, T, Q) as at inference: a frame is looked at when the LLM has
+        read the tokens of those before it, and no other."""
         B, T = cache.batch_size, len(cache)
-        prompted, frame_mask = prompt_and_masks["prompt_ids"] is not None, prompt_and_masks["frame_mask"]
-        seen = (
-            torch.ones(B, T, dtype=torch.bool, device=self.device)
-            if frame_mask is None
-            else frame_mask.bool()
-        )
-        prefix, mask = self.prefix(self.fine_token, None, batch=B, **prompt_and_masks)
+        seen = torch.ones(B, T, device=self.device) if given.frame_mask is None else given.frame_mask
+        seen = seen.bool()  # (B, T)
+        prefix, mask = self.prefix(self.fine_token, None, B, given)  # (B, S, W), (B, S)
         context = Context(DynamicCache(config=self.config.llm_config), mask[:, :0])
-        state = self.read(prefix, mask, context)[:, -1:]  # at <fine>
+        state = self.read(prefix, mask, context)[:, -1:]  # (B, 1, W), at <fine>
+        query = self.queries_from(state, given.prompt_ids is not None)  # (B, 1, Q)
         tokens, queries = [], []
         for t in range(T):
-            queries.append(
-                self.queries_from(state, prompted) if t == 0 else self.to_queries(state)
-            )  # (B, 1, Q)
-            tokens.append(self.see(queries[t], cache[t : t + 1]))  # (B, 1, 1, W)
+            token = self.see(query, cache[t : t + 1])  # (B, 1, 1, W)
+            tokens.append(token)
+            queries.append(query)
             if t < T - 1:
-                state = self.read(tokens[t].squeeze(2).to(prefix.dtype), seen[:, t : t + 1], context)
+                state = self.read(token.squeeze(2).to(prefix.dtype), seen[:, t : t + 1], context)
+                query = self.to_queries(state)  # (B, 1, Q)
         return torch.cat(tokens, dim=1), torch.cat(queries, dim=1)
 
     def queries_from(self, states: torch.Tensor, prompted: bool) -> torch.Tensor:
         """States at the mode token and after each frame but the last (B, T, W) to queries (B, T, Q)."""
         queries = self.to_queries(states)
-        return (
-            queries
-            if prompted
-            else torch.cat([self.first_query.expand_as(queries[:, :1]), queries[:, 1:]], dim=1)
-        )
+        if prompted:
+            return queries
+        return torch.cat([self.first_query.expand_as(queries[:, :1]), queries[:, 1:]], dim=1)
 
     def to_queries(self, states: torch.Tensor) -> torch.Tensor:
-        """LLM states (..., W), whatever their size, to queries (..., Q)."""
+        """LLM states (..., W), whatever their norm, to queries (..., Q)."""
         return self.first_query + self.to_query(F.rms_norm(states, (states.size(-1),)))
+
+    @classmethod
+    def visual_token_flops(cls, count, prompt_tokens, mode):
+        T, D, W, passes = count.config.frames, count.vision_width, count.llm_width, count.config.fine_passes
+        vision, project, to_query = (
+            count.vision(T, final_states=False),
+            count.linear(T, D, W),
+            count.linear(T, W, D),
+        )
+        if mode == "autoregressive":
+            start = prompt_tokens + 1  # tokens that are read at once, before the first frame
+            pairs = start**2 + sum(start + t for t in range(1, T))
+            read = count.llm(prompt_tokens + T, pairs)
+            return dict(vision=vision, fine_look=count.look(T), connector=project + to_query, fine_llm=read)
+        read = count.llm(prompt_tokens + T)
+        return dict(
+            vision=vision,
+            static_look=count.look(T),
+            fine_look=passes * count.look(T),
+            connector=(1 + passes) * project + passes * to_query,
+            coarse_llm=read,
+            fine_llm=(passes - 1) * read,
+        )

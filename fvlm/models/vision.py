@@ -1,4 +1,5 @@
-"""The eye: DINOv2, and a query that walks through its layers without the patches ever seeing it.
+"""The vision encoder: DINOv2, and the query pass, in which a query goes through its layers and attends to
+their tokens, but no token attends to it.
 
 B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H heads, d = D / H, Q query width.
 """
@@ -7,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,6 @@ from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
 from transformers import initialization as init
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as DINOv2 was trained
-
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
@@ -104,19 +105,18 @@ class FrameCache:
         return self._with(lambda x: x.expand(times, *x.shape[1:]), (times, self.shape[1]))
 
     def hide(self, patches: torch.Tensor) -> "FrameCache":
-        """The same frames, but queries can't see these patches (B, T, P; True is hidden). The patches still
-        saw each other."""
+        """The same frames, but queries can't see these patches (B, T, P; True is hidden). Keys and values
+        stay, so the other patches still know of the hidden ones."""
         return replace(self, hidden=F.pad(patches.bool(), (1, 0)))
 
     def shift(self, down: int, across: int) -> "FrameCache":
-        """The same frames, but attention falls `down` and `across` patches away from where a query sends it,
-        around the edges."""
+        """The same frames, but what a query gets for attending to a patch is the value of the patch `down`
+        and `across` from it, around the edges."""
 
         def rolled(values):  # (B, T, H, N, d)
-            patches = (
-                values[..., 1:, :].unflatten(-2, self.grid).roll((-down, -across), (-3, -2)).flatten(-3, -2)
-            )
-            return torch.cat([values[..., :1, :], patches], dim=-2)
+            cls, patches = values[..., :1, :], values[..., 1:, :].unflatten(-2, self.grid)
+            patches = patches.roll((-down, -across), (-3, -2)).flatten(-3, -2)  # (B, T, H, P, d)
+            return torch.cat([cls, patches], dim=-2)
 
         return replace(self, layers=[KeysValues(layer.keys, rolled(layer.values)) for layer in self.layers])
 
@@ -144,8 +144,8 @@ class FrameCache:
 
     @cached_property
     def last_hidden_state(self) -> torch.Tensor:
-        """(B, T, N, D), after DINOv2's final norm. Computed when asked for: queries need the last layer's
-        keys and values, but not what the patches make of them."""
+        """(B, T, N, D), after DINOv2's final norm. Computed when it is asked for: queries need the last
+        layer's keys and values alone."""
         return self.finish()
 
     @property
@@ -155,35 +155,39 @@ class FrameCache:
 
 
 class QueryIn(nn.Linear):
-    """The way in for queries: a linear map without bias (a bias makes all queries alike), at DINOv2's scale.
+    """From a query to the first layer: a linear map without bias (a bias makes all queries alike), scaled to
+    the norm of DINOv2's tokens.
 
-    It starts as the identity, so that queries start out as tokens of DINOv2's own kind.
+    The map starts as the identity, so that a query starts out as the tokens do. The scale is there because
+    DINOv2's states have norms of 0.6 to 2 in the first layers: of a query that enters thirty times longer
+    the attended values change little, and under 1 % of the energy of its final state then differs between
+    clips, against a quarter with this scale (random queries, DINOv2-small, 4 layers;
+    tests/models/test_models.py). It is a factor of its own, so that the weights keep a size that one learning
+    rate suits."""
 
-    DINOv2's states are short, of norm 0.6 to 2 in the first layers. A query that enters thirty times longer
-    drowns what it sees: under 1 % of its foveal states' energy then differs between clips, against a quarter
-    with this (random queries, DINOv2-small, 4 layers; tests/models/test_models.py). The scale is a factor of
-    its own, so that the weights keep a size that one learning rate suits."""
+    norm: torch.Tensor
 
     def __init__(self, width: int):
         super().__init__(width, width, bias=False)
-        self.register_buffer("norm", torch.ones(()))  # of a query of unit variance after the map
+        self.register_buffer("norm", torch.ones(()))  # that a query of unit variance enters with
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
         return super().forward(queries) * (self.norm * self.in_features**-0.5)
 
 
 class FoveatedEncoder(PreTrainedModel):
-    """DINOv2 with a side entrance. `encode` runs it on frames; `look` sends a query through the result.
+    """DINOv2 for frames and for queries: `encode` runs it on frames, `look` is the query pass over them.
 
-    At every layer the query goes through the layer's own norm, query projection, output projection, layer
-    scale and MLP, and attends to the keys and values of that layer's CLS and patches, not to itself. So
-    looking again costs one token, not a frame. Queries enter by `query_in` and leave by `query_out`, both of
+    In the query pass a query goes through every layer's own norm, query projection, output projection, layer
+    scale and MLP, and attends to that layer's keys and values of CLS and patches, not to itself. Looking
+    again thus costs one token, not a frame. Queries enter by `query_in` and leave by `query_out`, both of
     vision width; with `foveal=False` the two are left out and only `encode` works."""
 
     config_class = Dinov2Config
     main_input_name = "frames"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Dinov2Layer"]
+    dinov2: Any  # the parts of its layers are reached by name, and torch types a part as Tensor or Module
 
     def __init__(self, config: Dinov2Config, foveal: bool = True, frozen: bool = False):
         """foveal: with queries. frozen: DINOv2 is not trained, so that `encode` keeps each layer's normed
@@ -209,12 +213,12 @@ class FoveatedEncoder(PreTrainedModel):
 
     @torch.no_grad()
     def init_from_tokens(self) -> torch.Tensor:
-        """Let queries of unit variance enter with the norm of the CLS token. Call once DINOv2 has its
+        """Let queries of unit variance enter with the norm of the CLS token. Call it when DINOv2 has its
         weights.
 
         Returns the query (Q,) of unit variance that enters as the CLS token itself."""
         embeddings = self.dinov2.embeddings
-        cls = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).flatten()
+        cls = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).flatten()  # (D,)
         self.query_in.norm.copy_(cls.norm())
         return cls / cls.norm() * cls.numel() ** 0.5
 
@@ -290,11 +294,10 @@ class FoveatedEncoder(PreTrainedModel):
     def attend(
         self, layer, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
-        """The rest of a layer on (BT, N, D), once its keys and values are there; h is the layer's norm of
-        x."""
-        attended = F.scaled_dot_product_attention(
-            self._heads(layer.attention.q_proj(h)), k, v
-        )  # (BT, H, N, d)
+        """The rest of a layer on states x (BT, N, D), given its keys and values (BT, H, N, d); h is the
+        layer's norm of x."""
+        q = self._heads(layer.attention.q_proj(h))  # (BT, H, N, d)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (BT, H, N, d)
         return self.finish_layer(layer, x, merge_heads(attended))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
@@ -311,11 +314,10 @@ class FoveatedEncoder(PreTrainedModel):
         return torch.addcmul(x, layer.mlp(layer.norm2(x)), layer.layer_scale2.lambda1)
 
     def look(self, queries: torch.Tensor, cache: FrameCache, return_attention: bool = False):
-        """One look at each frame: queries (B, T, Q) to foveal states (B, T, D).
+        """The query pass, one query per frame: queries (B, T, Q) to states (B, T, D).
 
-        With `return_attention` also the attention weights (B, T, layers, H, N), CLS first; they are the very
-        tensors that the states were made with, and sum to 1 over N. ValueError if there is not one query a
-        frame."""
+        With `return_attention` also the attention weights (B, T, layers, H, N), CLS first, that the states
+        were made with; they sum to 1 over N. ValueError if there is not one query a frame."""
         if queries.size(1) != len(cache):
             raise ValueError(f"{queries.size(1)} queries for {len(cache)} frames")
         maps = []
@@ -345,10 +347,10 @@ def normalise(frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    return (
-        x.unflatten(-1, (heads, -1)).transpose(-2, -3).contiguous()
-    )  # (..., N, D) to (..., H, N, d), copied once for all looks
+    """(..., N, D) to (..., H, N, d), contiguous, so that no later look copies it again."""
+    return x.unflatten(-1, (heads, -1)).transpose(-2, -3).contiguous()
 
 
 def merge_heads(x: torch.Tensor) -> torch.Tensor:
-    return x.transpose(-2, -3).flatten(-2)  # (..., H, N, d) to (..., N, D)
+    """(..., H, N, d) to (..., N, D)."""
+    return x.transpose(-2, -3).flatten(-2)

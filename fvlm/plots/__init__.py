@@ -1,8 +1,8 @@
 """Every figure, from data to Plotly. Functions take what the results hold and return a
 `plotly.graph_objects.Figure`.
 
-`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `common.py` what they share, and
-files of figures. Clips and gazes: `fvlm/plots/clips.py`, `fvlm/plots/gaze.py`."""
+`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `clips.py` · `gaze.py` ·
+`style.py` what they share, every colour among it · `files.py` figures as files."""
 
 from fvlm.plots.files import save_figures
 from fvlm.plots.scaling import (

@@ -8,7 +8,7 @@ import textwrap
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fvlm.plots import LAYOUT
+from fvlm.plots.style import LAYOUT, TARGET_BOX
 
 
 def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
@@ -85,22 +85,35 @@ def player_controls(frames: int) -> dict:
 
 def _picture(clip, t: int, boxes: bool) -> str:
     """One frame of a clip as a data URI, its boxes drawn on."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     image = Image.fromarray(clip.frames[t].transpose(1, 2, 0))
     if boxes and clip.boxes is not None:
-        draw = ImageDraw.Draw(image)
-        for i, (x0, y0, x1, y1) in enumerate(clip.boxes[t]):
-            if x1 > x0 and y1 > y0:
-                draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2 if i == clip.target else 1)
+        draw_boxes(image, clip.boxes[t], clip.target)
     return image_uri(image, "JPEG", quality=85)
+
+
+def draw_boxes(image, boxes, target: int = -1):
+    """Outline boxes (n, 4) in pixels on a `PIL.Image`, the target's thicker; empty ones are left out."""
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(image)
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        if x1 > x0 and y1 > y0:
+            draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=TARGET_BOX, width=2 if i == target else 1)
+
+
+def image_bytes(image, format: str, **options) -> bytes:
+    """A `PIL.Image` as the content of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
 
 
 def image_uri(image, format: str, **options) -> str:
     """A `PIL.Image` as a data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, format=format, **options)
-    return f"data:image/{format.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+    content = base64.b64encode(image_bytes(image, format, **options)).decode()
+    return f"data:image/{format.lower()};base64,{content}"
 
 
 def wrapped(text: str, width: int = 38, lines: int = 6) -> str:

@@ -13,77 +13,67 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fvlm.config import ConfigError
-from fvlm.plots import COLOURS, LAYOUT
-from fvlm.plots.clips import image_uri, player_controls, wrapped
+from fvlm.plots.clips import draw_boxes, image_uri, player_controls, wrapped
+from fvlm.plots.style import (
+    BOX,
+    COLOURS,
+    FIXATION,
+    FIXATION_RIM,
+    LAYOUT,
+    LIGHT,
+    PAPER,
+    SCALE,
+    TARGET_BOX,
+    uneven_error_bar,
+)
 
-FIXATION = "#ff2d55"
+# ── A frame under its attention ──────────────────────────────────────────────────────────────────
 
 
-def gaze_strip(
-    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", **which
-) -> go.Figure:
-    """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
+def overlay_traces() -> list:
+    """The Plotly traces of a frame under its attention, still empty: image, heat map, path of the fixations
+    so far, fixation, boxes, the target's box."""
+    quiet = dict(hoverinfo="skip", showlegend=False)
+    return [
+        go.Image(hoverinfo="skip"),
+        go.Heatmap(
+            zmin=0,
+            colorscale=SCALE,
+            colorbar_thickness=10,
+            hovertemplate="attention %{z:.4f}<extra></extra>",
+        ),
+        go.Scatter(mode="lines+markers", line=dict(color=FIXATION, width=2), marker_size=4, **quiet),
+        go.Scatter(
+            mode="markers",
+            marker=dict(color=FIXATION, size=12, line=dict(color=FIXATION_RIM, width=1)),
+            **quiet,
+        ),
+        go.Scatter(mode="lines", line=dict(color=BOX, width=1), **quiet),
+        go.Scatter(mode="lines", line=dict(color=TARGET_BOX, width=3), **quiet),
+    ]
 
-    which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's in
-    full white. Colours share one scale over all frames."""
-    maps, fixations = gaze.map(**which), gaze.fixations(**which)
-    T = len(maps)
-    height, width = gaze.frames.shape[2:]
-    figure = make_subplots(
-        rows=2,
-        cols=T,
-        vertical_spacing=0.03,
-        horizontal_spacing=0.008,
-        column_titles=[f"frame {t + 1}" for t in range(T)],
-    )
-    for t in range(T):
-        figure.add_image(source=png_uri(gaze.frames[t]), row=1, col=t + 1, hoverinfo="skip")
-        figure.add_heatmap(
-            z=maps[t],
-            **over_frame(gaze),
-            coloraxis="coloraxis",
-            row=2,
-            col=t + 1,
-            hovertemplate="attention %{z:.3f}<extra></extra>",
-        )
-        for row in (1, 2):
-            figure.add_scatter(
-                x=[fixations[t, 0] - 0.5],
-                y=[fixations[t, 1] - 0.5],
-                mode="markers",
-                row=row,
-                col=t + 1,
-                showlegend=False,
-                marker=dict(color=FIXATION, size=7, line=dict(color="white", width=1)),
-                hoverinfo="skip",
-            )
-            for i, (x0, y0, x1, y1) in enumerate(() if boxes is None else boxes[t]):
-                line = dict(
-                    color="white" if i == target else "rgba(255,255,255,0.45)", width=2 if i == target else 1
-                )
-                figure.add_shape(
-                    type="rect",
-                    x0=x0 - 0.5,
-                    y0=y0 - 0.5,
-                    x1=x1 - 0.5,
-                    y1=y1 - 0.5,
-                    line=line,
-                    row=row,
-                    col=t + 1,
-                )
-    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
-    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
-    colour_bar = dict(title="attention", thickness=10, len=0.45, y=0.24)
-    figure.update_layout(
-        dict(width=170 + 240 * T, height=600) if T < 5 else dict(height=330)
-    )  # many: as wide as the notebook
-    figure.update_layout(
-        LAYOUT,
-        title=wrapped(title, 120, 2),
-        coloraxis=dict(colorscale="Viridis", colorbar=colour_bar, cmin=0),
-    )
-    return figure
+
+def overlay_values(gaze, t: int, boxes: np.ndarray | None = None, target: int = -1, **which) -> list[dict]:
+    """What each of `overlay_traces` shows at frame t of a gaze. Colours share one scale over all frames.
+
+    boxes (T, n, 4) in pixels; which: arguments of `Gaze.map`, the mean if there are none."""
+    maps, path = gaze.map(**which), gaze.fixations(**which) - 0.5
+    here = np.zeros((0, 4)) if boxes is None else boxes[t]
+    is_target = np.arange(len(here)) == target
+    return [
+        dict(source=png_uri(gaze.frames[t])),
+        dict(z=maps[t], zmax=float(maps.max()), **over_frame(gaze)),
+        dict(x=path[: t + 1, 0], y=path[: t + 1, 1]),
+        dict(x=path[t : t + 1, 0], y=path[t : t + 1, 1]),
+        outline(here[~is_target]),
+        outline(here[is_target]),
+    ]
+
+
+def overlay(gaze, t: int, boxes: np.ndarray | None = None, target: int = -1, **which) -> list:
+    """`overlay_traces` with their `overlay_values`."""
+    values = overlay_values(gaze, t, boxes, target, **which)
+    return [trace.update(shown) for trace, shown in zip(overlay_traces(), values, strict=True)]
 
 
 def over_frame(gaze) -> dict:
@@ -112,6 +102,41 @@ def png_uri(frame: np.ndarray) -> str:
     return image_uri(Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))), "PNG")
 
 
+# ── Figures, pictures, files ─────────────────────────────────────────────────────────────────────
+
+
+def gaze_strip(
+    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", **which
+) -> go.Figure:
+    """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
+
+    which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's
+    thicker. Colours share one scale over all frames."""
+    T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
+    figure = make_subplots(
+        rows=2,
+        cols=T,
+        vertical_spacing=0.03,
+        horizontal_spacing=0.008,
+        column_titles=[f"frame {t + 1}" for t in range(T)],
+    )
+    colour_bar = dict(title="attention", len=0.45, y=0.24)
+    for t in range(T):
+        image, heat, _, fixation, *outlines = overlay(gaze, t, boxes, target, **which)
+        heat.update(showscale=t == 0, colorbar=colour_bar)
+        fixation.marker.size = 7
+        for row, shown in ((1, image), (2, heat)):
+            for trace in (shown, fixation, *outlines):
+                figure.add_trace(trace, row=row, col=t + 1)
+    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
+    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
+    figure.update_layout(
+        dict(width=170 + 240 * T, height=600) if T < 5 else dict(height=330)
+    )  # many: as wide as the notebook
+    return figure.update_layout(LAYOUT, title=wrapped(title, 120, 2))
+
+
 def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
     """Frames lit by attention: (T, height, width, 3) uint8, `scale` times as large; maps (T, h, w).
 
@@ -122,7 +147,7 @@ def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
     light = light.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)[
         ..., None
     ]  # (T, H, W, 1)
-    lit = gaze.frames.transpose(0, 2, 3, 1) * (0.18 + 0.5 * light) + np.array([255, 214, 80]) * 0.45 * light
+    lit = gaze.frames.transpose(0, 2, 3, 1) * (0.18 + 0.5 * light) + np.array(LIGHT) * 0.45 * light
     return lit.clip(0, 255).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
 
 
@@ -132,20 +157,63 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which)
 
     boxes (T, n, 4) in pixels are outlined above. which: arguments of `Gaze.map`, the mean if there are
     none."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     T, height, width = len(gaze.frames), *(scale * side for side in gaze.frames.shape[2:])
     frames = gaze.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     gap = 4
-    picture = Image.new("RGB", (T * (width + gap) - gap, 2 * height + gap), "white")
+    picture = Image.new("RGB", (T * (width + gap) - gap, 2 * height + gap), PAPER)
     for t, (plain, lit) in enumerate(zip(frames, lit_frames(gaze, gaze.map(**which), scale))):
         image = Image.fromarray(plain)
-        draw = ImageDraw.Draw(image)
-        for x0, y0, x1, y1 in () if boxes is None else boxes[t] * scale:
-            if x1 > x0:
-                draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
+        if boxes is not None:
+            draw_boxes(image, boxes[t] * scale)
         picture.paste(image, (t * (width + gap), 0))
         picture.paste(Image.fromarray(lit), (t * (width + gap), height + gap))
+    return picture
+
+
+def question_picture(clips: list, looks: list, scale: int = 2):
+    """One clip that was asked several questions as one `PIL.Image`, a row per question: its frames, then the
+    same frames lit by the attention of the query that read each, the most attended patch in red. Above a row
+    stand the question, what the model answered and whether that is right, and in how many frames that patch
+    is on what is asked about, whose box is outlined.
+
+    clips: the clip once per question; looks: the `Gaze` of each, its `caption` what the model said."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    T, side = len(looks[0].frames), scale * looks[0].frames.shape[2]
+    gap, title, head = 4, 22, 32
+    large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
+    lefts = [t * (side + gap) + (t >= T) * 3 * gap for t in range(2 * T)]  # wider between the two halves
+    picture = Image.new(
+        "RGB", (lefts[-1] + side, title + len(clips) * (head + side + 2 * gap) - 2 * gap), "white"
+    )
+    draw = ImageDraw.Draw(picture)
+    for i, left in enumerate(lefts):
+        words = "frame" if i < T else "where it looks, frame"
+        draw.text((left, 3), f"{words} {i % T + 1}", fill="#555555", font=small)
+    for i, (clip, look) in enumerate(zip(clips, looks, strict=True)):
+        top, boxes = title + i * (head + side + 2 * gap), clip.boxes[:, clip.target]
+        verdict = "right" if look.caption == clip.answer else f"wrong: it is {clip.answer}"
+        draw.text(
+            (0, top + 6), f"{clip.question}  The model: {look.caption}, {verdict}", fill="black", font=large
+        )
+        there, peaks = boxes[:, 2] > boxes[:, 0], look.peaks()
+        on = there & (boxes[:, :2] <= peaks).all(axis=1) & (peaks < boxes[:, 2:]).all(axis=1)
+        hits = f"most attended patch (red) on it in {on.sum()} of {there.sum()} frames"
+        draw.text((picture.width, top + 9), hits, fill="#555555", font=small, anchor="ra")
+        plain = look.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+        patch = side // look.maps.shape[-1]
+        for t, frame in enumerate([*plain, *lit_frames(look, look.map(), scale)]):
+            image = Image.fromarray(frame)
+            pen = ImageDraw.Draw(image)
+            if t >= T:
+                x, y = (int(edge * scale) // patch * patch for edge in peaks[t - T])
+                pen.rectangle((x, y, x + patch - 1, y + patch - 1), outline=FIXATION, width=3)
+            x0, y0, x1, y1 = (int(edge) * scale for edge in boxes[t % T])
+            if x1 > x0:
+                pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2)
+            picture.paste(image, (lefts[t], top + head))
     return picture
 
 
@@ -156,41 +224,12 @@ def gaze_player(
     kernel.
 
     which: arguments of `Gaze.map`, the mean if there are none."""
-    maps, path = gaze.map(**which), gaze.fixations(**which) - 0.5
-    T, (height, width) = len(maps), gaze.frames.shape[2:]
-    quiet = dict(hoverinfo="skip", showlegend=False)
+    T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
 
     def moment(t):
-        here = np.zeros((0, 4)) if boxes is None else boxes[t]
-        is_target = np.arange(len(here)) == target
-        return [
-            go.Image(source=png_uri(gaze.frames[t]), hoverinfo="skip"),
-            go.Heatmap(
-                z=maps[t],
-                **over_frame(gaze),
-                zmin=0,
-                zmax=maps.max(),
-                opacity=opacity,
-                colorscale="Viridis",
-                colorbar=dict(title="attention", thickness=10),
-                hovertemplate="attention %{z:.3f}<extra></extra>",
-            ),
-            go.Scatter(
-                x=path[: t + 1, 0],
-                y=path[: t + 1, 1],
-                mode="lines+markers",
-                line=dict(color=FIXATION, width=2),
-                marker=dict(size=[5] * t + [11]),
-                **quiet,
-            ),
-            go.Scatter(
-                **outline(here[~is_target]),
-                mode="lines",
-                line=dict(color="rgba(255,255,255,0.5)", width=1),
-                **quiet,
-            ),
-            go.Scatter(**outline(here[is_target]), mode="lines", line=dict(color="white", width=3), **quiet),
-        ]
+        traces = overlay(gaze, t, boxes, target, **which)
+        traces[1].update(opacity=opacity, colorbar_title="attention")
+        return traces
 
     figure = go.Figure(data=moment(0), frames=[go.Frame(data=moment(t), name=str(t + 1)) for t in range(T)])
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
@@ -243,7 +282,7 @@ def _with_fixations(pictures: np.ndarray, points: np.ndarray) -> list:
 
     images = [Image.fromarray(picture) for picture in pictures]
     for image, (x, y) in zip(images, points):
-        ImageDraw.Draw(image).ellipse((x - 5, y - 5, x + 5, y + 5), fill=FIXATION, outline="white")
+        ImageDraw.Draw(image).ellipse((x - 5, y - 5, x + 5, y + 5), fill=FIXATION, outline=FIXATION_RIM)
     return images
 
 
@@ -257,7 +296,7 @@ def layers_figure(hits: np.ndarray, chance: float) -> go.Figure:
         y=[str(i + 1) for i in range(len(hits))],
         zmin=chance,
         zmax=1,
-        colorscale="Viridis",
+        colorscale=SCALE,
         texttemplate="%{z:.2f}",
         colorbar_title="hit rate",
     )
@@ -289,7 +328,7 @@ def causal_figure(rows) -> go.Figure:
             name=what,
             mode="lines+markers",
             line=dict(color=colour, width=2.5),
-            error_y=dict(array=high - mean, arrayminus=mean - low, symmetric=False, thickness=1),
+            error_y=uneven_error_bar(mean, low, high, thickness=1),
         )
     figure.update_xaxes(type="log", tickvals=sorted(table.loc[table["what"] == "random", "patches"].unique()))
     return figure

@@ -16,11 +16,17 @@ from fvlm.costs.flops import GROUPS, flops_per_sample
 from fvlm.plots.style import (
     ARCH_COLOURS,
     AXES,
+    CLAIMED,
     DASHES,
     GAP_COLOURS,
     GROUP_COLOURS,
     HOVER,
+    JOIN,
     LAYOUT,
+    OTHER_MODELS,
+    PUBLISHED,
+    PUBLISHED_LINE,
+    REFERENCE,
     add_points,
     dash_of,
     empty_figure,
@@ -31,6 +37,7 @@ from fvlm.plots.style import (
     nothing,
     shade,
     symbol_of,
+    uneven_error_bar,
 )
 from fvlm.plots.training import training_curves
 from fvlm.scaling import (
@@ -42,7 +49,9 @@ from fvlm.scaling import (
     parameter_corrected_gap,
     parameter_counts,
 )
+from fvlm.scaling.intervals import t_half_width
 from fvlm.scaling.runs import NANOSMOL
+from fvlm.text import with_interval
 
 SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
 
@@ -50,8 +59,6 @@ SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}
 def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFrame:
     """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed),
     compute and size, and `seeds`, `hover`."""
-    from scipy.stats import t as student
-
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
     numbers = [
         name
@@ -62,9 +69,7 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
     cells = runs.groupby(by, sort=False, as_index=False)[numbers].mean()
     spread = runs.groupby(by, sort=False)[loss].agg(["std", "count"]).reset_index(drop=True)
     cells["loss"], cells["seeds"] = cells[loss], spread["count"]
-    several = spread["count"] > 1
-    factor = student.ppf(0.975, spread["count"].clip(lower=2) - 1) / np.sqrt(spread["count"])
-    cells["error"] = (spread["std"] * factor).where(several)
+    cells["error"] = t_half_width(spread["std"], spread["count"])
     seeds = cells["seeds"].map(lambda n: "one seed" if n == 1 else f"{n} seeds")
     cells["hover"] = cells["cell"] + ", " + cells["study"] + ", " + seeds
     return cells
@@ -105,7 +110,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
             legendgroup=name,
             mode="lines",
         )
-        low, high = fit.interval("alpha")
+        exponent = with_interval(fit.alpha, *fit.interval("alpha"), digits=3, signed=False)
         for piece, dash in ((grid <= part[x].max(), DASHES[0]), (grid >= part[x].max(), "dot")):
             if piece.sum() > 1:
                 figure.add_scatter(
@@ -114,7 +119,7 @@ def _fitted(runs, loss, x, title, bootstrap, until=None):
                     mode="lines",
                     line=dict(color=colour, dash=dash),
                     hoverinfo="skip",
-                    name=f"{name}: exponent {fit.alpha:.3f} ({low:.3f} to {high:.3f})",
+                    name=f"{name}: exponent {exponent}",
                     legendgroup=name,
                     showlegend=dash != "dot",
                 )
@@ -169,7 +174,7 @@ def smolvlm_extrapolation(
     this recipe would give there, if the law held; not what SmolVLM gives, which saw other data."""
     figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
     for name, size in SMOLVLM.items():
-        figure.add_vline(x=size, line=dict(color="#bbbbbb", dash="dot"))
+        figure.add_vline(x=size, line=dict(color=OTHER_MODELS, dash="dot"))
         figure.add_annotation(
             x=np.log10(size),
             y=0.98,
@@ -202,17 +207,16 @@ def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
             marker=dict(
                 color=[ARCH_COLOURS[a] for a in seen["arch"]], symbol=symbol_of(cells["pair"], pair), size=9
             ),
-            line=dict(color="#cccccc", dash=dash_of(cells["frames"], frames)),
+            line=dict(color=JOIN, dash=dash_of(cells["frames"], frames)),
             text=seen["hover"],
             hovertemplate=HOVER,
         )
-    corners = itertools.cycle(
-        ["top left", "top right", "bottom left", "bottom right"]
-    )  # blind losses are close: labels apart
+    # blind losses are close: labels apart
+    corners = itertools.cycle(["top left", "top right", "bottom left", "bottom right"])
     for row, corner in zip(cells[cells["visual_tokens"] == 0].itertuples(), corners):
         figure.add_hline(
             y=row.loss,
-            line=dict(color=ARCH_COLOURS["blind"], dash="dot"),
+            line=dict(color=ARCH_COLOURS[row.arch], dash="dot"),
             annotation_text=row.cell,
             annotation_position=corner,
         )
@@ -236,12 +240,8 @@ def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.F
             marker=dict(
                 color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9
             ),
-            error_y=dict(
-                type="data",
-                symmetric=False,
-                array=np.exp(part["loss"] + error) - middle,
-                arrayminus=middle - np.exp(part["loss"] - error),
-                thickness=1,
+            error_y=uneven_error_bar(
+                middle, np.exp(part["loss"] - error), np.exp(part["loss"] + error), thickness=1
             ),
         )
     figure.update_yaxes(title="perplexity")
@@ -310,7 +310,7 @@ def chinchilla_ratio(runs, params="params_trainable") -> go.Figure:
     nanoSmol, of 65)."""
     figure = empty_figure("Data per parameter", "flops", "loss_parallel", log=True)
     unit = "text tokens per parameter"
-    figure.add_hline(y=20, line=dict(color="#888888", dash="dot"))
+    figure.add_hline(y=20, line=dict(color=REFERENCE, dash="dot"))
     figure.add_annotation(
         x=0.98,
         xref="paper",
@@ -397,7 +397,7 @@ def gap_vs_scale(
     figure.update_yaxes(
         title=f"gap, % of the baseline's loss ({kind.replace('_', ' ')})",
         zeroline=True,
-        zerolinecolor="#888888",
+        zerolinecolor=REFERENCE,
     )
     for i, (name, gap) in enumerate((gaps or {}).items()):
         table, column, colour = (
@@ -413,12 +413,7 @@ def gap_vs_scale(
             text=table["pair"],
             hovertemplate=HOVER,
             marker=dict(color=colour, size=10),
-            error_y=dict(
-                type="data",
-                symmetric=False,
-                array=table[f"{column}_high"] - table[column],
-                arrayminus=table[column] - table[f"{column}_low"],
-            ),
+            error_y=uneven_error_bar(table[column], table[f"{column}_low"], table[f"{column}_high"]),
         )
         if len(table) > 2:
             grid = np.geomspace(table["params_fov"].min(), table["params_fov"].max(), 20)
@@ -453,8 +448,8 @@ def gap_vs_scale(
             name=f"{study}, {frames} frames: one seed, no interval",
             text=part["pair"],
             hovertemplate=HOVER,
-            line=dict(color="#999999", dash=DASHES[i % len(DASHES)]),
-            marker=dict(symbol="circle-open", size=10, color="#555555"),
+            line=dict(color=PUBLISHED_LINE, dash=DASHES[i % len(DASHES)]),
+            marker=dict(symbol="circle-open", size=10, color=PUBLISHED),
         )
     return figure if len(figure.data) else nothing(figure, "no size has both a foveated and a baseline run")
 
@@ -487,7 +482,7 @@ def train_inference_gap(runs, params="params_trainable") -> go.Figure:
     """How much more a foveated model loses frame by frame, as it is used, than in parallel, as it was
     trained."""
     figure = empty_figure("Trained in parallel, used frame by frame", params, "loss_parallel", log=True)
-    figure.update_yaxes(title="frame by frame over parallel, %", zeroline=True, zerolinecolor="#888888")
+    figure.update_yaxes(title="frame by frame over parallel, %", zeroline=True, zerolinecolor=REFERENCE)
     runs = runs[(runs["arch"] == "foveated") & runs[params].notna()]
     for (study, frames), part in runs.groupby(["study", "frames"], sort=False):
         figure.add_scatter(
@@ -526,7 +521,7 @@ def flops_breakdown(runs) -> go.Figure:
             y=claimed["flops_nanosmol"] / claimed["samples_seen"],
             mode="markers",
             name="nanoSmol's 6N",
-            marker=dict(symbol="diamond-open", size=10, color="black"),
+            marker=dict(symbol="diamond-open", size=10, color=CLAIMED),
         )
     return figure
 
@@ -563,16 +558,11 @@ def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregress
             marker=dict(
                 color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9
             ),
-            error_x=dict(
-                type="data",
-                symmetric=False,
-                array=part["hit_high"] - part["hit"],
-                arrayminus=part["hit"] - part["hit_low"],
-            ),
+            error_x=uneven_error_bar(part["hit"], part["hit_low"], part["hit_high"]),
         )
     if len(table):
         figure.add_vline(
-            x=table["chance"].mean(), line=dict(color="#888888", dash="dot"), annotation_text="chance"
+            x=table["chance"].mean(), line=dict(color=REFERENCE, dash="dot"), annotation_text="chance"
         )
     return figure if len(table) else nothing(figure, "none of these runs has gaze scores")
 

@@ -2,19 +2,33 @@
 
 import plotly.graph_objects as go
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.notebooks import import_jsonschema_quickly
 
 import_jsonschema_quickly()  # Plotly does when it draws
 
-COLOURS = {"parallel": "#1f5fbf", "autoregressive": "#d1495b", "static": "#8d99ae", "training": "#c9d6ea"}
+PALE, GREY, BLUE, RED = "#c9d6ea", "#8d99ae", "#1f5fbf", "#d1495b"
 
-ARCH_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers too
-    "foveated": "#0072B2",
-    "baseline": "#D55E00",
-    "static": "#009E73",
-    "meanpool": "#CC79A7",
-    "blind": "#7F7F7F",
-}
+COLOURS = {"parallel": BLUE, "autoregressive": RED, "static": GREY, "training": PALE}
+
+ARCH_COLOURS = {name: record.colour for name, record in ARCHITECTURES.items()}
+
+GUESS_COLOURS = {"chance": PALE, "most_common": GREY, "guesser": BLUE}
+
+REFERENCE = "#888888"  # a line to compare with: zero, chance, a rule of thumb
+PUBLISHED, PUBLISHED_LINE = "#555555", "#999999"  # nanoSmol's own points, and what joins them
+CLAIMED = "black"  # what nanoSmol counted of a cell
+OTHER_MODELS = "#bbbbbb"  # where published models of other kinds lie
+JOIN = "#cccccc"  # joins points of several architectures
+
+SCALE = "Viridis"  # of attention and of sizes
+SCALES = (SCALE, "Inferno", "Cividis", "Hot", "Greys")  # on offer in the gaze explorer
+
+FIXATION, FIXATION_RIM = "#ff2d55", "white"
+BOX, TARGET_BOX = "rgba(255,255,255,0.5)", "white"  # an object's, and that of the one asked about
+HIDDEN, HIDDEN_RIM = "white", "black"  # the cross on a hidden patch
+LIGHT = (255, 214, 80)  # red, green and blue of what attention lights
+PAPER = "white"  # between the frames of a picture
 
 LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
 
@@ -91,6 +105,13 @@ def error_bar(half_widths) -> dict:
     return dict(type="data", array=half_widths, thickness=1)
 
 
+def uneven_error_bar(middle, low, high, thickness=None) -> dict:
+    """An interval that is not symmetric, around its middle."""
+    return dict(
+        type="data", symmetric=False, array=high - middle, arrayminus=middle - low, thickness=thickness
+    )
+
+
 def dash_of(values, value) -> str:
     return DASHES[sorted(set(values)).index(value) % len(DASHES)]
 
@@ -107,7 +128,7 @@ def faint(colour: str) -> str:
 def shade(i: int, count: int) -> str:
     from plotly.colors import sample_colorscale
 
-    return sample_colorscale("Viridis", [0.85 * i / max(1, count - 1)])[0]
+    return sample_colorscale(SCALE, [0.85 * i / max(1, count - 1)])[0]
 
 
 def labels(cells) -> list[str]:

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fvlm.plots.style import ARCH_COLOURS, COLOURS, LAYOUT, empty_figure, nothing
+from fvlm.plots.style import ARCH_COLOURS, COLOURS, GUESS_COLOURS, LAYOUT, empty_figure, nothing
 
 
 def training_curve(
@@ -73,6 +73,6 @@ def question_guesses(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure(
         layout=LAYOUT | dict(barmode="group", height=320, yaxis_title="right answers", yaxis_range=[0, 1])
     )
-    for name, colour in (("chance", "#c9d6ea"), ("most_common", "#8d99ae"), ("guesser", "#1f5fbf")):
+    for name, colour in GUESS_COLOURS.items():
         figure.add_bar(x=table["question"], y=table[name], name=name.replace("_", " "), marker_color=colour)
     return figure

@@ -1,14 +1,15 @@
 """Scaling: from result rows to claims with error bars.
 
-`fits.py` scaling laws · `gaps.py` one architecture against another · `runs.py` the rows of any study,
-nanoSmol included. `fvlm/plots/` draws them.
+`fits.py` scaling laws · `gaps.py` one architecture against another · `intervals.py` intervals of few runs ·
+`runs.py` the rows of any study, nanoSmol included · `tables.py` what notebooks show of them. `fvlm/plots/`
+draws them.
 
 N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
 """
 
+from fvlm.costs.plan import parameter_counts
 from fvlm.scaling.fits import Fit, fit_parametric, fit_points, fit_power_law, iso_flop_optima
 from fvlm.scaling.gaps import (
-    Estimate,
     Gap,
     GapScaling,
     all_gaps,
@@ -20,13 +21,13 @@ from fvlm.scaling.gaps import (
     pairs_of,
     parameter_corrected_gap,
 )
+from fvlm.scaling.intervals import Estimate
 from fvlm.scaling.runs import (
     FLOPS,
     PARAMETERS,
     Results,
     nanosmol,
     open_results,
-    parameter_counts,
     read_gaze_scores,
     runs_table,
 )

@@ -4,12 +4,13 @@ G runs, n points, k axes, p fitted parameters, b bootstrap draws.
 """
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from fvlm.config import ConfigError
+from fvlm.scaling.intervals import widening
 
 HUBER = 1e-3  # the least log-loss residual from which errors count linearly; that of Hoffmann et al. 2022
 STEEPEST = 3.0  # an exponent above this is no power law but a step
@@ -34,7 +35,6 @@ class Fit:
     disagreement: float
     runs: int
     points: int
-    _axes: int = field(default=1, repr=False)
 
     def value(self, name: str) -> float:
         """A parameter; NaN where the runs do not identify it. AttributeError for one that this law does not
@@ -88,9 +88,7 @@ class Fit:
         return self._percentiles(self.draws[:, :1] + sum(terms), self.predict(*x), level)
 
     def _percentiles(self, draws, value, level):
-        from scipy.stats import norm, t
-
-        wider = t.ppf(0.5 + level / 2, self.runs - 1) / norm.ppf(0.5 + level / 2)
+        wider = widening(self.runs - 1, level)
         low, high = np.nanpercentile(draws, [50 * (1 - level), 50 * (1 + level)], axis=0)
         return value + wider * (low - value), value + wider * (high - value)
 
@@ -144,7 +142,6 @@ def _fit(axes, loss, names, runs, bootstrap, huber) -> Fit:
             np.nan,
             count,
             y.size,
-            k,
         )
     delta, everything = huber or HUBER, np.ones((1, y.size))
     theta = _best(logx, logy, delta)
@@ -164,7 +161,7 @@ def _fit(axes, loss, names, runs, bootstrap, huber) -> Fit:
     reason = reason or _runaway(theta[None], k)
     values = dict(zip(names, map(float, _natural(theta[None], centre)[0])))
     r2 = float(1 - (residuals**2).sum() / ((logy - logy.mean()) ** 2).sum())
-    return Fit(values, r2, residuals, not reason, reason, draws, disagreement, count, y.size, k)
+    return Fit(values, r2, residuals, not reason, reason, draws, disagreement, count, y.size)
 
 
 def _design_fault(x, names, runs) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import ConfigError
+from fvlm.scaling.intervals import Estimate, bootstrap_estimate
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Gap:
     p: float
     seeds: int
     samples: int
-    draws: np.ndarray = field(repr=False)  # (b,) nats
 
 
 def paired_gap(
@@ -39,8 +39,6 @@ def paired_gap(
     Samples count by their text tokens. Seeds and samples are resampled. Seeds are few, and a bootstrap of few
     is too narrow: the draws are widened by Student's t with the degrees of freedom of both together (Welch
     and Satterthwaite). ConfigError unless both have the same seeds and samples, each once."""
-    from scipy.stats import t as student
-
     tables = [_by_seed_and_clip(samples, loss) for samples in (samples_a, samples_b)]
     if not tables[0].index.equals(tables[1].index) or not tables[0].columns.equals(tables[1].columns):
         raise ConfigError(
@@ -48,48 +46,93 @@ def paired_gap(
             "another"
         )
     a, b = (table.to_numpy() for table in tables)  # (S, R)
-    weights = (
-        samples_a.drop_duplicates("clip_id")
-        .set_index("clip_id")["text_tokens"]
-        .loc[tables[0].columns]
-        .to_numpy(float)
-    )
+    weights = _text_tokens(samples_a, tables[0].columns)
     S, R = a.shape
-    difference, level = a - b, float((b * weights).sum() / weights.sum() / S)
-    nats = float((difference @ weights).mean() / weights.sum())
-    by_seed = difference @ weights / weights.sum()  # (S,)
-    rng = np.random.default_rng(0)
-    clips = rng.multinomial(R, np.full(R, 1 / R), size=bootstrap) * weights  # (b, R)
-    deviations = clips @ difference.mean(0) / clips.sum(1) - nats
-    if S > 1:
-        from_clips, from_seeds = deviations.var(), by_seed.var(ddof=1) / S
-        deviations += (rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) @ by_seed / S - nats) * np.sqrt(
-            S / (S - 1)
-        )
-        freedom = (from_clips + from_seeds) ** 2 / max(
-            from_clips**2 / (R - 1) + from_seeds**2 / (S - 1), 1e-300
-        )
-        deviations *= student.ppf(0.975, freedom) / student.ppf(0.975, 1e6)
-    draws = nats + deviations
-    low, high = np.percentile(draws, [2.5, 97.5])
-    p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (bootstrap + 1))
+    losses, noise = _Losses([(a, b)], weights, bootstrap), []
+    if S > 1:  # with one the interval is for these weights, and there is nothing to widen for
+        by_seed = (a - b) @ weights / weights.sum()  # (S,)
+        noise = [
+            (losses.draws(_difference, seeds=0).var(), R - 1),
+            (by_seed.var(ddof=1) / S, S - 1),
+        ]
+    found, level = losses.estimate(_difference, noise), float(losses.bas[0])
     percent = 100 / level if level else float("nan")
     return Gap(
-        nats,
-        nats * percent,
-        (float(low), float(high)),
-        (float(low * percent), float(high * percent)),
-        p,
+        found.value,
+        found.value * percent,
+        (found.low, found.high),
+        (found.low * percent, found.high * percent),
+        found.p,
         S,
         R,
-        draws,
     )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The gap in nats (b,) of one size's losses (b, 1)."""
+    return (a - b)[:, 0]
 
 
 def _by_seed_and_clip(samples: pd.DataFrame, loss: str) -> pd.DataFrame:
     if samples.duplicated(["seed", "clip_id"]).any():
         raise ConfigError("samples of several runs with the same seed: choose one cell on each side")
     return samples.pivot(index="seed", columns="clip_id", values=loss)
+
+
+def _text_tokens(samples: pd.DataFrame, clips: pd.Index) -> np.ndarray:
+    """The text tokens (R,) of these clips: what each counts by."""
+    return samples.drop_duplicates("clip_id").set_index("clip_id")["text_tokens"].loc[clips].to_numpy(float)
+
+
+class _Losses:
+    """Two architectures' mean losses at every size, and how far resampled clips and seeds move them.
+
+    Clips are resampled for all sizes at once, seeds for each, both architectures of a seed together.
+    fov, bas: (K,) nats per text token."""
+
+    def __init__(self, losses: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray, bootstrap: int):
+        """losses: of each size both architectures', (S, R). weights (R,): what each clip counts by."""
+        rng = np.random.default_rng(0)
+        self.seeds, self.samples = [len(fov) for fov, _ in losses], len(weights)
+        self.fov, self.bas = (
+            np.array([pair[i].mean(0) @ weights / weights.sum() for pair in losses]) for i in (0, 1)
+        )
+        clips = (
+            rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=bootstrap) * weights
+        )
+        clips = clips / clips.sum(1, keepdims=True)  # (b, R)
+        means = [np.stack([pair[i].mean(0) for pair in losses]) for i in (0, 1)]  # (K, R)
+        self._by_clips = clips @ means[0].T - self.fov, clips @ means[1].T - self.bas  # (b, K)
+        self._by_seeds = np.zeros((bootstrap, len(losses))), np.zeros((bootstrap, len(losses)))
+        for k, (pair, S) in enumerate(zip(losses, self.seeds)):
+            if S > 1:
+                drawn = rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) / S - 1 / S  # (b, S)
+                for i in (0, 1):
+                    of_seed = pair[i] @ weights / weights.sum()  # (S,)
+                    self._by_seeds[i][:, k] = drawn @ of_seed * np.sqrt(S / (S - 1))
+
+    def draws(
+        self, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], clips=1, seeds=1
+    ) -> np.ndarray:
+        """A statistic of resampled losses (b,). statistic: losses (b, K) of both architectures to numbers
+        (b,). clips, seeds: 0 where these stay as they are; seeds also for each size (K,)."""
+        return statistic(
+            *(
+                level + clips * by_clips + seeds * by_seeds
+                for level, by_clips, by_seeds in zip((self.fov, self.bas), self._by_clips, self._by_seeds)
+            )
+        )
+
+    def estimate(self, statistic: Callable, noise: list[tuple[float, float]] | None = None) -> Estimate:
+        """The statistic with its interval. noise: as of `bootstrap_estimate`; measured by default."""
+        value = float(statistic(self.fov[None], self.bas[None])[0])
+        if noise is None:
+            noise = [(self.draws(statistic, seeds=0).var(), self.samples - 1)]
+            for k, S in enumerate(self.seeds):
+                if S > 1:
+                    only = np.arange(len(self.fov)) == k
+                    noise.append((self.draws(statistic, clips=0, seeds=only).var(), S - 1))
+        return bootstrap_estimate(value, self.draws(statistic) - value, noise)
 
 
 def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
@@ -161,16 +204,6 @@ def pairs_of(table: pd.DataFrame, by: Sequence[str] = ("llm", "vision", "frames"
 # ── The gap at every size, corrected, and its trend ──────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its hierarchical bootstrap 95 % interval and the two-sided p value of its being 0."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 KINDS = ("raw", "parameter_corrected", "flops_corrected")
 
 
@@ -199,20 +232,6 @@ class GapScaling:
         weights = _line(self.table["params_fov"], params)
         return self._losses.estimate(lambda fov, bas: _gaps(kind, fov, bas, self._readings) @ weights)
 
-    def noise(self) -> tuple[float, float]:
-        """Variances of a raw gap, in squared percentage points: between seeds, pooled over sizes, and from
-        the choice of clips, the mean over sizes. The first is NaN where no size has two seeds."""
-        losses = self._losses
-        clips = _gaps("raw", losses.fov + losses._clips[0], losses.bas + losses._clips[1], {}).var(0)  # (K,)
-        seeds = np.array(losses.seeds, float)
-        by_seed = (
-            _gaps("raw", losses.fov + losses._seeds[0], losses.bas + losses._seeds[1], {}).var(0) * seeds
-        )
-        freedom = seeds - 1
-        return float((by_seed * freedom).sum() / freedom.sum()) if freedom.any() else float("nan"), float(
-            clips.mean()
-        )
-
 
 def gap_scaling(
     samples: pd.DataFrame,
@@ -236,7 +255,7 @@ def gap_scaling(
     pairs = sorted(pairs, key=lambda pair: sizes[pair])
     if not pairs:
         raise ConfigError("no size has runs of both architectures")
-    losses = _Losses(samples, pairs, loss, bootstrap)
+    losses = _losses_of(samples, pairs, loss, bootstrap)
     at = {
         name: [runs[(runs["pair"] == p) & (runs["arch"] == a)][column].mean() for p in pairs]
         for name, column, a in (
@@ -308,76 +327,24 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
     return found
 
 
-class _Losses:
-    """Both architectures' mean loss at every size, and how far resampled clips and seeds move it.
-
-    fov, bas: (K,) nats per text token. Deviations: of clips, one (b, K) for each architecture; of seeds
-    likewise."""
-
-    def __init__(self, samples: pd.DataFrame, pairs: list[str], loss: str, bootstrap: int):
-        rng = np.random.default_rng(0)
-        halves, self.seeds, weights = [], [], None
-        for pair in pairs:
-            mine = samples[samples["pair"] == pair]
-            a, b = (_by_seed_and_clip(mine[mine["arch"] == arch], loss) for arch in ("foveated", "baseline"))
-            seeds = a.index.intersection(b.index)
-            a, b = a.loc[seeds], b.loc[seeds]
-            if not len(seeds):
-                raise ConfigError(f"{pair}: no seed was run in both architectures")
-            if not a.columns.equals(b.columns) or (halves and not a.columns.equals(halves[0][0].columns)):
-                raise ConfigError(
-                    f"{pair}: its validation samples are not those of the others; a gap needs the same ones"
-                )
-            if weights is None:
-                weights = (
-                    mine.drop_duplicates("clip_id")
-                    .set_index("clip_id")["text_tokens"]
-                    .loc[a.columns]
-                    .to_numpy(float)
-                )
-            halves.append((a, b))
-            self.seeds.append(len(seeds))
-        values = [[half.to_numpy() for half in pair] for pair in halves]
-        self.samples = len(weights)
-        self.fov, self.bas = (
-            np.array([pair[i].mean(0) @ weights / weights.sum() for pair in values]) for i in (0, 1)
-        )
-        clips = (
-            rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=bootstrap) * weights
-        )
-        clips = clips / clips.sum(1, keepdims=True)  # (b, R)
-        means = [np.stack([pair[i].mean(0) for pair in values]) for i in (0, 1)]  # (K, R)
-        self._clips = clips @ means[0].T - self.fov, clips @ means[1].T - self.bas  # (b, K)
-        self._seeds = np.zeros((bootstrap, len(pairs))), np.zeros((bootstrap, len(pairs)))
-        for k, pair in enumerate(values):
-            S = self.seeds[k]
-            if S > 1:
-                drawn = rng.multinomial(S, np.full(S, 1 / S), size=bootstrap) / S - 1 / S  # (b, S)
-                for i in (0, 1):
-                    self._seeds[i][:, k] = drawn @ (pair[i] @ weights / weights.sum()) * np.sqrt(S / (S - 1))
-
-    def estimate(self, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
-        """statistic: losses (b, K) of foveated and baseline to numbers (b,)."""
-        from scipy.stats import t as student
-
-        value = float(statistic(self.fov[None], self.bas[None])[0])
-        draws = (
-            statistic(self.fov + self._clips[0] + self._seeds[0], self.bas + self._clips[1] + self._seeds[1])
-            - value
-        )
-        parts = [(statistic(self.fov + self._clips[0], self.bas + self._clips[1]).var(), self.samples - 1)]
-        for k, S in enumerate(self.seeds):
-            if S > 1:
-                only = np.arange(len(self.fov)) == k
-                moved = statistic(self.fov + self._seeds[0] * only, self.bas + self._seeds[1] * only)
-                parts.append((moved.var(), S - 1))
-        total, spread = sum(v for v, _ in parts), sum(v**2 / freedom for v, freedom in parts)
-        if total > 0:
-            draws = draws * student.ppf(0.975, total**2 / spread) / student.ppf(0.975, 1e6)
-        draws = value + draws
-        low, high = np.percentile(draws, [2.5, 97.5])
-        p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (len(draws) + 1))
-        return Estimate(value, float(low), float(high), p)
+def _losses_of(samples: pd.DataFrame, pairs: list[str], loss: str, bootstrap: int) -> _Losses:
+    """The losses of these sizes. ConfigError if one has no seed in both architectures or other samples."""
+    halves, weights = [], None
+    for pair in pairs:
+        mine = samples[samples["pair"] == pair]
+        a, b = (_by_seed_and_clip(mine[mine["arch"] == arch], loss) for arch in ("foveated", "baseline"))
+        seeds = a.index.intersection(b.index)
+        a, b = a.loc[seeds], b.loc[seeds]
+        if not len(seeds):
+            raise ConfigError(f"{pair}: no seed was run in both architectures")
+        if not a.columns.equals(b.columns) or (halves and not a.columns.equals(halves[0][0].columns)):
+            raise ConfigError(
+                f"{pair}: its validation samples are not those of the others; a gap needs the same ones"
+            )
+        if weights is None:
+            weights = _text_tokens(mine, a.columns)
+        halves.append((a, b))
+    return _Losses([(a.to_numpy(), b.to_numpy()) for a, b in halves], weights, bootstrap)
 
 
 def _gaps(kind: str, fov: np.ndarray, bas: np.ndarray, readings: dict) -> np.ndarray:
@@ -424,17 +391,14 @@ def line_prediction(params, gaps, at: float) -> Estimate:
     return Estimate(value, value - half, value + half, float(2 * student.sf(abs(value) / error, freedom)))
 
 
-def next_cells(
-    sizes: pd.DataFrame, at: float, new: dict | None = None, seed: float = 1.0, clips: float = 0.0
-) -> pd.DataFrame:
+def next_cells(sizes: pd.DataFrame, at: float, new: dict | None = None) -> pd.DataFrame:
     """Which next cell would shrink the gap's interval at a size most, and what it costs.
 
     sizes: a row per size that has runs: `pair`, `params`, `seeds`, `flops` (training FLOPs of one seed, both
     architectures). at: the parameters that the answer is wanted for, which may not have been run. new: sizes
-    on offer that have no run yet, name to (parameters, FLOPs). seed, clips: variances of a gap between seeds
-    and from the choice of clips (`GapScaling.noise`); with seed = 1 and clips = 0, if they are not known, sd
-    counts in units of one seed's, and `shrinks_percent` is right whatever that is. The answer is the
-    least-squares line in log N.
+    on offer that have no run yet, name to (parameters, FLOPs). The answer is the least-squares line in log N.
+    Noise is taken to be that of seeds alone, and `sd` counts in units of one seed's: `shrinks_percent` is
+    right whatever that is.
 
     Candidates: one more seed of a size that is there, the first of a new one. A row each: `cell`, `sd` after
     it, `sd_before`, `shrinks_percent`, `flops`; best first. ConfigError below two sizes."""
@@ -446,19 +410,19 @@ def next_cells(
         X, target = np.c_[np.ones(len(x)), np.log10(x)], np.array([1, np.log10(at)])
         return float(np.sqrt(target @ np.linalg.solve(X.T @ (X / np.asarray(variances)[:, None]), target)))
 
-    before = spread(x, seed / seeds + clips)
+    before = spread(x, 1 / seeds)
     rows = []
     for k, row in enumerate(sizes.itertuples()):
         more = seeds + (np.arange(len(x)) == k)
         rows.append(
             dict(
                 cell=f"{row.pair}, seed {int(row.seeds) + 1}",
-                sd=spread(x, seed / more + clips),
+                sd=spread(x, 1 / more),
                 flops=float(row.flops),
             )
         )
     for name, (params, flops) in (new or {}).items():
-        after = spread(np.append(x, params), seed / np.append(seeds, 1) + clips)
+        after = spread(np.append(x, params), 1 / np.append(seeds, 1))
         rows.append(dict(cell=f"{name}, seed 1", sd=after, flops=float(flops)))
     found = pd.DataFrame(rows).assign(sd_before=before)
     found["shrinks_percent"] = 100 * (1 - found["sd"] / before)

@@ -1,7 +1,5 @@
 """The rows of any study, a row per run: its own grids', and nanoSmol's, with every convention by its name."""
 
-import dataclasses
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +12,7 @@ from fvlm.costs.flops import (
     nanosmol_flops_per_sample,
     visual_tokens_per_clip,
 )
+from fvlm.costs.plan import parameter_counts
 from fvlm.files import find_folder
 from fvlm.training.results import Study, load_run, load_study
 
@@ -69,7 +68,7 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
         evaluations.append(study.evaluations.assign(study=folder.name))
         samples.append(study.samples.assign(study=folder.name))
     if not runs:
-        raise ConfigError(f"studies = {names!r}: name folders of studies, or earlier, joined by commas")
+        raise ConfigError(f"studies = {names!r}: name folders of studies, or nanosmol, joined by commas")
     return Results(
         *(
             pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -141,7 +140,7 @@ def nanosmol_runs() -> pd.DataFrame:
                 run=f"{row['cell']}_seed0",
                 cell=row["cell"],
                 seed=0,
-                pair=row["cell"].partition("_")[0],
+                pair=config.pair,
                 llm=row["llm"],
                 vision=row["vision"],
                 frames=row["frames"],
@@ -157,7 +156,7 @@ def nanosmol_runs() -> pd.DataFrame:
                 loss_static=float("nan"),
                 seconds=float("nan"),
                 weights="as published",
-                flops=NANOSMOL_SAMPLES * flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"],
+                flops=nanosmol_training_flops(config),
                 flops_nanosmol=row["flops_claimed"],
                 params_total=counts["total"],
                 params_trainable=counts["trainable"],
@@ -168,20 +167,9 @@ def nanosmol_runs() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def parameter_counts(config: RunConfig) -> dict[str, int]:
-    """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
-    allocated."""
-    return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
-
-
-@functools.lru_cache(maxsize=256)
-def _parameter_counts(config: RunConfig) -> dict[str, int]:
-    import torch
-
-    from fvlm.models import build_model, parameter_groups
-
-    with torch.device("meta"):
-        return parameter_groups(build_model(config, pretrained=False))
+def nanosmol_training_flops(config: RunConfig) -> float:
+    """What nanoSmol trained a cell with, counted from shapes."""
+    return NANOSMOL_SAMPLES * flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"]
 
 
 def _study_flops(config: RunConfig) -> float:

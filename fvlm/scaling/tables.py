@@ -1,4 +1,4 @@
-"""Tables that notebooks show: what will run, and what a model says."""
+"""Tables of the scaling notebook: gaps, what frames are worth, nanoSmol replayed, what to run next."""
 
 import math
 
@@ -12,9 +12,11 @@ from fvlm.costs.flops import (
     nanosmol_flops_per_sample,
     recomputed_flops_per_sample,
 )
+from fvlm.costs.plan import parameter_counts
 from fvlm.files import find_folder
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
-from fvlm.scaling.runs import NANOSMOL_SAMPLES, PARAMETERS, nanosmol, parameter_counts, study_names
+from fvlm.scaling.runs import PARAMETERS, nanosmol, nanosmol_training_flops, study_names
+from fvlm.text import with_interval
 
 
 def swapped_table(rows: list[dict]) -> pd.DataFrame:
@@ -211,8 +213,6 @@ def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:
 def swapped(names: str = "auto") -> pd.DataFrame:
     """What the frames are worth to the runs of these studies whose frames were swapped (`fvlm swap`):
     `swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
-    from fvlm.scaling.tables import swapped_table
-
     paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "nanosmol"]
     found = [swapped_table(pd.read_parquet(path).to_dict("records")) for path in paths if path.exists()]
     if not found:
@@ -235,7 +235,7 @@ def _words(kind):
 def _interval(row, name) -> str:
     if not np.isfinite(row[name]):
         return "not identified"
-    return f"{row[name]:+.2f} ({row[f'{name}_low']:+.2f} to {row[f'{name}_high']:+.2f})"
+    return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _beyond(row, kind) -> str:
@@ -276,7 +276,7 @@ def next_of_nanosmol(cell: str = "B-L_8f_fov") -> pd.DataFrame:
 
 def _nanosmol_sizes(frames: int) -> pd.DataFrame:
     table = pairs_of(nanosmol()).query(f"frames == {frames}")
-    pairs = [cell.partition("_")[0] for cell in table["cell_fov"]]
+    pairs = [RunConfig.from_cell(cell, device="cpu").pair for cell in table["cell_fov"]]
     gap = 100 * (table["loss_autoregressive_fov"] / table["loss_autoregressive_bas"] - 1)
     return pd.DataFrame(
         dict(
@@ -294,6 +294,4 @@ def _params(pair: str, frames: int) -> int:
 
 def _flops(pair: str, frames: int) -> float:
     configs = (RunConfig.from_cell(f"{pair}_{frames}f_{arch}", device="cpu") for arch in ("fov", "bas"))
-    return NANOSMOL_SAMPLES * sum(
-        flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"] for config in configs
-    )
+    return sum(map(nanosmol_training_flops, configs))

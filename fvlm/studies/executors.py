@@ -408,6 +408,7 @@ class Slurm:
         except ImportError:
             raise ConfigError("--on slurm needs submitit: pip install -e '.[slurm]'") from None
         self.jobs, self.settings, self._running = jobs, dict(timeout_min=24 * 60) | (settings or {}), []
+        self._job_class = submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob
         try:
             self._executor = submitit.AutoExecutor(folder, cluster=cluster)
         except RuntimeError as error:
@@ -426,7 +427,7 @@ class Slurm:
         """The job that an earlier grid submitted for this cell, if it is still there."""
         if not known.exists():
             return None
-        submitted = self._executor._executor.job_class(self._executor.folder, known.read_text())
+        submitted = self._job_class(self._executor.folder, known.read_text())
         return None if submitted.done(force_check=True) else submitted
 
     def _submit(self, job: Job):

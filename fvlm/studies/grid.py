@@ -111,15 +111,12 @@ def _neutral(config: RunConfig) -> RunConfig:
 
 @functools.lru_cache(maxsize=512)
 def _planned_peak(config: RunConfig) -> int:
-    from fvlm.costs.memory import OutOfMemory, device_memory, total_memory
+    from fvlm.costs.memory import MicroBatch, OutOfMemory, device_memory
     from fvlm.costs.plan import plan_memory, planned_micro_batch
 
-    available = device_memory(config.device) if config.device.startswith("cuda") else total_memory()
     try:
-        return plan_memory(config, planned_micro_batch(config, available)).peak
+        return plan_memory(config, planned_micro_batch(config, device_memory(config.device))).peak
     except OutOfMemory:
-        from fvlm.costs.memory import MicroBatch
-
         return plan_memory(config, MicroBatch(1, True)).peak
 
 

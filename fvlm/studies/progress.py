@@ -126,10 +126,8 @@ def _flops(config: RunConfig) -> float:
 def list_cells(grid: Grid):
     """A DataFrame, a row per cell: its state, FLOPs, and the memory and time it is expected to take on this
     machine."""
-    import pandas as pd
-
     from fvlm.costs.machine import matmul_rate
-    from fvlm.costs.memory import HEADROOM, device_memory, total_memory
+    from fvlm.costs.memory import HEADROOM, device_memory
     from fvlm.costs.plan import expected_seconds, what_would_fit
 
     rates, rows = {}, []
@@ -137,7 +135,7 @@ def list_cells(grid: Grid):
         config = cell.config
         kind = config.device, config.precision
         rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
-        there = device_memory(config.device) if config.device.startswith("cuda") else total_memory()
+        there = device_memory(config.device)
         memory = cell.memory()
         fits = memory <= HEADROOM * there
         rows.append(

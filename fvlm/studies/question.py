@@ -5,25 +5,7 @@ Clips of two frames with one to five shapes, some small, some of which come in l
 visual token per frame cannot hold every object's shape; the foveated model may look at the one that is asked
 about, its static control looks everywhere with the same query.
 
-What mattered, each tried on one seed with an easier or equal world (frozen eye, batches of 32 clips):
-- Steering must be strong at the start. After 600 steps at 1e-3 on three large shapes, a state that moves a
-  query by a tenth
-  of its norm (`query_init_scale` 0.1, right for captions) gave 31 % right answers, one that moves it by its
-  whole norm 94 %. Whether queries start as CLS or at random mattered little.
-- The eye must see the shape. A linear read-out of the target's shape, with all attention on the target's
-  patches, is right for 57 % of clips after 4 layers of DINOv2-small, 74 % after 5, 84 % after 6 and no more
-  after all 12.
-- Training must know how the model is used. Frame by frame the queries come from fine states; with one fine
-  pass training only ever takes them from coarse ones, and what cost 0.118 nats in parallel cost 0.390 frame
-  by frame. A second fine pass, whose queries come from the states of the first, left 0.09 against 0.26; a
-  third makes the two the same for two frames.
-- The rate: at 2e-3 20 % were right after 600 steps, where 1e-3 reached 94 %; 5e-4 was first in the harder
-  scenes. T3 wants half of that: at 5e-4 its foveated model ended at 0.94 nats, at 2.5e-4 at 0.21 (seed 100,
-  `outputs/question_rates`).
-- Some clips must be easy. In scenes of three or four shapes nothing is learnt until the right one is looked
-  at and its shape can be read, both at once; how long that takes is luck: one seed of two was right in under
-  20 % after 400 of 700 steps. One shape is read wherever one looks, so with one to five of them all three
-  seeds had left chance by step 300."""
+What was tried on the way, and what it gave: LOG.md, under 2026-11-23."""
 
 import sys
 
@@ -33,7 +15,6 @@ from filelock import FileLock
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.files import update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
-from fvlm.models import StaticVLM
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Grid, GridRun, read_grid
 from fvlm.studies.page import study_page
@@ -121,7 +102,7 @@ def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
 def score(run: Run, count: int) -> tuple[list[dict], list[dict]]:
     """A run's gaze on its first `count` validation clips (`gaze_scores`; no rows if it has none), and what it
     answers: run, clip_id, objects (how many shapes there are), said, right."""
-    gazes = gaze_scores(run, count) if isinstance(run.model, StaticVLM) else []
+    gazes = gaze_scores(run, count) if run.config.architecture.has_queries else []
     clips, name = run.validation_clips(count), run.folder.name
     answers = [
         dict(

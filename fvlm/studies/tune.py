@@ -23,7 +23,7 @@ SEED = 100  # held out
 
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 
-ARCHS = ("foveated", "baseline")
+TUNED = ("foveated", "baseline")
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
     study = read_grid(path)
     frames = study.cells[0].config.frames
     steps = max(1, round(share * study.cells[0].config.steps))
-    out = str(out or _folder(study.study))
+    out = str(out or rates_folder(study.study))
     grids = []
     for rate in rates:
         changes = dict(learning_rate=rate, steps=steps, eval_every=steps, out=out)
@@ -42,7 +42,7 @@ def sweep(
         cells = {
             cell.config.cell: cell
             for cell in grid.cells
-            if cell.config.frames == frames and cell.config.arch in ARCHS
+            if cell.config.frames == frames and cell.config.arch in TUNED
         }
         held_out = [
             Cell(dataclasses.replace(cell.config, seed=SEED), cell.settings | dict(seed=SEED))
@@ -50,11 +50,12 @@ def sweep(
         ]
         grids.append(Grid(grid.study, held_out))
     if not all(grid.cells for grid in grids):
-        raise ConfigError(f"{path}: no cell of {' or '.join(ARCHS)} with {frames} frames")
+        raise ConfigError(f"{path}: no cell of {' or '.join(TUNED)} with {frames} frames")
     return grids
 
 
-def _folder(study: str) -> Path:
+def rates_folder(study: str) -> Path:
+    """Where the sweep of a study's rates is."""
     return REPOSITORY / "outputs" / f"{study}_rates"
 
 
@@ -67,7 +68,7 @@ def found(folder: Path) -> list[dict]:
         if last["step"] == config.steps:
             rows.append(
                 dict(
-                    pair=config.cell.partition("_")[0],
+                    pair=config.pair,
                     arch=config.arch,
                     rate=config.learning_rate,
                     steps=config.steps,

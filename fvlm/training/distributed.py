@@ -96,13 +96,17 @@ class Processes:
     def full_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """A parameter or buffer on the CPU, gathered from all processes if it is sharded (all must ask)."""
         tensor = tensor.detach()
-        return (tensor.full_tensor().clone() if hasattr(tensor, "full_tensor") else tensor).cpu().contiguous()
+        if hasattr(tensor, "full_tensor"):
+            tensor = tensor.full_tensor().clone()  # pyright: ignore[reportAttributeAccessIssue]
+        return tensor.cpu().contiguous()
 
     def distribute_tensor(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """This process's part of a whole tensor, laid out like a parameter."""
         whole = whole.to(like.device)
         if not hasattr(like, "full_tensor") or not whole.dim():
             return whole
-        from torch.distributed.tensor import distribute_tensor
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(like, DTensor)
 
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)

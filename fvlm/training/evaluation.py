@@ -9,8 +9,10 @@ from fvlm.config import RunConfig
 from fvlm.costs.machine import autocast
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, validation_batches
+from fvlm.models.base import MODES
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, batch_inputs
+from fvlm.training.results import LOSSES
 
 
 @torch.no_grad()
@@ -26,12 +28,12 @@ def evaluate(
     """Losses over the validation samples in every mode, in nats per text token: the means, and one row per
     sample.
 
-    Each clip goes through the vision model once. Models without queries have one loss: parallel and
+    Each clip goes through the vision model once. Models whose modes do not differ have one loss: parallel and
     autoregressive are the same number, static is NaN. Several processes share the samples; each gets all
     rows."""
     processes = processes or Processes(config)
     model.eval()
-    modes = ("parallel", "autoregressive", "static") if model.has_queries else ("parallel",)
+    modes = MODES if model.modes_differ else ("parallel",)
     mine = []
     for batch in validation_batches(
         config,
@@ -70,5 +72,4 @@ def evaluate(
         {row["clip_id"]: row for row in in_order}.values()
     )  # the last batches may have been filled up with the first
     tokens = sum(row["text_tokens"] for row in rows)
-    names = ("loss_parallel", "loss_autoregressive", "loss_static")
-    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in names}, rows
+    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}, rows

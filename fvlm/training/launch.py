@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
                     if config.processes > 1:
                         train_in_processes(config, on_progress)
                     else:
-                        run._model = train_loop(config, on_progress, Processes(config))
+                        run.model = train_loop(config, on_progress, Processes(config))
                 finally:
                     (config.folder / "progress.json").unlink(missing_ok=True)
             return run
@@ -60,7 +60,7 @@ def _claim(config: RunConfig):
     if not config.allow_epochs:
         dataset = open_dataset(config, "train")
         needed = config.steps * config.effective_batch
-        if hasattr(dataset, "__len__") and needed > len(dataset):
+        if isinstance(dataset, Sized) and needed > len(dataset):
             raise ConfigError(
                 f"{config.steps} steps x {config.effective_batch} = {needed} samples are more than one epoch "
                 "of "

@@ -42,7 +42,7 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
     device = processes.device(config)
     model = build_model(config)
     state = TrainingState.start_or_resume(config, model)
-    model.to(device)
+    model.to(device)  # pyright: ignore[reportArgumentType]
     if config.compile:
         compile_backbones(model)
     tokenizer = load_tokenizer(config.llm)

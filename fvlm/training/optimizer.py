@@ -5,15 +5,12 @@ import math
 import torch
 
 from fvlm.config import RunConfig
+from fvlm.models import parameter_group
 
-BETAS = (
-    0.9,
-    0.95,
-)  # of AdamW; 0.999 would remember the first steps' large gradients for the whole of so short a run
+# Of AdamW. 0.999 would remember the first steps' large gradients for the whole of so short a run.
+BETAS = (0.9, 0.95)
 
 DECAY_SHARE = 0.3  # of the steps, at the end of the wsd schedule
-
-CONNECTOR_PREFIXES = ("llm.", "vision.dinov2.")  # parameters outside these are the connector
 
 
 def make_optimizer(model, config: RunConfig) -> torch.optim.AdamW:
@@ -21,7 +18,7 @@ def make_optimizer(model, config: RunConfig) -> torch.optim.AdamW:
     groups = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            connector = not name.startswith(CONNECTOR_PREFIXES)
+            connector = parameter_group(name) == "connector"
             groups.setdefault((connector, p.dim() >= 2), []).append(p)
     return torch.optim.AdamW(
         [

@@ -9,15 +9,18 @@
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import where
+
+if TYPE_CHECKING:  # the core imports torch, transformers and numpy alone
+    import pandas as pd
+
+    from fvlm.models import VideoLanguageModel
 
 
 @dataclass
@@ -26,7 +29,6 @@ class Run:
     first used."""
 
     folder: Path
-    _model: object = field(default=None, repr=False)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -36,12 +38,12 @@ class Run:
         )
 
     @property
-    def evaluations(self):
+    def evaluations(self) -> "pd.DataFrame":
         """One row per evaluation so far; see the README for the columns."""
         return self._table("evaluations.parquet")
 
     @property
-    def samples(self):
+    def samples(self) -> "pd.DataFrame":
         """The loss of every validation sample at the last evaluation, in nats per text token."""
         return self._table("samples.parquet")
 
@@ -53,16 +55,14 @@ class Run:
             or not (self.folder / "model" / "config.json").exists()
         ):
             return False
-        return int(self.evaluations["step"].max()) >= self.config.steps
+        return int(self.evaluations["step"].to_numpy().max()) >= self.config.steps
 
-    @property
-    def model(self):
+    @cached_property
+    def model(self) -> "VideoLanguageModel":
         """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
-        if self._model is None:
-            from fvlm.models import load_model
+        from fvlm.models import load_model
 
-            self._model = load_model(self.folder / "model").eval()
-        return self._model
+        return load_model(self.folder / "model").eval()
 
     @cached_property
     def tokenizer(self):
@@ -86,7 +86,7 @@ class Run:
         texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(ids).strip() for ids in texts]
 
-    def _table(self, name):
+    def _table(self, name: str) -> "pd.DataFrame":
         import pandas as pd
 
         path = self.folder / name
@@ -108,8 +108,8 @@ class Study(NamedTuple):
     sample at each run's last evaluation. Both begin with `run` (folder name), `cell`, `seed`, `pair`, `llm`,
     `vision`, `frames`, `arch`, `task`, `schedule`."""
 
-    evaluations: "pandas.DataFrame"  # noqa: F821
-    samples: "pandas.DataFrame"  # noqa: F821
+    evaluations: "pd.DataFrame"
+    samples: "pd.DataFrame"
 
 
 def load_study(folder: str | Path, unfinished: bool = False) -> Study:
@@ -129,12 +129,11 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
         table = run.evaluations
         if not unfinished and table["step"].iloc[-1] < config.steps:
             continue
-        pair = config.cell.partition("_")[0]
         names = dict(
             run=run.folder.name,
             cell=config.cell,
             seed=config.seed,
-            pair=pair,
+            pair=config.pair,
             llm=config.llm,
             vision=config.vision,
             frames=config.frames,
@@ -158,7 +157,7 @@ def require_same_run(kept: Run, config: RunConfig):
         raise ConfigError(f"{where(kept.folder)} is not the same run ({'; '.join(changed)})")
 
 
-def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
+def compare_runs(kept: Run, again: Run) -> "pd.DataFrame":
     """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found
     `again` (last evaluation, nats per text token), their `difference`, and by how much the kept study's seeds
     of that cell differ (`seeds`, highest less lowest; NaN with one seed). The same seed on another machine,
@@ -166,6 +165,8 @@ def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
     another seed, at the worst.
 
     ConfigError if the configurations differ."""
+    import pandas as pd
+
     require_same_run(kept, again.config)
     seeds = [
         load_run(path.parent) for path in kept.folder.parent.glob(f"{kept.config.cell}_seed*/config.json")
@@ -174,7 +175,8 @@ def compare_runs(kept: Run, again: Run) -> pd.DataFrame:
     rows = []
     for name in LOSSES:
         then, now = kept.evaluations[name].iloc[-1], again.evaluations[name].iloc[-1]
-        spread = float(ends[name].max() - ends[name].min()) if len(ends) > 1 else float("nan")
+        values = ends[name].to_numpy(float)
+        spread = float(values.max() - values.min()) if len(values) > 1 else float("nan")
         rows.append(
             dict(loss=name.removeprefix("loss_"), kept=then, again=now, difference=now - then, seeds=spread)
         )

@@ -11,18 +11,17 @@ import ipywidgets as ipw
 import numpy as np
 import plotly.graph_objects as go
 
+from fvlm.architectures import WITH_QUERIES
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.clips import Clip
 from fvlm.gaze.attention import SUMMARIES, EncodedClip, Gaze
-from fvlm.models import StaticVLM
 from fvlm.models.base import MODES
-from fvlm.plots import COLOURS, LAYOUT
-from fvlm.plots.gaze import FIXATION, gaze_picture, outline, over_frame, png_uri, save_gaze
+from fvlm.plots.clips import image_bytes
+from fvlm.plots.gaze import gaze_picture, over_frame, overlay_traces, overlay_values, save_gaze
+from fvlm.plots.style import COLOURS, FIXATION, HIDDEN, HIDDEN_RIM, LAYOUT, SCALES
 from fvlm.training.results import Run
 
 KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
-
-SCALES = ("Viridis", "Inferno", "Cividis", "Hot", "Greys")
 
 
 class Explorer(ipw.VBox):
@@ -47,10 +46,12 @@ class Explorer(ipw.VBox):
         self.runs = {
             f"{run.folder.parent.name}/{run.folder.name}": run
             for run in runs
-            if isinstance(run.model, StaticVLM)
+            if run.config.architecture.has_queries
         }
         if not self.runs:
-            raise ConfigError("the explorer needs a run whose model has queries: a foveated or static one")
+            raise ConfigError(
+                f"the explorer needs a run whose model has queries: a {' or '.join(WITH_QUERIES)} one"
+            )
         self.folder, self._encoded, self._quiet = Path(folder), {}, False
         first = next(iter(self.runs.values()))
         self._clips = [_Choice(i + 1, clip) for i, clip in enumerate(first.validation_clips(clips))]
@@ -335,9 +336,8 @@ class Explorer(ipw.VBox):
     def _repr_mimebundle_(self, **kwargs):
         """The live widget, and for where no kernel runs a picture of what it shows."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        return bundle | {
-            "image/png": _png(gaze_picture(self.look, self.encoded(self.run.value).clip.boxes, scale=1))
-        }
+        picture = gaze_picture(self.look, self.encoded(self.run.value).clip.boxes, scale=1)
+        return bundle | {"image/png": image_bytes(picture, "PNG", optimize=True)}
 
 
 class _Choice:
@@ -374,34 +374,17 @@ class _Choice:
 
 
 class FrameView:
-    """One frame of a clip under its attention: heat map, path of the fixations so far, boxes, hidden patches.
+    """One frame of a clip under its attention, and its hidden patches.
 
-    `figure` is the FigureWidget; its traces, in order: image, heat map, path, fixation, boxes, target, hidden
-    patches."""
+    `figure` is the FigureWidget; its traces are `overlay_traces`, then crosses on the hidden patches."""
 
     def __init__(self, size: int = 430, colour_bar: bool = True):
-        lines, points = dict(mode="lines", hoverinfo="skip"), dict(mode="markers", hoverinfo="skip")
-        fixation = dict(color=FIXATION, size=12, line=dict(color="white", width=1))
-        cross = dict(symbol="x", color="white", size=11, line=dict(color="black", width=1))
+        cross = dict(symbol="x", color=HIDDEN, size=11, line=dict(color=HIDDEN_RIM, width=1))
         self.figure = go.FigureWidget(
-            data=[
-                go.Image(hoverinfo="skip"),
-                go.Heatmap(
-                    zmin=0,
-                    hovertemplate="attention %{z:.4f}<extra></extra>",
-                    colorbar_thickness=10,
-                    showscale=colour_bar,
-                ),
-                go.Scatter(
-                    mode="lines+markers", hoverinfo="skip", line=dict(color=FIXATION, width=2), marker_size=4
-                ),
-                go.Scatter(marker=fixation, **points),
-                go.Scatter(line=dict(color="rgba(255,255,255,0.5)", width=1), **lines),
-                go.Scatter(line=dict(color="white", width=3), **lines),
-                go.Scatter(marker=cross, **points),
-            ],
+            data=[*overlay_traces(), go.Scatter(mode="markers", hoverinfo="skip", marker=cross)],
             layout=LAYOUT | dict(width=size, height=size, margin=dict(l=5, r=5, t=10, b=5), showlegend=False),
         )
+        self.figure.data[1].showscale = colour_bar
         self.figure.update_xaxes(visible=False, constrain="domain")
         self.figure.update_yaxes(visible=False, scaleanchor="x", constrain="domain")
 
@@ -425,20 +408,15 @@ class FrameView:
         hidden: np.ndarray | None = None,
     ):
         """Show frame t of a gaze; which: arguments of `Gaze.map`. hidden (h, w)."""
-        maps, path = look.map(**which), look.fixations(**which) - 0.5
         height, width = look.frames.shape[2:]
         place = over_frame(look)
-        boxes = clip.boxes[t] if clip.boxes is not None else np.zeros((0, 4))
-        is_target = np.arange(len(boxes)) == clip.target
         rows, columns = np.nonzero(hidden) if hidden is not None else ((), ())
-        image, heat, trail, now, others, target, crosses = self.figure.data
+        *traces, crosses = self.figure.data
+        values = overlay_values(look, t, clip.boxes, clip.target, **which)
         with self.figure.batch_update():
-            image.source = png_uri(look.frames[t])
-            heat.update(z=maps[t], zmax=float(maps.max()), opacity=opacity, colorscale=scale, **place)
-            trail.update(x=path[: t + 1, 0], y=path[: t + 1, 1])
-            now.update(x=path[t : t + 1, 0], y=path[t : t + 1, 1])
-            others.update(**outline(boxes[~is_target]))
-            target.update(**outline(boxes[is_target]))
+            for trace, shown in zip(traces, values, strict=True):
+                trace.update(shown)
+            traces[1].update(opacity=opacity, colorscale=scale)
             crosses.update(
                 x=place["x0"] + np.array(columns) * place["dx"], y=place["y0"] + np.array(rows) * place["dy"]
             )
@@ -488,11 +466,3 @@ def _lines(named: list[tuple[str, str]]) -> str:
         f'<div style="{style}" dir="auto"><b>{name}</b> {html.escape(text or "(nothing)")}</div>'
         for name, text in named
     )
-
-
-def _png(picture) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

@@ -30,6 +30,7 @@ def test_more_clips_take_more_and_recomputing_takes_less():
     assert 2 * one < four and recomputed < 0.7 * four
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["T3-T_8f_fov", "T5-T_8f_bas"])
 def test_the_plan_is_within_a_fifth_of_what_a_process_takes(cell, tmp_path):
     code = (
@@ -46,6 +47,7 @@ def test_the_plan_is_within_a_fifth_of_what_a_process_takes(cell, tmp_path):
     assert planned == pytest.approx(measured, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["fov", "bas"])
 def test_s_b_with_64_frames_fits_a_24_gb_card_by_plan(arch):
     config = RunConfig.from_cell(f"S-B_64f_{arch}", device="cuda")
@@ -53,6 +55,7 @@ def test_s_b_with_64_frames_fits_a_24_gb_card_by_plan(arch):
     assert plan_memory(config, micro).peak <= HEADROOM * CARD and config.effective_batch == 16
 
 
+@pytest.mark.slow
 def test_b_l_does_not_and_the_plan_says_what_would_help():
     config = RunConfig.from_cell("B-L_8f_fov", device="cuda")
     plan = plan_memory(config, MicroBatch(1, True))

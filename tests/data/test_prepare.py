@@ -373,6 +373,7 @@ def server(videos):
         http.shutdown()
 
 
+@pytest.mark.slow
 def test_urls_are_downloaded_retried_limited_and_cached(server, videos, tmp_path, monkeypatch):
     address, asked = server
     monkeypatch.setenv("FVLM_CACHE", str(tmp_path / "cache"))
@@ -402,6 +403,7 @@ def command(source, out, workers) -> list[str]:
     return [sys.executable, "-m", "fvlm", "prepare", str(source), *options.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_killed_five_times_and_gone_on_gives_the_same_bytes(videos, tmp_path, workers):
     whole = prepared(videos, tmp_path / "whole", workers=3)
@@ -480,6 +482,7 @@ def test_another_preparation_s_folder_is_refused_unless_overwritten(videos, tmp_
     assert prepared(videos, tmp_path, clips=6, overwrite=True)["clips"] == 6
 
 
+@pytest.mark.slow
 def test_verify_names_each_bad_shard_and_clip(videos, tmp_path):
     manifest = prepared(videos, tmp_path)
     shards = [tmp_path / shard["file"] for shard in manifest["shards"]]
@@ -506,6 +509,7 @@ def test_verify_names_each_bad_shard_and_clip(videos, tmp_path):
     assert len(done.stdout.splitlines()) == 6, "the cut shard's hash too; and nothing else"
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_it_did_and_what_it_could_not(videos, tmp_path):
     (tmp_path / "list.csv").write_text(
         f"path,caption\n{videos}/clip00.mp4,a clip\nnowhere.mp4,b\n{videos}/clip01.mp4,c\n"

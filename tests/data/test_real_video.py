@@ -43,6 +43,7 @@ def real_videos(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_real_videos_are_prepared_trained_on_and_described(real_videos, tmp_path):
     try:
         fetch("135m"), fetch("small")

@@ -4,16 +4,17 @@ import itertools
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from conftest import python
 from planted import SIZES, planted
 
 from fvlm import ConfigError, RunConfig
-from fvlm.findings import prediction, sources
+from fvlm.cli import main
+from fvlm.findings import page, prediction, sources
 from fvlm.findings.nanosmol import nanosmol_section
-from fvlm.findings.page import PAGE, README, readme_answer, render, with_answer
+from fvlm.findings.page import PAGE, README, readme_results, render, with_answer
 from fvlm.findings.prediction import predict, prediction_section
 from fvlm.findings.sections import (
     controls_section,
@@ -24,10 +25,12 @@ from fvlm.findings.sections import (
     real_weights_section,
 )
 from fvlm.findings.withdrawn import DATE, equal_flops_gaps
-from fvlm.findings.words import by_shapes
-from fvlm.scaling import parameter_counts
+from fvlm.findings.words import beside, by_shapes, longer, still_falling, trends, verdict
+from fvlm.scaling import all_gaps, parameter_counts
+from fvlm.scaling.runs import NANOSMOL_SAMPLES
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
+from fvlm.training.optimizer import DECAY_SHARE
 from fvlm.training.results import Study
 
 
@@ -62,61 +65,158 @@ def as_micro(study, monkeypatch, tmp_path):
     return put
 
 
-def test_planted_gaps_and_controls_are_in_their_tables(as_micro):
-    micro = as_micro()
-    lines = micro_section(micro).splitlines()
-    assert sum("T3-T" in line for line in lines) == 2 and sum("| per tenfold" in line for line in lines) == 2
-    losses = controls_section(micro).partition("Where it looks")[0]
-    rows = [line for line in losses.splitlines() if line.startswith("| T")]
-    assert len(rows) == 3
-    found, low, high = map(float, re.findall(r"[-+][\d.]+", rows[1].split("|")[2]))
-    million = parameter_counts(RunConfig.from_cell("T3-T_8f_fov", device="cpu"))["trainable"] / 1e6
-    assert low < 100 * ((1.05 - 0.02 * math.log10(million)) / 1.1 - 1) < high and low < found < high, (
-        "static loses 10 %"
-    )
+def rows(text: str, *columns: str) -> list[dict[str, str]]:
+    """The rows of the one Markdown table of a text that has these columns, by column."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.M):
+        names, _, *lines = [[cell.strip() for cell in row.split("|")[1:-1]] for row in block.splitlines()]
+        if set(columns) <= set(names):
+            found.append([dict(zip(names, line, strict=True)) for line in lines])
+    (table,) = found
+    return table
 
 
-def test_the_readme_s_answer_has_the_trend_and_a_row_for_every_size(as_micro):
+def numbers(text: str) -> list[float]:
+    """All numbers with a sign or a point, thousands' commas left out."""
+    return [float(n) for n in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w.]*\d)", text.replace(",", ""))]
+
+
+def interval(cell: str) -> tuple[float, float, float]:
+    """A value and its interval, "+1.49 (+0.52 to +2.53)" with whatever comes after."""
+    return tuple(map(float, re.match(r"([-+][\d.]+)(?: %)? \(([-+][\d.]+) to ([-+][\d.]+)\)", cell).groups()))
+
+
+def last_losses(study, pair: str, frames: int = 8) -> dict[str, float]:
+    """Per architecture the mean over seeds of a cell's last loss, frame by frame."""
+    table = study.evaluations.query("pair == @pair and frames == @frames")
+    return table[table["step"] == table["step"].max()].groupby("arch")["loss_autoregressive"].mean().to_dict()
+
+
+def gap_of(study, pair: str, frames: int, one: str, other: str) -> float:
+    """In percent: a cell's loss over another's, means over the text tokens of all samples and seeds."""
+    table = study.samples.query("pair == @pair and frames == @frames")
+    total = (table["loss_autoregressive"] * table["text_tokens"]).groupby(table["arch"]).sum()
+    return 100 * (total[one] / total[other] - 1)
+
+
+# ── Captions: the gap with size, and controls ────────────────────────────────────────────────────
+
+
+def test_a_size_s_gap_is_that_of_its_runs_samples(as_micro):
     study = as_micro()
-    found = readme_answer()
-    assert (
-        found.count("at equal clips it shrinks with size") == 2
-        and "outputs/figures/gap.png" in found
-        and "5 LLM sizes" in found
-    )
-    captions = [line for line in found.splitlines() if line.startswith("- On captions, beside")]
-    assert [line.count("it is better") for line in captions] == [3] * 3, (
-        "controls lose 10 % at three sizes, the foveated less"
-    )
-    losses = (
-        study.evaluations[study.evaluations["arch"] == "blind"].groupby("step")["loss_autoregressive"].mean()
-    )
-    assert f"blind {100 * (1 - losses.iloc[-1] / losses.iloc[-2]):.1f}." in found, (
-        "what the last steps still gave"
-    )
-    assert real_weights_in_a_line(study) in found.splitlines(), (
-        "here the planted study stands for that one too"
-    )
-    rows = {line.split()[1]: line.split("|")[2:-1] for line in found.splitlines() if line.startswith("| T")}
-    assert list(rows) == list(SIZES)
-    for pair, (params, *gaps) in rows.items():
-        config = RunConfig.from_cell(f"{pair}_8f_fov", device="cpu")
-        assert float(params.split()[0]) == round(parameter_counts(config)["trainable"] / 1e6, 2)
-        assert sum(bool(gap.strip()) for gap in gaps) == (5 if pair in ("T1-T", "T3-T", "T5-T") else 2)
-    assert (
-        readme_answer()
-        == with_answer(README.read_text()).partition("from here -->\n")[2].partition("\n<!-- to here")[0]
-    )
-    as_micro(SIZES[:2])
-    assert "a trend needs three sizes" in readme_answer()
+    table = rows(micro_section(study), "size", "raw, %")
+    sizes = [(row["study"], row["size"]) for row in table if row["size"] != "per tenfold"]
+    assert sizes == [(f"micro, {frames} frames", pair) for frames in (8, 16) for pair in SIZES]
+    for row in table:
+        if row["size"] in SIZES:
+            expected = gap_of(study, row["size"], int(row["study"].split()[1]), "foveated", "baseline")
+            value, low, high = interval(row["raw, %"])
+            assert low < value < high and value == pytest.approx(expected, abs=0.006)
 
 
-def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatch, tmp_path):
+def test_the_trend_is_that_of_the_gaps_and_shrinks_where_its_interval_is_below_zero(as_micro):
+    study = as_micro()
+    table = rows(micro_section(study), "size", "raw, %")
+    slopes = [interval(row["raw, %"]) for row in table if row["size"] == "per tenfold"]
+    assert len(slopes) == 2 and all(low < slope < high < 0 for slope, low, high in slopes)
+    for line, (slope, low, high) in zip(trends(all_gaps(study)), slopes, strict=True):
+        assert f"{slope:+.2f} ({low:+.2f} to {high:+.2f})" in line
+        assert "shrinks" in line and "grows" not in line
+        first, last = numbers(line)[1:3]
+        assert slope == pytest.approx((last - first) / math.log10(size_of("T5-T") / size_of("T1-T")), abs=0.3)
+
+
+def size_of(pair: str, arch: str = "fov") -> float:
+    """Millions of trained parameters."""
+    return parameter_counts(RunConfig.from_cell(f"{pair}_8f_{arch}", device="cpu"))["trainable"] / 1e6
+
+
+def test_two_sizes_are_no_trend(as_micro):
+    for line in trends(all_gaps(as_micro(SIZES[:2]))):
+        assert len(numbers(line)) == 3, "frames, two gaps"
+        assert not re.search("shrinks|grows|can be told", line)
+
+
+def test_a_control_s_gap_is_that_of_its_samples_and_holds_what_was_planted(as_micro):
+    study = as_micro()
+    table = rows(controls_section(study).partition("Where it looks")[0], "size", "against static")
+    assert [row["size"] for row in table] == ["T1-T", "T3-T", "T5-T"], "where controls were run"
+    for row in table:
+        for arch in sources.CONTROLS:
+            found, low, high = interval(row[f"against {arch}"])
+            expected = gap_of(study, row["size"], 8, "foveated", arch)
+            assert low < found < high and found == pytest.approx(expected, abs=0.006)
+    _, low, high = interval(table[1]["against static"])
+    assert low < 100 * ((1.05 - 0.02 * math.log10(size_of("T3-T"))) / 1.1 - 1) < high, "static loses 10 %"
+
+
+@pytest.mark.parametrize("arch", sources.CONTROLS)
+def test_the_verdict_beside_a_control_that_loses_follows_its_intervals(as_micro, arch):
+    """Controls lose 10 % and more at three sizes, the foveated model less."""
+    found = beside(sources.captions(as_micro()), arch).split("; ")
+    assert [re.search(r"T\d-T", part)[0] for part in found] == ["T1-T", "T3-T", "T5-T"]
+    for part in found:
+        assert interval(part)[2] < 0 and part.endswith(verdict(Planted(-2, -1)))
+
+
+class Planted:
+    """A gap of which only the interval is known."""
+
+    def __init__(self, low, high):
+        self.interval = low, high
+
+
+def test_a_verdict_is_one_of_three():
+    better, worse, open_, edge = (verdict(Planted(*ends)) for ends in ((-2, -1), (1, 2), (-1, 2), (0, 2)))
+    assert len({better, worse, open_}) == 3 and edge == open_
+
+
+# ── The README's part ────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_readme_has_a_row_for_every_size_with_its_parameters_and_gaps(as_micro):
+    study, text = as_micro(), readme_results()
+    assert still_falling(study) in text, "and says how far from converged they are"
+    table = rows(text, "size", "parameters trained")
+    assert [row["size"] for row in table] == list(SIZES)
+    for row in table:
+        assert float(row["parameters trained"].split()[0]) == round(size_of(row["size"]), 2)
+        gaps = [cell for name, cell in row.items() if name.startswith("against") and cell]
+        assert len(gaps) == (5 if row["size"] in ("T1-T", "T3-T", "T5-T") else 2)
+        for cell in gaps:
+            value, low, high = interval(cell)
+            assert low < value < high
+
+
+def test_still_falling_is_what_the_last_steps_gave(as_micro):
+    study = as_micro()
+    table = study.evaluations.pivot_table(index="arch", columns="step", values="loss_autoregressive")
+    gained = 100 * (1 - table.iloc[:, -1] / table.iloc[:, -2])
+    before, last, *shares = numbers(still_falling(study))
+    assert [before, last] == list(table.columns[-2:])
+    archs = ("foveated", "baseline", *sources.CONTROLS)
+    assert shares == pytest.approx([gained[arch] for arch in archs], abs=0.051)
+
+
+def test_only_what_stands_between_the_readme_s_marks_is_written(monkeypatch):
+    monkeypatch.setattr(page, "BLOCKS", dict(one=lambda: "new", two=lambda: "newer"))
+    around = "\n".join(
+        ["before", page.mark("one"), "{}", page.END, "between", page.mark("two"), "{}", page.END, "after"]
+    )
+    assert with_answer(around.format("old", "older")) == around.format("new", "newer")
+
+
+# ── Where it looks ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_gazes_are_in_the_table_with_their_difference(as_micro, monkeypatch, tmp_path):
+    """A foveated model whose hits are 0.5 and 0.6 by turns, its static control's 0.3 lower; mass twice as
+    much."""
     micro = as_micro()
     (tmp_path / "micro").mkdir()
     monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
     assert "hit" not in controls_section(micro), "nothing was scored yet"
-    rows = [
+    scored = [
         dict(
             run=f"T3-T_8f_{arch}_seed{seed}",
             clip_id=f"c{i}",
@@ -129,140 +229,234 @@ def test_planted_gazes_and_real_weights_are_in_their_tables(as_micro, monkeypatc
         for seed in range(3)
         for i in range(20)
     ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "micro" / "gaze.parquet")
-    (line,) = [
-        line for line in controls_section(micro).partition("*hit*")[2].splitlines() if line.startswith("| T")
-    ]
-    found = [float(value) for value in re.findall(r"-?[\d.]+", line)[1:]]
-    assert found == pytest.approx([0.1, 0.55, 0.25, 0.3, 0.3, 0.3, 1, 0.4, 0.6, 0.6, 0.6]), (
-        "chance; hit and mass of both, difference"
-    )
-    real = real_weights_section(micro)
-    assert sum(line.startswith("| T") for line in real.splitlines()) == 10 and "planted" in real
-    assert "does in two hours" in real, "a planted run sees fewer clips than nanoSmol's"
-    line = real_weights_in_a_line(micro)
-    assert (
-        line.startswith("From real weights, a part of")
-        and line.count(" against ") == 10
-        and "; T1-T_16f +" in line
-    )
-    assert line.count("beside no visual token, foveated -") == 3 and line.count("; baseline -") == 3, (
-        "three sizes have a blind one"
-    )
-    row = next(row for row in real.splitlines() if "T3-T_8f" in row)
-    assert re.search(r"T3-T_8f (\S+) \(", line)[1] in row, "the same gap in both"
-    blind = next(row for row in real.splitlines() if "T2-T_8f" in row).split("|")[-3:-1]
-    assert not "".join(blind).strip(), "no blind run, no number"
-    for tell in (real_weights_section, real_weights_in_a_line):
-        assert "another clip's frames" not in tell(micro), "nobody swapped them yet"
-    rows = [
-        dict(
-            run=f"T1-T_8f_{arch}_seed0",
-            clip_id=f"c{i}",
-            text_tokens=5,
-            loss=1.0,
-            loss_swapped=1 + used + (i % 2 - 0.5) / 10,
-        )
-        for arch, used in (("fov", 0.3), ("bas", 0.0))
-        for i in range(20)
-    ]
-    for count, words in ((40, "T1-T_8f_fov +0.3000"), (20, "T1-T_8f_bas +0.0000")):
-        pd.DataFrame(rows[-count:]).to_parquet(tmp_path / "micro" / "swapped.parquet")
-        for told in (real_weights_section(micro), real_weights_in_a_line(micro)):
-            assert (
-                words in told
-                and told.count("no use of them can be told") == 1
-                and told.count("nats, used") == (count == 40)
+    pd.DataFrame(scored).to_parquet(tmp_path / "micro" / "gaze.parquet")
+    (row,) = rows(controls_section(micro), "hit by chance")
+    assert row["size"] == "T3-T" and float(row["hit by chance"]) == 0.1
+    assert [float(row[f"hit, {arch}"]) for arch in ("foveated", "static")] == [0.55, 0.25]
+    assert [float(row[f"mass, {arch}"]) for arch in ("foveated", "static")] == [1, 0.4]
+    assert interval(row["hit, difference"]) == (0.3, 0.3, 0.3)
+    assert interval(row["mass, difference"]) == (0.6, 0.6, 0.6)
+
+
+# ── Real weights ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_cells_from_real_weights_have_their_losses_and_gaps_in_a_row(as_micro):
+    study = as_micro()
+    table = {row["cells"]: row for row in rows(real_weights_section(study), "cells", "seeds")}
+    assert set(table) == {f"{pair}_{frames}f" for pair in SIZES for frames in (8, 16)}
+    row, losses = table["T3-T_8f"], last_losses(study, "T3-T")
+    for arch in ("foveated", "baseline", "blind"):
+        assert float(row[arch]) == pytest.approx(losses[arch], abs=6e-4)
+    for one, other in (("foveated", "baseline"), ("foveated", "blind"), ("baseline", "blind")):
+        value, low, high = interval(row[f"{one} against {other}, %"])
+        assert low < value < high
+        assert value == pytest.approx(gap_of(study, "T3-T", 8, one, other), abs=0.006)
+
+
+def test_without_a_blind_run_there_is_no_number_for_it(as_micro):
+    table = rows(real_weights_section(as_micro()), "cells", "seeds")
+    with_blind = {row["cells"] for row in table if row["foveated against blind, %"]}
+    assert with_blind == {f"{pair}_8f" for pair in ("T1-T", "T3-T", "T5-T")}
+    assert with_blind == {row["cells"] for row in table if row["blind"] and row["baseline against blind, %"]}
+
+
+def test_the_line_on_real_weights_has_the_gaps_of_the_table(as_micro):
+    study = as_micro()
+    line, table = real_weights_in_a_line(study), rows(real_weights_section(study), "cells", "seeds")
+    told = {f"{pair}_{frames}f": text for pair, frames, text in parts_of(line)}
+    assert list(told) == [row["cells"] for row in table]
+    for row in table:
+        gaps = [row[f"{one}, %"] for one in GAPS if row[f"{one}, %"]]
+        assert re.findall(r"[-+][\d.]+ \([-+][\d.]+ to [-+][\d.]+\)", told[row["cells"]]) == gaps
+
+
+GAPS = ("foveated against baseline", "foveated against blind", "baseline against blind")
+
+
+def parts_of(line: str) -> list[tuple[str, str, str]]:
+    """What a line says of each cell: pair, frames, text."""
+    return re.findall(r"(T\d-T)_(\d+)f (.*?)(?=T\d-T_\d+f |$)", line)
+
+
+def test_less_than_nanosmol_s_clips_are_said_to_be_less(as_micro):
+    part = as_micro()
+    whole = part._replace(runs=part.runs.assign(samples_seen=NANOSMOL_SAMPLES))
+    said = [f"{NANOSMOL_SAMPLES:,} clips on a GPU" in real_weights_section(study) for study in (part, whole)]
+    assert said == [True, False]
+    said = ["a part of" in real_weights_in_a_line(study) for study in (part, whole)]
+    assert said == [True, False]
+
+
+@pytest.fixture
+def swapped(as_micro, monkeypatch, tmp_path):
+    """The planted study, two of whose runs were scored with another clip's frames: the foveated one loses 0.3
+    nats, the baseline nothing; called with the architectures that are scored."""
+    (tmp_path / "micro").mkdir()
+    monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
+
+    def put(*archs):
+        scored = [
+            dict(
+                run=f"T1-T_8f_{arch}_seed0",
+                clip_id=f"c{i}",
+                text_tokens=5,
+                loss=1.0,
+                loss_swapped=1 + dict(fov=0.3, bas=0.0)[arch] + (i % 2 - 0.5) / 10,
             )
-            assert ("says nothing yet" in told) == (count == 20)
-    whole = micro._replace(runs=micro.runs.assign(samples_seen=4480))
-    assert "does in two hours" not in real_weights_section(whole) + real_weights_in_a_line(whole)
+            for arch in archs
+            for i in range(20)
+        ]
+        if scored:
+            pd.DataFrame(scored).to_parquet(tmp_path / "micro" / "swapped.parquet")
+        return as_micro()
+
+    return put
 
 
-def test_other_sizes_of_the_question_get_a_row_each(monkeypatch, tmp_path):
-    """A question study of two sizes and three architectures, of which one answers better and looks at the
-    object."""
-    samples, gazes, rows = [], [], []
+BOTH = pytest.mark.parametrize("tell", [real_weights_section, real_weights_in_a_line])
+
+
+@BOTH
+def test_what_frames_are_worth_is_told_of_the_runs_that_swapped_them(swapped, tell):
+    assert "another clip's frames" not in tell(swapped()), "nobody swapped them yet"
+    told = tell(swapped("fov", "bas")).partition("another clip's frames")[2]
+    worth = {run: interval(rest) for run, rest in re.findall(r"(T1-T_8f_\w+) ([-+].*?) nats", told)}
+    assert set(worth) == {"T1-T_8f_fov", "T1-T_8f_bas"}
+    assert worth["T1-T_8f_fov"][0] == 0.3 and worth["T1-T_8f_bas"][0] == 0
+    assert worth["T1-T_8f_fov"][1] > 0 > worth["T1-T_8f_bas"][1]
+
+
+@BOTH
+def test_a_gap_says_nothing_yet_where_no_run_uses_its_frames(swapped, tell):
+    said = ["says nothing yet" in tell(swapped(*archs)) for archs in (("fov", "bas"), ("bas",))]
+    assert said == [False, True]
+
+
+# ── Questions ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """A question study of two sizes, three architectures and three seeds: 20 of 30 clips have four shapes or
+    three, ten one or two. The foveated model is right, its loss half a nat lower, and it looks at the object
+    in 80 % of frames; the others are right in clips of one shape and in half of those of four. Its pieces may
+    be changed before a section is written."""
+    study = SimpleNamespace(samples=[], gazes=[], runs=[])
     for pair, arch, seed in itertools.product(("T1-T", "T2-T"), ("foveated", "static", "baseline"), range(3)):
         run, good = f"{pair}_2f_{arch[:3]}_seed{seed}", arch == "foveated"
         names = dict(run=run, pair=pair, arch=arch, seed=seed)
-        samples += [
+        study.samples += [
             names | dict(clip_id=f"c{i}", text_tokens=2, loss_autoregressive=1 - 0.5 * good + i / 100)
             for i in range(30)
         ]
-        rows.append(dict(run=run, clips=30, right=0.9 if good else 0.25, hit=0.8, hit_other=0.1, chance=0.1))
+        right = 0.9 if good else 0.25
+        study.runs.append(dict(run=run, clips=30, right=right, hit=0.8, hit_other=0.1, chance=0.1))
         if arch != "baseline":
-            gazes += [
-                dict(
-                    run=run,
-                    clip_id=f"c{i}",
-                    objects=2 + (i > 9),
-                    asked="own",
-                    hit=0.8 * good,
-                    mass=3.0,
-                    chance=0.1,
-                )
+            of_run = dict(run=run, asked="own", hit=0.8 * good, chance=0.1)
+            study.gazes += [
+                of_run | dict(clip_id=f"c{i}", objects=2 + (i > 9), mass=3 + 0.6 * good + i / 100)
                 for i in range(30)
             ]
-    said = pd.DataFrame(
+    study.said = pd.DataFrame(
         dict(run=row["run"], clip_id=f"c{i}", objects=1 + 3 * (i > 9), right="fov" in row["run"] or i < 20)
-        for row in rows
+        for row in study.runs
         for i in range(30)
     )
     (tmp_path / "question").mkdir()
-    pd.DataFrame(gazes).to_parquet(tmp_path / "question" / "gaze.parquet")
-    said.to_parquet(tmp_path / "question" / "answers.parquet")
-    study = Study(pd.DataFrame(), pd.DataFrame(samples))
+    pd.DataFrame(study.gazes).to_parquet(tmp_path / "question" / "gaze.parquet")
+    study.said.to_parquet(tmp_path / "question" / "answers.parquet")
+    loaded = Study(pd.DataFrame(), pd.DataFrame(study.samples))
     monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
-    monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(sources, "load_study", lambda folder: study)
-    text = question_section()
-    rates = {cell.config.cell[:4]: f"{cell.config.learning_rate:g}" for cell in read_grid(GRID).cells}
-    rates = ", ".join(f"{pair} {rates[pair]}" for pair in ("T1-T", "T2-T"))
-    assert (
-        "last 30 % of the steps), tuned on a held-out seed, the same for all architectures of a size: "
-        f"{rates}." in text
-    )
-    assert "3 seeds, 20 clips with three shapes or more" in text and "-0.500 nats" in text
-    lines = [line for line in text.splitlines() if line.startswith("| T")]
-    right = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
-    assert [line.split()[1] for line in lines[:4]] == ["T1-T", "T2-T"] * 2, "answers, then gazes"
-    assert right[:3] == [
-        ["T1-T", "foveated", "100", "100"],
-        ["T1-T", "baseline", "100", "50"],
-        ["T1-T", "static", "100", "50"],
-    ]
-    assert by_shapes(sources.right_by_shapes()).endswith(
-        "with 1, 4 shapes in the clip: foveated 100, 100; baseline 100, 50; static 100, 50; a guess among "
-        "them 100, 25."
-    )
-    assert (
-        lines[0].count("-0.500 (-0.500 to -0.500)") == 2
-        and lines[0].count("25 to 25") == 2
-        and "90 to 90" in lines[0]
-    )
-    assert "+0.800 (+0.800 to +0.800)" in lines[2] and "+0.00 (" in lines[2]
-    assert "only training that is missing" not in text, "none was trained for longer yet"
+    monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(study.runs))
+    monkeypatch.setattr(sources, "load_study", lambda folder: loaded)
+    return study
+
+
+def test_answers_and_gaze_are_told_of_crowded_clips_at_t2(asked):
+    """Twenty of thirty clips have three shapes or more."""
+    loss, right, gaze = re.findall(r"^- \*\*.*\n", question_section(), re.M)
+    assert numbers(loss.replace(" nats", "").replace(" %", ""))[:3] == [-0.5] * 3
+    assert numbers(loss)[-2:] == [3, 20], "seeds, clips"
+    assert numbers(right) == [90, 90, 25, 25] and numbers(gaze) == [80, 80, 80, 80, 10, 10, 10]
+
+
+def test_every_size_of_the_question_has_a_row_of_answers_and_losses(asked):
+    table = rows(question_section(), "right, foveated, %")
+    assert [row["size"] for row in table] == ["T1-T", "T2-T"]
+    for row in table:
+        ranges = [numbers(row[f"right, {arch}, %"]) for arch in ("foveated", "static", "baseline")]
+        assert ranges == [[90, 90], [25, 25], [25, 25]]
+        for other in ("static", "baseline"):
+            assert interval(row[f"answer loss against {other}, nats"]) == (-0.5, -0.5, -0.5)
+
+
+def test_every_size_of_the_question_has_a_row_of_gazes(asked):
+    table = rows(question_section(), "hit by chance")
+    assert [row["size"] for row in table] == ["T1-T", "T2-T"]
+    for row in table:
+        assert interval(row["hit, difference"]) == (0.8, 0.8, 0.8)
+        assert interval(row["mass, difference"]) == (0.6, 0.6, 0.6)
+
+
+def test_right_answers_are_told_by_the_number_of_shapes_beside_a_guess(asked):
+    *table, guess = rows(question_section(), "1", "4")
+    found = {(row["size"], row["model"]): (float(row["1"]), float(row["4"])) for row in table}
+    rights = dict(foveated=(100, 100), baseline=(100, 50), static=(100, 50))
+    assert found == {(pair, arch): rights[arch] for pair in ("T1-T", "T2-T") for arch in rights}
+    assert (float(guess["1"]), float(guess["4"])) == (100, 25)
+    sentence = numbers(by_shapes(sources.right_by_shapes()))
+    assert sentence == [1, 4, *(n for arch in rights for n in rights[arch]), 100, 25], "shapes, shares, guess"
+
+
+def test_the_question_s_rates_are_those_of_its_grid(asked):
+    rates = {cell.config.cell[:4]: cell.config.learning_rate for cell in read_grid(GRID).cells}
+    (line,) = [line for line in question_section().splitlines() if "learning rate" in line]
+    found = {pair: float(rate) for pair, rate in re.findall(r"(T\d-T) (0\.\d+)", line)}
+    assert found == {pair: rates[pair] for pair in ("T1-T", "T2-T")}
+    assert f"{100 * DECAY_SHARE:.0f} %" in line, "of the steps the rate falls"
+
+
+def test_without_the_baseline_no_size_is_compared(asked):
+    asked.runs[:] = [row for row in asked.runs if "bas" not in row["run"]]
+    with pytest.raises(ValueError, match="not enough values"):
+        rows(question_section(), "right, foveated, %")
+
+
+def test_longer_training_has_its_losses_and_answers_in_a_table(asked, monkeypatch, tmp_path):
     more = planted(["T2-T_2f_bas", "T2-T_2f_sta"], seeds=(0, 1))
     monkeypatch.setattr(sources, "study", lambda name: more if name == sources.LONGER else None)
     (tmp_path / "question_long").mkdir()
-    said[said["run"].isin(more.runs["run"])].to_parquet(tmp_path / "question_long" / "answers.parquet")
-    text = question_section().partition("only training that is missing?")[2]
-    steps = more.runs["config"].iloc[0].steps
-    assert (
-        f"after {steps} steps instead of 600 (T2-T, 2 seeds, learning rate 0.0005), in percent: baseline "
-        "100, 50; static 100, 50." in text
-    )
+    kept = asked.said[asked.said["run"].isin(more.runs["run"])]
+    kept.to_parquet(tmp_path / "question_long" / "answers.parquet")
+    text = question_section()
+    table = {row["model"]: row for row in rows(text, "size", "model", "loss, step 1")}
     losses = more.evaluations.groupby(["arch", "step"])["loss_autoregressive"].mean()
-    row = next(
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| static" in line
-    )
-    assert [float(cell) for cell in row[2:]] == pytest.approx([*losses["static"].round(3), 100, 50])
-    rows[:] = [row for row in rows if "bas" not in row["run"]]
-    assert "By size" not in question_section(), "without the baseline there is nothing to compare"
+    assert set(table) == {"baseline", "static"}
+    for arch, row in table.items():
+        assert row["size"] == "T2-T"
+        found = [float(row[f"loss, step {step}"]) for step in losses[arch].index]
+        assert found == pytest.approx(losses[arch].tolist(), abs=6e-4)
+        assert [float(row[f"right with {n}, %"]) for n in (1, 4)] == [100, 50]
+    steps = more.runs["config"].iloc[0].steps
+    line = longer(more, sources.right_by_shapes(sources.LONGER))
+    assert line in text and re.findall(r"after (\d+) steps instead of (\d+)", line) == [(str(steps), "600")]
+    assert numbers(line)[-4:] == [100, 50, 100, 50]
 
 
-def test_the_rates_say_where_a_short_sweep_misleads():
+def test_without_longer_runs_there_is_no_table_of_them(asked, monkeypatch):
+    monkeypatch.setattr(sources, "study", lambda name: None)
+    with pytest.raises(ValueError, match="not enough values"):
+        rows(question_section(), "model", "right with 1, %")
+
+
+# ── Learning rates ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def swept() -> pd.DataFrame:
+    """A sweep in two lengths. At T1 the rate that is ahead after 20 steps is behind after 60; at T2 the short
+    runs and the long ones agree; of 4e-3 there is one architecture alone."""
     losses = {
         ("T1-T", 20, 1e-3): 1.0,
         ("T1-T", 20, 2e-3): 0.9,
@@ -275,86 +469,144 @@ def test_the_rates_say_where_a_short_sweep_misleads():
         ("T2-T", 60, 2e-3): 0.7,
         ("T2-T", 60, 5e-4): 0.6,
     }
-    rows = [
+    found = [
         dict(pair=pair, steps=steps, rate=rate, loss=loss + off, seed=100, arch=arch)
         for (pair, steps, rate), loss in losses.items()
         for arch, off in (("foveated", 0.01), ("baseline", -0.01))
     ]
-    rows.append(dict(pair="T2-T", steps=60, rate=4e-3, loss=0.1, seed=100, arch="foveated"))
-    text = rates_section("micro", pd.DataFrame(rows))
+    found.append(dict(pair="T2-T", steps=60, rate=4e-3, loss=0.1, seed=100, arch="foveated"))
+    return pd.DataFrame(found)
+
+
+def test_rates_have_the_mean_of_both_architectures_and_none_of_one_alone(swept):
+    table = rows(rates_section("micro", swept), "steps", "pair")
+    found = {
+        (row["pair"], int(row["steps"]), float(rate)): float(row[rate])
+        for row in table
+        for rate in set(row) - {"steps", "pair"}
+        if row[rate]
+    }
+    both = swept[swept["rate"] < 4e-3].groupby(["pair", "steps", "rate"])["loss"].mean()
+    assert found == pytest.approx(both.to_dict())
+
+
+def test_a_short_sweep_misleads_where_the_long_runs_turn_the_order(swept):
+    (line,) = [line for line in rates_section("micro", swept).splitlines() if "misleads" in line]
+    assert "T1-T" in line and "T2-T" not in line
+    assert numbers(line) == [0.001, 0.002, 0.1, 20, -0.3, 60], "nats more, then less, of the later best rate"
+
+
+def test_a_best_rate_at_the_edge_is_named(swept):
+    (line,) = [line for line in rates_section("micro", swept).splitlines() if "may be better" in line]
+    assert re.findall(r"T\d-T", line) == ["T1-T"], "of two rates one is always at the edge"
+
+
+def test_what_one_rate_for_both_costs_is_beside_each_one_s_own_best(swept):
+    (line,) = [line for line in rates_section("micro", swept).splitlines() if "own best" in line]
+    (found,) = re.findall(r"(\w+) ([\d.]+) nats at (\S+) \(([\d.]+)\)", line)
+    assert found == ("foveated", "0.410", "T2-T", "0.004")
+
+
+def test_the_command_for_a_sweep_names_its_rates_or_its_two_rounds(swept):
+    one, two = (rates_section("micro", table) for table in (swept.query("steps == 60"), swept))
+    assert "--rates 0.0005,0.001,0.002`" in one and "--share" not in one
+    assert "--share 0.4`" in two and "--rates" not in two
+
+
+# ── nanoSmol, and what is withdrawn ──────────────────────────────────────────────────────────────
+
+
+def conclusions(micro) -> dict[str, str]:
+    """What these runs say of each of nanoSmol's conclusions, by its first words."""
+    table = rows(nanosmol_section(micro), "conclusion", "these runs")
+    return {" ".join(row["conclusion"].split()[:2]): row["these runs"] for row in table}
+
+
+def verdicts(text: str) -> list[str]:
+    return re.findall("supports|contradicts|cannot decide", text)
+
+
+def test_a_gap_that_shrinks_supports_that_it_shrinks(as_micro):
+    assert verdicts(conclusions(as_micro())["The cost"]) == ["supports"] * 2, "at 8 and at 16 frames"
+
+
+def test_frame_by_frame_losses_a_fifth_of_a_percent_above_support_a_gap_below_06(as_micro):
+    said = conclusions(as_micro())["Train/inference gap"].split(";")[0]
+    assert numbers(said) == [0.2, 0.2, 40] and verdicts(said) == ["supports"], "lowest, highest, runs"
+
+
+def test_one_vision_model_decides_nothing_about_its_size(as_micro):
+    assert verdicts(conclusions(as_micro())["LLM size"]) == ["cannot decide"]
+
+
+def test_without_a_study_of_sizes_nothing_is_decided_about_them():
     assert (
-        text.count("misleads") == 1
-        and "T1-T, 0.001 beside 0.002: +0.100 nats after 20 steps, -0.300 after 60." in text
-    )
-    assert "own best: foveated 0.410 nats at T2-T (0.004); nothing elsewhere." in text
-    assert "may be better: T1-T." in text and "0.004" not in text.partition("misleads")[0], (
-        "one architecture alone is no mean"
-    )
-    assert "--share 0.4`, then" in text and "--rates 0.0005,0.001,0.002`." in rates_section(
-        "micro", pd.DataFrame(rows).query("steps == 60")
-    )
-    table = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
-        if line.startswith("| 60")
-    ]
-    assert table == [["60", "T1-T", "", "0.5000", "0.8000"], ["60", "T2-T", "0.6000", "0.5000", "0.7000"]]
-
-
-def test_verdicts_follow_the_planted_truth(as_micro):
-    page = nanosmol_section(as_micro())
-    trend = next(line for line in page.splitlines() if "shrinks with scale" in line)
-    assert trend.count("supports") == 2 and "contradicts" not in trend
-    walk = next(line for line in page.splitlines() if "Train/inference" in line)
-    assert "+0.20 to +0.20 % over 40 foveated runs (micro): supports" in walk
-    assert "cannot decide" in next(line for line in page.splitlines() if "DINO size" in line)
-    assert "cannot decide: no study of sizes" in nanosmol_section(None)
-    sizes = [
-        parameter_counts(RunConfig.from_cell(f"{pair}_8f_bas", device="cpu"))["trainable"] / 1e6
-        for pair in SIZES
-    ]
-    assert f" to {max(sizes):.2g} M trained parameters" in page and "157 to 411 M" in page, (
-        "as the README's table of sizes"
+        verdicts(conclusions(None)["The cost"])
+        == verdicts(conclusions(None)["64 frames"])
+        == ["cannot decide"]
     )
 
 
-def test_what_is_withdrawn_stands_in_both_with_its_figures(study):
-    gaps = equal_flops_gaps(study)
+def test_the_sizes_a_verdict_holds_for_are_told_beside_nanosmol_s(as_micro):
+    text = nanosmol_section(as_micro())
+    sizes = [size_of(pair, arch) for pair in SIZES for arch in ("fov", "bas", "sta", "avg", "bli")]
+    assert f"{min(sizes):.2g} to {max(sizes):.2g} M" in text and "157 to 411 M" in text
+
+
+def test_the_gap_at_equal_flops_lies_between_those_at_the_evaluations_around(study):
     curves = {
         (row.arch, row.seed, row.step): row
         for row in study.evaluations.query("pair == 'T1-T' and frames == 8").itertuples()
     }
     steps = sorted({step for _, _, step in curves})
-    end, before, last = (
-        curves["foveated", 0, steps[-1]],
-        *(curves["baseline", 0, step] for step in steps[-2:]),
-    )
-    assert before.flops < end.flops < last.flops, (
-        "the foveated model's FLOPs fall between two of the baseline's evaluations"
-    )
-    (found,) = gaps.query("pair == 'T1-T' and frames == 8 and seed == 0")["percent"]
-    bounds = sorted(100 * (end.loss_autoregressive / row.loss_autoregressive - 1) for row in (before, last))
-    assert bounds[0] < found < bounds[1]
-    page, readme = PAGE.read_text(), README.read_text()
-    for text in (page, readme):
-        assert "Withdrawn" in text and DATE in text and "86 % right after 1,300 steps at 0.0003" in text
-        outside = re.sub(r"## Withdrawn.*?(?=\n## )", "", re.sub(r"\n\*\*Withdrawn.*", "", text), flags=re.S)
-        assert len(outside) > 0.8 * len(text)
-        assert "guesses which" not in outside and "beside the baseline's 16 tokens a frame" not in outside
+    end = curves["foveated", 0, steps[-1]]
+    before, last = (curves["baseline", 0, step] for step in steps[-2:])
+    assert before.flops < end.flops < last.flops
+    (found,) = equal_flops_gaps(study).query("pair == 'T1-T' and frames == 8 and seed == 0")["percent"]
+    losses = before.loss_autoregressive, last.loss_autoregressive
+    low, high = sorted(100 * (end.loss_autoregressive / loss - 1) for loss in losses)
+    assert low < found < high
 
 
-def test_a_prediction_is_written_before_the_largest_size_and_compared_after(as_micro):
+@pytest.mark.parametrize("path", [PAGE, README], ids=lambda path: path.name)
+def test_what_is_withdrawn_is_dated_has_its_figures_and_is_said_nowhere_else(path):
+    text = path.read_text()
+    outside = re.sub(r"## Withdrawn.*?(?=\n## )", "", re.sub(r"\n\*\*Withdrawn.*", "", text), flags=re.S)
+    inside = "".join(piece for piece in text.splitlines(True) if piece not in outside)
+    assert DATE in inside and "86 % right after 1,300 steps at 0.0003" in inside
+    assert len(outside) > 0.8 * len(text)
+    assert "guesses which" not in outside and "beside the baseline's 16 tokens a frame" not in outside
+
+
+# ── The prediction ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_prediction_has_an_interval_for_each_number_of_frames_and_the_sizes_it_rests_on(as_micro):
     as_micro(SIZES[:4])
     said = json.loads(predict("2026-01-02").read_text())
-    assert said["sizes"] == list(SIZES[:4]) and set(said["gaps"]) == {"micro, 8 frames", "micro, 16 frames"}
+    assert said["date"] == "2026-01-02" and said["sizes"] == list(SIZES[:4])
+    assert set(said["gaps"]) == {"micro, 8 frames", "micro, 16 frames"}
     assert all(gap["low"] < gap["value"] < gap["high"] for gap in said["gaps"].values())
-    assert "has not been run yet" in prediction_section(as_micro(SIZES[:4]))
-    text = prediction_section(as_micro())
-    assert (
-        text.count("- micro,") == 2
-        and "2026-01-02" in text
-        and text.count("inside") + text.count("outside") == 2
-    )
+
+
+def test_a_prediction_is_compared_with_what_came_once_the_largest_size_is_there(as_micro):
+    few = as_micro(SIZES[:4])
+    said = json.loads(predict("2026-01-02").read_text())["gaps"]
+    assert "found" not in prediction_section(few)
+    whole = as_micro()
+    text = prediction_section(whole)
+    assert "2026-01-02" in text
+    for name, gap in said.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"- {name}")]
+        predicted, found = re.findall(r"[-+][\d.]+ % \([-+][\d.]+ to [-+][\d.]+\)", line)
+        assert interval(predicted) == tuple(round(gap[key], 2) for key in ("value", "low", "high"))
+        came = gap_of(whole, "T5-T", int(name.split()[1]), "foveated", "baseline")
+        assert interval(found)[0] == pytest.approx(came, abs=0.006)
+        assert line.endswith(": inside." if gap["low"] <= came <= gap["high"] else ": outside.")
+
+
+def test_a_prediction_comes_before_the_largest_size_and_after_three_others(as_micro):
+    as_micro()
     with pytest.raises(ConfigError, match="T5-T is not"):
         predict("2026-01-02")
     as_micro(SIZES[:2])
@@ -362,5 +614,7 @@ def test_a_prediction_is_written_before_the_largest_size_and_compared_after(as_m
         predict("2026-01-02")
 
 
-def test_help_and_mistakes():
-    assert "--predict" in python("-m", "fvlm", "findings", "--help").stdout
+def test_the_command_can_write_a_prediction(capsys):
+    with pytest.raises(SystemExit):
+        main(["findings", "--help"])
+    assert "--predict" in capsys.readouterr().out

@@ -218,7 +218,26 @@ def test_causal_gaze_finds_the_patch_that_decides(looked, monkeypatch):
     change = lambda what, n: np.mean([r["change"] for r in rows if r["what"] == what and r["patches"] == n])
     assert change("most attended", 1) == 1 and change("most attended", 4) == 1
     assert change("random", 1) < 0.1 and change("random", 4) < 0.2
-    assert {"target", "elsewhere"} <= {r["what"] for r in rows} or clip.target < 0
+
+
+def test_causal_gaze_hides_the_object_asked_about_and_as_many_patches_outside_it(looked, monkeypatch):
+    """A stand-in loss that counts hidden patches of the object's boxes, and one that counts all that are
+    hidden. Who is asked how many there are is asked about no object."""
+    model, counted, _ = looked
+    clip = open_dataset(tiny(frames=4), "validation")[1]
+    assert clip.target >= 0 > counted.target
+    box = patches_of_boxes(clip.boxes[:, clip.target], clip.frames.shape[2:], (8, 8))
+
+    def changes(loss):
+        monkeypatch.setattr(EncodedClip, "masked_losses", lambda self, hidden: loss(hidden).astype(float))
+        rows = causal_gaze(model, clip, load_tokenizer("tiny"), "caption", counts=(1,), draws=20)
+        return {w: {r["change"] for r in rows if r["what"] == w} for w in ("target", "elsewhere")}
+
+    assert changes(lambda hidden: (hidden & box).sum((1, 2, 3))) == dict(target={box.sum()}, elsewhere={0})
+    assert changes(lambda hidden: hidden.sum((1, 2, 3))) == dict(target={box.sum()}, elsewhere={box.sum()})
+    monkeypatch.undo()
+    rows = causal_gaze(model, counted, load_tokenizer("tiny"), "caption", counts=(1,), draws=1)
+    assert {r["what"] for r in rows} == {"nothing", "most attended", "random", "shifted"}
 
 
 def test_patches_of_a_box_are_those_it_touches():

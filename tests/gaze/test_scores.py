@@ -101,6 +101,7 @@ def test_the_static_control_s_gaze_cannot_follow_a_question(runs):
     assert len(table) == 4 and {f"{name}_low" for name in SCORES} <= set(table.columns)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_the_rows(runs):
     import pandas as pd
 
@@ -116,6 +117,7 @@ def test_the_command_prints_the_table_and_writes_the_rows(runs):
         load_run("/nowhere")
 
 
+@pytest.mark.slow
 def test_frames_are_swapped_on_the_command_line(runs):
     import pandas as pd
 

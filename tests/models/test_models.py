@@ -1,9 +1,12 @@
+import dataclasses
+import json
+
 import pytest
 import torch
 from conftest import steering, tiny
 
-from fvlm import RunConfig, build_model, load_model
-from fvlm.config import ARCHS
+from fvlm import ConfigError, RunConfig, build_model, load_model
+from fvlm.architectures import ARCHITECTURES
 from fvlm.data import ShapesWorld
 from fvlm.models import parameter_groups
 from fvlm.models.baseline import space_to_depth
@@ -38,7 +41,7 @@ def test_tiny_llms_have_the_sizes_their_names_promise(size, millions):
 
 
 def test_every_architecture_of_a_seed_starts_from_the_same_llm():
-    llms = [build_model(tiny(arch), pretrained=False).llm.state_dict() for arch in ARCHS]
+    llms = [build_model(tiny(arch), pretrained=False).llm.state_dict() for arch in ARCHITECTURES]
     assert all(torch.equal(llm[name], llms[0][name]) for llm in llms for name in llm)
 
 
@@ -47,16 +50,13 @@ def test_no_future_frame_changes_a_token(model, clips):
     changed = frames.clone()
     changed[:, 2:] += torch.randn_like(changed[:, 2:])
     for mode in ("parallel", "autoregressive", "static"):
-        before, queries = model.visual_tokens(model.encode(frames), mode, **NO_PROMPT)
-        after, new_queries = model.visual_tokens(model.encode(changed), mode, **NO_PROMPT)
+        before, queries = model.visual_tokens(model.encode(frames), mode)
+        after, new_queries = model.visual_tokens(model.encode(changed), mode)
         assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
         assert torch.allclose(queries[:, :3], new_queries[:, :3], atol=1e-5), (
             "frame 3 is looked at before it is seen"
         )
         assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
-
-
-NO_PROMPT = dict(prompt_ids=None, prompt_mask=None, frame_mask=None)
 
 
 @pytest.mark.parametrize("arch", ["foveated", "baseline", "static", "meanpool"])
@@ -97,7 +97,7 @@ def test_frame_by_frame_queries_are_the_fine_states_of_one_long_pass(model, clip
     """The KV cache changes nothing: reading `<fine> z_1 … z_T-1` at once gives the same queries."""
     frames, _ = clips
     cache = model.encode(frames)
-    tokens, queries = model.look_frame_by_frame(cache, **NO_PROMPT)
+    tokens, queries = model.look_frame_by_frame(cache)
     states = model.read(*model.prefix(model.fine_token, tokens[:, :-1], batch=2))
     assert torch.allclose(model.queries_from(states, prompted=False), queries, atol=1e-5)
 
@@ -122,7 +122,7 @@ def test_a_prompt_steers_the_first_look_and_only_with_a_prompt(model, clips):
         assert torch.equal(q[2], model.first_query.expand(2, -1))
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_padding_of_frames_prompts_and_texts_changes_nothing(arch, clips):
     model = build_model(tiny(arch, frames=4), pretrained=False)
     frames, labels = clips
@@ -185,7 +185,7 @@ def test_calibration_centres_what_the_connector_reads_and_is_saved(clips, tmp_pa
 
 
 def test_a_visual_token_has_the_norm_of_the_embeddings(model, clips):
-    tokens, _ = model.visual_tokens(model.encode(clips[0]), "parallel", **NO_PROMPT)
+    tokens, _ = model.visual_tokens(model.encode(clips[0]), "parallel")
     assert tokens.shape == (2, 4, 1, 96)
     assert torch.allclose(tokens.norm(dim=-1), model.embedding_norm, rtol=1e-4)
     assert model.embedding_norm.item() == pytest.approx(
@@ -212,16 +212,33 @@ def test_the_baseline_orders_patches_as_smolvlm_does():
 @pytest.mark.parametrize("arch, tokens", [("foveated", 1), ("static", 1), ("meanpool", 1), ("baseline", 16)])
 def test_visual_tokens_per_frame(arch, tokens, clips):
     model = build_model(tiny(arch, frames=4), pretrained=False)
-    assert model.visual_tokens(model.encode(clips[0]), "parallel", **NO_PROMPT)[0].shape == (2, 4, tokens, 96)
+    assert model.visual_tokens(model.encode(clips[0]), "parallel")[0].shape == (2, 4, tokens, 96)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_model_makes_the_tokens_and_queries_that_its_record_says(arch, clips):
+    model, record = build_model(tiny(arch, frames=4), pretrained=False), ARCHITECTURES[arch]
+    tokens, queries = model.visual_tokens(model.encode(clips[0]), "parallel")
+    assert (0 if tokens is None else tokens.size(2)) == record.tokens_per_frame
+    assert (queries is not None) == record.has_queries
+    model.architecture = dataclasses.replace(record, tokens_per_frame=record.tokens_per_frame + 1)
+    with pytest.raises(ValueError, match=f"{record.tokens_per_frame} visual tokens per frame.*{arch}"):
+        model(clips[0])
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_saved_model_comes_back_the_same(arch, clips, tmp_path):
     model = build_model(tiny(arch, frames=4), pretrained=False)
     model.save_pretrained(tmp_path)
     again = load_model(tmp_path)
     assert type(again) is type(model)
     assert torch.equal(model(*clips).logits, again(*clips).logits)
+
+
+def test_a_saved_model_of_an_unknown_architecture_is_an_error_that_names_the_valid_ones(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(dict(arch="fovated")))
+    with pytest.raises(ConfigError, match="'fovated'.*foveated, baseline"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("arch", ["foveated", "baseline"])

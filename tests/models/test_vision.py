@@ -86,6 +86,7 @@ def test_uint8_frames_are_normalised_and_floats_are_not():
     assert torch.equal(normalise(expected), expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_packaged_dinov2_computes_what_its_onnx_graph_computes(pretrained_small, tmp_path):
     """The reference evaluator runs the very file the weights came from, up to its final norm."""

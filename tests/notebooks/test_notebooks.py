@@ -77,6 +77,7 @@ def papermill(*arguments, folder=REPOSITORY / "notebooks"):
     return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=1500)
 
 
+@pytest.mark.slow
 def test_papermill_s_help_shows_every_field():
     done = papermill("--help-notebook", "train.ipynb")
     for line in parameters_cell().splitlines()[1:]:
@@ -87,6 +88,7 @@ def test_papermill_s_help_shows_every_field():
         assert " ".join(help.split()[:3]) in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, value, words",
     [("lmm", "135m", ["did you mean llm", "learning_rate"]), ("llm", "136m", ["135m", "360m", "1.7b"])],
@@ -98,6 +100,7 @@ def test_a_typo_fails_the_run_and_names_the_valid_choices(name, value, words, tm
         assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
     from fvlm import ConfigError, load_run
     from fvlm.weights import fetch
@@ -122,6 +125,7 @@ def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
     assert "application/vnd.plotly.v1+json" in str(executed.cells)
 
 
+@pytest.mark.slow
 def test_training_without_a_notebook_imports_neither_jupyter_nor_plotly(tmp_path):
     code = (
         "import sys; from fvlm.cli import main\n"
@@ -142,6 +146,7 @@ def test_the_core_imports_only_torch_transformers_and_numpy():
     python("-c", code)
 
 
+@pytest.mark.slow
 def test_a_changed_reference_row_fails_the_scaling_notebook(tmp_path):
     """nbval compares the tagged numbers with those that are stored: a copy of the package with one other
     loss."""

@@ -130,7 +130,7 @@ def test_the_player_shows_it_there(look):
     )
     figure = gaze_player(look, boxes, target=1)
     for t, patch in enumerate(PATCHES):
-        image, heat, path, others, target = figure.frames[t].data
+        image, heat, path, _, others, target = figure.frames[t].data
         assert (min(target.y[:5]) + 0.5, max(target.y[:5]) - 0.5) == pixels_of(*patch)[:2]
         assert len(others.x) == 6, "one other box; the empty one is not drawn"
         assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)

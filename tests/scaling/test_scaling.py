@@ -137,6 +137,7 @@ def simulated_parametric_law(seed, per_size):
     return fit_parametric(n, d, loss, runs=run, bootstrap=200), LAW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "simulated, per_size",
     [
@@ -228,6 +229,7 @@ def test_a_paired_gap_weighs_tokens_and_ignores_how_hard_clips_are():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds, clips", [(3, 50), (20, 200)])
 def test_the_gap_s_interval_covers_a_planted_gap(seeds, clips):
     covered = 0
@@ -237,6 +239,7 @@ def test_the_gap_s_interval_covers_a_planted_gap(seeds, clips):
     assert 0.90 <= covered / 200 <= 0.98
 
 
+@pytest.mark.slow
 def test_without_a_gap_the_p_value_is_rarely_small():
     small = sum(
         paired_gap(*samples_with_a_gap(0.0, seed=study), bootstrap=400).p < 0.05 for study in range(100)
@@ -353,6 +356,7 @@ def test_gaps_of_all_sizes_agree_with_gaps_of_each():
     assert found.table["parameter_corrected_extrapolated"].tolist() == byhand["extrapolated"].tolist()
 
 
+@pytest.mark.slow
 def test_the_trend_s_and_the_prediction_s_intervals_cover_what_was_planted():
     """200 studies; the corrected gap's truth is that of the same study without noise."""
     truth = (

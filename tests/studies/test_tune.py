@@ -89,6 +89,7 @@ def test_a_table_keeps_the_rows_of_runs_that_are_elsewhere(tmp_path, monkeypatch
     assert stored == [row("T1-T", 1e-3, 0.4), row("T3-T", 1e-3, 0.5), row("T3-T", 2e-3, 0.7)]
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_with_status_2():
     done = python("-m", "fvlm", "tune", "params/none.yaml", check=False)
     assert done.returncode == 2 and "no such grid file" in done.stderr and "Traceback" not in done.stderr

@@ -32,6 +32,7 @@ def losses(run):
     return run.evaluations.filter(like="loss_").to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes, fsdp", [(2, False), (4, False), (2, True)])
 def test_the_loss_curve_does_not_depend_on_the_number_of_processes(alone, tmp_path, processes, fsdp):
     told = []
@@ -50,6 +51,7 @@ def test_the_loss_curve_does_not_depend_on_the_number_of_processes(alone, tmp_pa
     assert all(weights[0][name].shape == weights[1][name].shape for name in weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first, then", [(dict(processes=2, fsdp=True), {}), ({}, dict(processes=2, fsdp=True))]
 )
@@ -86,6 +88,7 @@ def train_and_stop(config):
         thread.join()
 
 
+@pytest.mark.slow
 def test_stopped_is_no_failure_and_goes_on(tmp_path, alone):
     config = tiny(out=str(tmp_path), **SHORT)
     with pytest.raises(Stopped, match="goes on from step 2"):
@@ -93,6 +96,7 @@ def test_stopped_is_no_failure_and_goes_on(tmp_path, alone):
     assert losses(train(config)) == pytest.approx(losses(alone), abs=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_processes_end_with_who_started_them(tmp_path, alone):
     """Killed where nothing can be cleaned up; what goes on from there ends the same."""
     config = tiny(out=str(tmp_path), processes=2, **SHORT)
@@ -114,6 +118,7 @@ def test_a_batch_that_processes_can_t_share_is_an_error(tmp_path):
         train(config)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_process_is_said(tmp_path):
     config = tiny(
         out=str(tmp_path), processes=2, **SHORT | dict(learning_rate=1e30, warmup=0, max_grad_norm=1e30)

@@ -160,6 +160,7 @@ def test_a_run_without_queries_is_refused(runs):
         Explorer(runs["meanpool"])
 
 
+@pytest.mark.slow
 def test_the_live_curve_is_one_output_that_ends_as_the_last_figure():
     """Run by a real kernel: how often a figure shows itself is decided there."""
     import nbformat

@@ -1,0 +1,114 @@
+"""What `fvlm bench train` and `fvlm bench data` measure, on the smallest cells."""
+
+import contextlib
+import functools
+import io
+import re
+import time
+
+import pytest
+import torch
+from conftest import tiny
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fvlm import bench, build_model
+from fvlm.bench import bench_data, bench_train
+from fvlm.cli import main
+from fvlm.costs.machine import matmul_rate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_matrices():
+    """The machine's rate by matrices that one core multiplies in a fraction of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "matmul_rate", functools.partial(matmul_rate, side=1024))
+        yield
+
+
+def numbers(said: str, *patterns: str) -> list[float]:
+    """The figure that each pattern's group holds in what was printed."""
+    return [float(re.search(pattern, said)[1]) for pattern in patterns]
+
+
+@pytest.fixture(scope="module")
+def step():
+    """A training step of two clips, measured once, and what was printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        found = bench_train(tiny(), samples=2, repeats=1)
+    return found, said.getvalue()
+
+
+def test_a_training_step_takes_time_and_no_more_than_the_machine_gives(step):
+    found, _ = step
+    assert found["seconds"] > 0 and 0 < found["share"] < 1.5
+
+
+def test_a_training_step_takes_more_memory_than_its_model_and_gradients(step):
+    model = build_model(tiny(), pretrained=False)
+    whole, trained = (
+        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not only)
+        for only in (False, True)
+    )
+    assert step[0]["peak_memory_bytes"] > whole + trained
+
+
+def test_what_bench_train_prints_is_what_it_returns(step):
+    found, said = step
+    seconds, share, peak = numbers(
+        said, r"([\d.]+) s a step", r"([\d.]+) of the matrix rate", r"peak ([\d.]+) GB"
+    )
+    assert seconds == pytest.approx(found["seconds"], abs=0.005)
+    assert share == pytest.approx(found["share"], abs=0.005)
+    assert peak == pytest.approx(found["peak_memory_bytes"] / 1e9, abs=0.005)
+    assert said.startswith("T1-T_2f_fov, 2 clips x 2 frames, ")
+
+
+def test_share_times_matrix_rate_times_seconds_are_the_flops_of_the_step(step):
+    """Which are counted by PyTorch, for two clips with 32 text tokens each."""
+    found, said = step
+    config = tiny()
+    model = build_model(config, pretrained=False).train()
+    frames, labels = torch.zeros(2, 2, 3, 112, 112), torch.randint(3, 400, (2, 32))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(frames, labels=labels).loss.backward()
+    counted = counter.get_total_flops()
+    printed, rate = (1e9 * n for n in numbers(said, r"([\d.]+) GFLOP,", r"last ([\d.]+) GFLOP/s"))
+    assert printed == pytest.approx(counted, abs=0.6e9)
+    assert found["share"] * rate * found["seconds"] == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.slow
+def test_bench_data_prints_the_rates_and_the_wait_that_it_returns(capsys):
+    found = bench_data(tiny("blind"), samples=2, repeats=2, clips=20)
+    said = capsys.readouterr().out
+    drawn, prepared, read, waiting = numbers(
+        said,
+        r"px: (\d+) a second drawn",
+        r"process; (\d+) prepared by 2",
+        r"included; (\d+) read by 2",
+        r"waiting for data ([\d.]+)%",
+    )
+    assert min(found["drawn"], found["prepared"], found["read"]) > 0 and 0 < found["waiting"] < 1
+    rates = [found[name] for name in ("drawn", "prepared", "read")]
+    assert [drawn, prepared, read] == pytest.approx(rates, abs=0.5)
+    assert waiting == pytest.approx(100 * found["waiting"], abs=0.005)
+
+
+@pytest.mark.slow
+def test_a_slow_loader_shows_as_waiting(monkeypatch):
+    """Batches that come half a second late, to a step that takes much less."""
+    batches = bench.training_batches
+
+    def late(*arguments):
+        for batch in batches(*arguments):
+            time.sleep(0.5)
+            yield batch
+
+    monkeypatch.setattr(bench, "training_batches", late)
+    assert bench_data(tiny("blind"), samples=2, repeats=2, clips=20)["waiting"] > 0.6
+
+
+def test_the_command_measures_the_cell_it_is_given(capsys):
+    assert main(["bench", "train", "--cell", "T1-T_2f_bli", "--samples", "1", "--repeats", "1"]) == 0
+    assert capsys.readouterr().out.startswith("T1-T_2f_bli, 1 clips x 2 frames, ")

@@ -1,0 +1,244 @@
+"""README as its reader meets it: commands that can be pasted, Python that runs, a tree that is the code's, an
+answer whose words follow the intervals, a picture that shows what the model did."""
+
+import ast
+import importlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, tiny
+from PIL import Image, ImageDraw
+from planted import SIZES, planted
+
+from fvlm import ConfigError, RunConfig, train
+from fvlm.cli import parser
+from fvlm.findings import figures
+from fvlm.findings.answer import _turned, answer
+from fvlm.findings.figures import draw_question_gaze, two_questions
+from fvlm.findings.page import END, mark
+from fvlm.findings.tree import tree
+from fvlm.gaze.attention import Gaze
+from fvlm.plots.gaze import FIXATION, question_picture
+from fvlm.scaling import Results, all_gaps
+from fvlm.studies.grid import read_grid
+
+README = (REPOSITORY / "README.md").read_text()
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+LINES = [line for kind, text in FENCED if not kind for line in text.splitlines()]  # commands, and the tree
+TO_ADD = re.findall(r"^\| (an? [^|]+?) \| (.+) \|$", README, re.M)
+
+
+def words(line: str) -> list[str]:
+    """A command as a shell reads it."""
+    return shlex.split(line, comments=True)
+
+
+def test_the_first_screen_is_claim_picture_answer_commands_python_and_notebooks_in_this_order():
+    marks = (
+        "\n**A video",
+        "](outputs/figures/gaze_question.png)",
+        mark("answer"),
+        "\nmake train ",
+        "```python",
+    )
+    later = (
+        "source .venv/bin/activate",
+        "jupyter lab",
+        "| notebook |",
+        mark("results"),
+        "\nfvlm ",
+        mark("tree"),
+    )
+    places = [README.index(part) for part in marks + later]
+    assert places == sorted(places) and README.count("source .venv/bin/activate") == 1
+    answered = README.partition(mark("answer"))[2].partition(END)[0].strip()
+    assert len(answered.split("\n\n")) == 3 and not re.search(r"\.\s+[A-Z]", answered), "three sentences"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on questions that has seen two batches."""
+    return train(
+        tiny(
+            task="question",
+            dataset="shapes:objects=2-3,questions=shape",
+            steps=2,
+            effective_batch=2,
+            eval_every=2,
+            eval_samples=32,
+            out=str(tmp_path_factory.mktemp("run")),
+        )
+    )
+
+
+def test_the_python_runs_as_it_stands(run, capsys):
+    (code,) = [text for kind, text in FENCED if kind == "python"]
+    folder = "outputs/runs/T-T_8f_fov_seed0"
+    assert str(RunConfig.from_cell("T-T_8f_fov").folder).endswith(folder), "what make train leaves"
+    assert code.count(folder) == 1 and len([line for line in code.splitlines() if line]) == 5
+    exec(code.replace(folder, str(run.folder)), {})
+    assert "(2, 8, 8)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("fvlm ")])
+def test_every_command_parses_and_what_it_names_is_there(line):
+    _, *arguments = words(line)
+    options = parser().parse_args(arguments)
+    for name in arguments:
+        assert not name.startswith("params/") or (REPOSITORY / name).is_file()
+    if options.command == "grid":
+        assert read_grid(options.file).select(options.only, options.priority).cells
+    if options.command in ("train", "bench"):
+        RunConfig.from_cell(options.cell, **dict(pair.split("=", 1) for pair in getattr(options, "set", ())))
+
+
+def test_commands_within_the_text_parse_too():
+    inline = [code for code in re.findall(r"`(fvlm [^`\n]+)`", README) if " VERB" not in code]
+    inline += re.findall(r"`(fvlm [^`]+)`", figures.TRAIN.join("``"))
+    assert len(inline) > 3
+    for code in inline:
+        parser().parse_args(words(code)[1:])
+
+
+def test_notebook_commands_run_where_they_are_pasted():
+    assert "papermill train.ipynb out/S-S_8f_fov.ipynb -p llm 135m" in LINES
+    first, last = LINES.index("cd notebooks"), LINES.index("cd ..")
+    outside = LINES[:first] + LINES[last:]
+    assert not [line for line in outside if line.startswith("papermill")] and "cd notebooks" not in outside
+    for line in LINES[first + 1 : last]:
+        program, *arguments = words(line)
+        assert program == "papermill"
+        there = [
+            name for name in arguments if name.endswith((".ipynb", ".yaml")) and not name.startswith("out/")
+        ]
+        assert there and all((REPOSITORY / "notebooks" / name).is_file() for name in there)
+    before, _, after = README.partition("source .venv/bin/activate")
+    assert not re.search(r"^(fvlm|papermill) ", before, re.M) and re.search(r"^fvlm ", after, re.M)
+
+
+def test_names_in_the_package_lead_somewhere():
+    names = {name for name in re.findall(r"`(fvlm(?:\.\w+)+)[`(]", README)}
+    assert {"fvlm.load_run", "fvlm.scaling.load_study"} <= names
+    for name in names - {"fvlm.data.tokenizer"}:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_tree_has_every_file_with_how_it_begins():
+    assert README.partition(mark("tree"))[2].partition(END)[0].strip() == tree(), "run fvlm findings"
+    found, folders = {}, []
+    for line in tree().splitlines()[1:-1]:
+        depth, (name, told) = (len(line) - len(line.lstrip())) // 2, line.split(None, 1)
+        folders = [*folders[:depth], name.removesuffix("/")]
+        found["/".join(folders)] = told
+    assert [name for name in found if not (REPOSITORY / name).exists()] == []
+    modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "fvlm").rglob("*.py")}
+    assert modules - set(found) == {name for name in modules if name.endswith("__init__.py")}
+    for name in modules:
+        text = " ".join(
+            ast.get_docstring(ast.parse((REPOSITORY / name).read_text())).replace("`", "").split()
+        )
+        assert text.startswith(found[name.removesuffix("/__init__.py")])
+    assert max(map(len, tree().splitlines())) <= 120, "fits a page"
+
+
+@pytest.mark.parametrize("row", TO_ADD, ids=[what for what, _ in TO_ADD])
+def test_what_one_edits_to_add_something_is_there(row):
+    path, checked = None, 0
+    for code in re.findall(r"`([^`]+)`", row[1]):
+        if "/" in code:
+            path = REPOSITORY / code
+            assert path.is_dir() if code.endswith("/") else path.is_file(), code
+            checked += 1
+        elif code.isidentifier() and path.is_file():
+            body = ast.parse(path.read_text()).body
+            named = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+            assert code in named | {getattr(target, "id", "") for target in targets}, f"{code} in {path}"
+    assert checked
+
+
+def test_ten_things_can_be_added():
+    assert len(TO_ADD) == 10
+
+
+@pytest.mark.parametrize("slope, words", [(-0.02, "shrinks"), (0.06, "grows"), (0, "no trend can be told")])
+def test_the_answer_s_words_follow_planted_intervals(slope, words):
+    cells = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
+    study = planted(cells, seeds=range(4), slope=slope, noise=0.001 if slope else 0.02)
+    study = Results(*(table.assign(study="micro") for table in study))
+    cost, steering, withdrawn = answer(study, all_gaps(study))
+    told = [word for word in ("shrinks", "grows", "no trend can be told") if word in cost]
+    assert told == [words] and "(0.75 M trained parameters)" in cost
+    assert cost.count("where") == 4 or "equal training FLOPs" not in cost
+    low, high = map(
+        float, re.search(r"clips \+[\d.]+ \(([-+][\d.]+) to ([-+][\d.]+)\) at T1-T", cost).groups()
+    )
+    assert ("where it is worse" in cost.partition(" and ")[0]) == (low > 0) and low < high
+    assert "it does" in steering and "*yet*" in withdrawn and "run again" in withdrawn
+
+
+def test_the_other_sign_is_said_of_intervals_beyond_zero_alone():
+    raw = {"A": (5, 1, 9), "B": (5, -1, 9), "C": (-5, -9, -1)}
+    assert (
+        _turned(raw, {"A": (-5, -9, -1), "B": (-5, -9, -1), "C": (5, 1, 9)})
+        == ", the other sign (at A and C)"
+    )
+    assert _turned(raw, {"A": (-5, -9, 1), "C": (-5, -9, -1)}) == ""
+
+
+def test_the_picture_is_of_the_first_clip_whose_two_objects_are_apart(run):
+    (clip, other), looks = two_questions(run)
+    assert clip.clip_id == other.clip_id and clip.target != other.target and clip.question != other.question
+    assert [len(look.maps) for look in looks] == [2, 2] and not np.array_equal(
+        looks[0].queries, looks[1].queries
+    )
+    one, two = (each.boxes[:, each.target] for each in (clip, other))
+    for (a, b, c, d), (x, y, z, w) in zip(one, two):
+        assert c > a and z > x and (c <= x or z <= a or d <= y or w <= b)
+    number = int(clip.clip_id.rpartition("-")[2]) // 10
+    for earlier in run.validation_clips(number):
+        assert earlier.clip_id != clip.clip_id
+
+
+def test_the_picture_shows_box_and_gaze_and_says_what_is_true(monkeypatch, run):
+    clips, _ = two_questions(run)
+    frames, said, written = clips[0].frames, [clips[0].answer, "nothing"], []
+    looks = []
+    for says, peak in zip(said, ((0, 1), (7, 6))):
+        maps = np.full((2, 1, 1, 8, 8), 0.001, np.float32)
+        maps[:, 0, 0, *peak] = 1
+        looks.append(Gaze(maps, np.zeros((2, 1, 1)), np.zeros((2, 4)), frames, "autoregressive", says))
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, at, text, **more: (written.append(text), draw(self, at, text, **more)),
+    )
+    picture = question_picture(clips, looks, scale=1)
+    rows = [text for text in written if "The model" in text]
+    assert rows[0] == f"{clips[0].question}  The model: {clips[0].answer}, right"
+    assert rows[1] == f"{clips[1].question}  The model: nothing, wrong: it is {clips[1].answer}"
+    shown, red = np.asarray(picture).astype(int), tuple(int(FIXATION[i : i + 2], 16) for i in (1, 3, 5))
+    side, bottom = frames.shape[2], len(shown) - frames.shape[2]
+    x0, y0, x1, y1 = clips[1].boxes[1, clips[1].target]
+    left = picture.width - side  # the last lit frame
+    assert (shown[bottom + y0, left + x0] == 255).all() and (
+        shown[bottom + y1 - 1, left + x1 - 1] == 255
+    ).all()
+    assert tuple(shown[bottom + 7 * 14 + 13, left + 6 * 14 + 7]) == red, "the patch most attended to"
+    assert (shown[bottom + 30, left + 2] < 80).all(), "the rest is dark"
+
+
+def test_the_picture_is_small_and_without_a_model_the_command_that_trains_it_is_named(tmp_path):
+    path = REPOSITORY / "outputs/figures/gaze_question.png"
+    assert path.stat().st_size < 300_000 and Image.open(path).width < 1000
+    (tmp_path / figures.ASKED).mkdir()
+    (tmp_path / figures.ASKED / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="fvlm grid params/question.yaml --only T2-T_2f_fov_seed0"):
+        draw_question_gaze(tmp_path / figures.ASKED)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert f"$(BIN)/{figures.TRAIN}\n" in makefile and "make figure" in README
+    assert [cell.name for cell in read_grid(REPOSITORY / "params/question.yaml").select(figures.ASKED).cells]
