@@ -129,9 +129,7 @@ class RunConfig:
     gradient_checkpointing: bool = _option(
         "auto", "recompute activations, do not keep them; auto: only if one sample does not fit otherwise"
     )
-    precision: str = _option(
-        "auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU and on a CPU with bf16 arithmetic, else fp32"
-    )
+    precision: str = _option("auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU, else fp32")
     features: bool = _option(
         True,
         "keep what a frozen vision model makes of clips for all runs, in a store on disk (fvlm features)",
@@ -180,7 +178,7 @@ class RunConfig:
         if "eval_samples" in auto:
             put("eval_samples", 500 if gpu else 64 if self.tiny else 100)
         if "precision" in auto:
-            put("precision", "bf16" if gpu or _cpu_has_bf16() else "fp32")
+            put("precision", "bf16" if gpu else "fp32")
         if "out" in auto:
             put("out", str(REPOSITORY / "outputs"))
 
@@ -362,17 +360,6 @@ def _one_of(name, value, valid, or_path=False):
 
 def _slug(name: str) -> str:
     return re.sub(r"[^\w.]+", "", Path(name).name) or "model"
-
-
-@functools.cache
-def _cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512_BF16, AMX): a S-S step then takes 6.4 s instead of 9.0 and
-    4.1 GB instead of 5.4 (2 cores). Without, bf16 is emulated, and slower than fp32."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:  # not Linux
-        return False
-    return flags is not None and bool({"avx512_bf16", "amx_bf16"} & set(flags[1].split()))
 
 
 def _has_gpu() -> bool:
