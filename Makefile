@@ -19,7 +19,7 @@ test: $(READY)
 
 # Under three minutes on two cores: no browser, no notebook is run, nothing is killed and started again.
 test-fast: $(READY)
-	@$(BIN)/$(PYTEST) tests
+	@$(BIN)/$(PYTEST) tests -m "not slow"
 
 # Does a question steer the gaze, and does that help? Six runs, under 40 minutes on two cores; goes on where it was stopped.
 question: $(READY)
