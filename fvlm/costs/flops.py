@@ -100,7 +100,7 @@ class FlopCounter:
         vision, llm = vision_config(config), backbone_config(config.llm)
         self.vision_width, self.vision_layers = vision.hidden_size, vision.num_hidden_layers
         self.vision_mlp, self.patch = int(vision.hidden_size * vision.mlp_ratio), vision.patch_size
-        self.grid = config.image_size // vision.patch_size
+        self.grid, self.vision_heads = config.image_size // vision.patch_size, vision.num_attention_heads
         self.llm_width, self.llm_layers = llm.hidden_size, llm.num_hidden_layers
         self.vocabulary, self.tied = llm.vocab_size, llm.tie_word_embeddings
         self.llm_mlp = llm.intermediate_size
@@ -122,8 +122,8 @@ class FlopCounter:
         grads = dict(input_grad=trained, weight_grad=trained)
         layer = self.linear(N, D, 4 * D + 2 * self.vision_mlp, **grads) + self.linear(N, D, 2 * N, **grads)
         total = self.patches(1) + self.vision_layers * layer
-        if not final_states:
-            total -= layer - self.linear(N, D, 2 * D, **grads)
+        if not final_states:  # of a frozen layer queries see the inputs themselves
+            total -= layer - (self.linear(N, D, 2 * D, **grads) if trained else 0)
         return frames * total
 
     def patches(self, frames: int) -> float:
@@ -138,6 +138,9 @@ class FlopCounter:
         D, N, trained = self.vision_width, self.grid**2 + 1, not self.config.freeze_vision
         products = self.linear(1, D, 2 * D + 2 * self.vision_mlp, weight_grad=trained)
         attention = self.linear(1, D, 2 * N, weight_grad=trained)
+        if not trained:  # back through the key projection, then all heads over the inputs' whole width
+            products += self.linear(1, D, 2 * D, weight_grad=False)
+            attention = self.linear(1, self.vision_heads * D, 2 * N, weight_grad=False)
         return frames * (self.vision_layers * (products + attention) + 2 * self.linear(1, D, D))
 
     def llm(self, tokens: float, pairs: float | None = None) -> float:
