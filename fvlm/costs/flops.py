@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fvlm.config import RunConfig
 from fvlm.models.baseline import TOKENS_PER_SIDE
-from fvlm.weights import backbone_config, vision_config
+from fvlm.weights import llm_config, vision_config
 
 GROUPS = ("vision", "static_look", "fine_look", "connector", "coarse_llm", "fine_llm", "text_head")
 
@@ -144,7 +144,7 @@ class _Counter:
 
     def __post_init__(self):
         vision = vision_config(self.config)
-        llm = backbone_config(self.config.llm)
+        llm = llm_config(self.config)
         self.vision_width, self.vision_layers = vision.hidden_size, vision.num_hidden_layers
         self.mlp_width, self.patch = int(vision.hidden_size * vision.mlp_ratio), vision.patch_size
         self.grid = self.config.image_size // vision.patch_size

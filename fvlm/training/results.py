@@ -19,6 +19,8 @@ import pandas as pd
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import where
 
+BEFORE = dict(scale_input=False)  # what runs did that were saved before they could choose
+
 
 @dataclass
 class Run:
@@ -32,7 +34,7 @@ class Run:
     def config(self) -> RunConfig:
         saved = json.loads((self.folder / "config.json").read_text())
         return RunConfig.from_dict(
-            saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
+            BEFORE | saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
         )
 
     @property
