@@ -116,8 +116,8 @@ def share_right(model, batch: Batch, features: PerfectFeatures, config: RunConfi
 def test_a_model_from_scratch_learns_which_shape_has_a_colour(arch):
     """A guess among a crowded scene's shapes is right in 0.26. At a rate of 1e-3 the baseline is right in
     0.75 after 325 and 400 steps (seeds 100, 101), the foveated model after 225 and 200. With
-    `scale_input=False` the foveated model is about as soon, but the baseline still guesses after 600 steps:
-    0.24 (seed 100), and 0.28 at 5e-4."""
+    `scale_input=False` the foveated model is about as soon, but the baseline (seed 100) still guesses after
+    500 steps, 0.29, and is right in 0.51 after 600."""
     right = probe(question(arch))
     assert max(right) >= 0.75, right
 
@@ -129,7 +129,7 @@ def question(arch: str, **settings) -> RunConfig:
         dataset="shapes:objects=1-5,small=10,questions=shape",
         vision_layers=1,
         fine_passes=3,
-        steps=600,
+        steps=500,
         effective_batch=32,
         learning_rate=1e-3,
         warmup=30,
