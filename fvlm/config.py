@@ -94,6 +94,9 @@ class RunConfig:
         "auto",
         "how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1",
     )
+    scale_input: bool = _option(
+        "auto", "multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not"
+    )
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
         "shapes",
@@ -166,6 +169,8 @@ class RunConfig:
             put("llm", "135m" if gpu else "tiny")
         if "vision" in auto:
             put("vision", "tiny" if self.tiny else "small")
+        if "scale_input" in auto:
+            put("scale_input", self.tiny)
         if "query_init_scale" in auto:
             put("query_init_scale", 1.0 if self.task == "question" else 0.1)
         if "vision_layers" in auto and self.vision in VISIONS:
@@ -189,6 +194,11 @@ class RunConfig:
         _one_of("task", self.task, TASKS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
+        if self.scale_input and not self.tiny:
+            raise ConfigError(
+                f"scale_input = True: {self.llm} has learned to read its embeddings as they are; valid with "
+                "tiny, tiny1-tiny5"
+            )
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device = {self.device!r}: valid are cpu, cuda, cuda:N or auto")
         counts = (

@@ -94,6 +94,13 @@ def test_how_deep_the_eye_is_and_how_far_a_question_steers():
         vision_config(RunConfig(llm="tiny", vision="small", vision_layers=13))
 
 
+def test_only_an_llm_from_scratch_has_its_input_scaled():
+    assert RunConfig(llm="tiny2").scale_input and not RunConfig(llm="135m").scale_input
+    assert not RunConfig(llm="tiny2", scale_input=False).scale_input
+    with pytest.raises(ConfigError, match="scale_input = True: 360m has learned.*tiny1-tiny5"):
+        RunConfig(llm="360m", scale_input=True)
+
+
 def test_a_configuration_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().steps = 3

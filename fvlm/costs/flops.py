@@ -9,7 +9,7 @@ tests/costs/test_flops.py)."""
 
 from fvlm.config import RunConfig
 from fvlm.models import model_class
-from fvlm.weights import backbone_config, vision_config
+from fvlm.weights import llm_config, vision_config
 
 GROUPS = ("vision", "static_look", "fine_look", "connector", "coarse_llm", "fine_llm", "text_head")
 
@@ -97,7 +97,7 @@ class FlopCounter:
 
     def __init__(self, config: RunConfig, training: bool = True):
         self.config, self.training = config, training
-        vision, llm = vision_config(config), backbone_config(config.llm)
+        vision, llm = vision_config(config), llm_config(config)
         self.vision_width, self.vision_layers = vision.hidden_size, vision.num_hidden_layers
         self.vision_mlp, self.patch = int(vision.hidden_size * vision.mlp_ratio), vision.patch_size
         self.grid, self.vision_heads = config.image_size // vision.patch_size, vision.num_attention_heads

@@ -37,7 +37,7 @@ def box_sides(world: ShapesWorld, clips: int = 100) -> pd.DataFrame:
     rows = []
     for index in range(clips):
         scene = world.scene(index)
-        _, boxes = world.draw(scene)
+        boxes = world.place(scene).boxes
         sides = (boxes[..., 2:] - boxes[..., :2]).max(-1) / PATCH  # (T, n)
         rows += [
             dict(size=t.size, patches=side)

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
 from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
-from fvlm.weights import Source, backbone_config, fetch, vision_config
+from fvlm.weights import Source, fetch, llm_config, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
 
@@ -28,7 +28,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     torch.manual_seed(config.seed)
     model = model_class(config.arch)(
         VideoLanguageConfig(
-            llm_config=backbone_config(config.llm),
+            llm_config=llm_config(config),
             vision_config=vision_config(config),
             arch=config.arch,
             fine_passes=config.fine_passes,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the core imports torch, transformers and numpy alone
 
     from fvlm.models import VideoLanguageModel
 
+BEFORE = dict(scale_input=False)  # what runs did that were saved before they could choose
+
 
 @dataclass
 class Run:
@@ -34,7 +36,7 @@ class Run:
     def config(self) -> RunConfig:
         saved = json.loads((self.folder / "config.json").read_text())
         return RunConfig.from_dict(
-            saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
+            BEFORE | saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
         )
 
     @property

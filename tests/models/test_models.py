@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from conftest import steering, tiny
+from transformers import GraniteForCausalLM, LlamaForCausalLM
 
 from fvlm import ConfigError, RunConfig, build_model, load_model
 from fvlm.architectures import ARCHITECTURES
@@ -191,6 +192,41 @@ def test_a_visual_token_has_the_norm_of_the_embeddings(model, clips):
     assert model.embedding_norm.item() == pytest.approx(
         model.get_input_embeddings().weight.norm(dim=-1).mean().item(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_a_tiny_llm_is_a_llama_whose_input_is_multiplied_by_the_root_of_its_width(arch):
+    mended, plain = (build_model(tiny(arch, scale_input=on), pretrained=False) for on in (True, False))
+    assert (type(mended.llm), type(plain.llm)) == (GraniteForCausalLM, LlamaForCausalLM)
+    one, other = mended.state_dict(), plain.state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    x, mask = torch.randn(2, 5, 96), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    assert torch.allclose(mended.read(x, mask)[mask], plain.read(x * 96**0.5, mask)[mask], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "scale_input, shares", [(False, (0.022, 0.015, 0.008, 0.005, 0.003)), (True, (0.48,) * 5)]
+)
+def test_what_a_token_was_outlives_the_first_layer_only_if_the_input_is_scaled(scale_input, shares):
+    """The figures in the docstring of `llm_config`: share of a state's energy, T1 to T5."""
+    for size, expected in enumerate(shares, 1):
+        model = build_model(tiny("blind", llm=f"tiny{size}", scale_input=scale_input), pretrained=False)
+        decoder, states = model.llm.get_decoder(), []
+        decoder.layers[0].register_forward_hook(lambda layer, given, state, to=states: to.append(state))
+        ids = torch.arange(320).view(8, 40)
+        x = model.embed(ids)
+        model.read(x, torch.ones_like(ids, dtype=torch.bool))
+        share = torch.cosine_similarity(states[0], x, dim=-1).square().mean().item()
+        assert share == pytest.approx(expected, rel=0.2)
+
+
+def test_a_model_saved_before_inputs_were_scaled_comes_back_the_same(clips, tmp_path):
+    model = build_model(tiny(frames=4, scale_input=False), pretrained=False)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["llm_config"]["model_type"] == "llama"
+    again = load_model(tmp_path)
+    assert type(again.llm) is LlamaForCausalLM and torch.equal(model(*clips).logits, again(*clips).logits)
 
 
 def test_the_baseline_orders_patches_as_smolvlm_does():

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -169,6 +170,20 @@ def test_a_finished_run_is_not_trained_again_and_another_configuration_is_refuse
     other = dataclasses.replace(finished.config, learning_rate=2e-3)
     with pytest.raises(ConfigError, match=r"learning_rate was 0.001, is 0.002.*overwrite"):
         train(other)
+
+
+def test_a_run_saved_before_inputs_were_scaled_is_not_taken_for_one_of_today(tmp_path):
+    """Nor does an interrupted one go on at another scale."""
+    config = tiny(out=str(tmp_path), scale_input=False, **SHORT)
+    before = train(config)
+    path = config.folder / "config.json"
+    saved = json.loads(path.read_text())
+    assert saved.pop("scale_input") is False
+    path.write_text(json.dumps(saved))
+    assert load_run(config.folder).config == config and train(config).finished
+    assert before.model.config.llm_config.model_type == "llama"
+    with pytest.raises(ConfigError, match="scale_input was False, is True.*overwrite"):
+        train(dataclasses.replace(config, scale_input=True))
 
 
 def test_models_without_queries_have_one_loss(tmp_path):
