@@ -321,8 +321,9 @@ BOTH = pytest.mark.parametrize("tell", [real_weights_section, real_weights_in_a_
 def test_what_frames_are_worth_is_told_of_the_runs_that_swapped_them(swapped, tell):
     assert "another clip's frames" not in tell(swapped()), "nobody swapped them yet"
     told = tell(swapped("fov", "bas")).partition("another clip's frames")[2]
-    worth = {run: interval(rest) for run, rest in re.findall(r"(T1-T_8f_\w+) ([-+].*?) nats", told)}
-    assert set(worth) == {"T1-T_8f_fov", "T1-T_8f_bas"}
+    found = re.findall(r"(T1-T_8f_\w+) ([-+].*?) nats, (used|no use)", told)
+    worth = {run: interval(rest) for run, rest, _ in found}
+    assert {run: use for run, _, use in found} == {"T1-T_8f_fov": "used", "T1-T_8f_bas": "no use"}
     assert worth["T1-T_8f_fov"][0] == 0.3 and worth["T1-T_8f_bas"][0] == 0
     assert worth["T1-T_8f_fov"][1] > 0 > worth["T1-T_8f_bas"][1]
 
@@ -358,6 +359,7 @@ def asked(monkeypatch, tmp_path):
                 of_run | dict(clip_id=f"c{i}", objects=2 + (i > 9), mass=3 + 0.6 * good + i / 100)
                 for i in range(30)
             ]
+            study.gazes += [row | dict(asked="other", hit=0.1, mass=1.0) for row in study.gazes[-30:]]
     study.said = pd.DataFrame(
         dict(run=row["run"], clip_id=f"c{i}", objects=1 + 3 * (i > 9), right="fov" in row["run"] or i < 20)
         for row in study.runs
