@@ -64,7 +64,7 @@ class MemoryPlan:
 
 def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
     """The peak of one process of a run at a micro-batch: forward and backward pass traced on tensors without
-    content.
+    content, the vision encoder's included, though features that are in the store need none.
 
     With FSDP parameters, gradients and moments are shared out, but for what is gathered for a moment (one LLM
     layer and all that is not one)."""

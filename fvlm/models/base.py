@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.data.clips import IGNORE
-from fvlm.models.vision import FoveatedEncoder
+from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
 
@@ -308,7 +308,7 @@ class VideoLanguageModel(PreTrainedModel):
                     f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
                 )
             frames = self.encode(frames)
-        B = len(frames) if self.vision is None else frames.batch_size
+        B = frames.batch_size if isinstance(frames, FrameCache) else len(frames)
         for name, ids in (("labels", labels), ("prompt_ids", given.prompt_ids)):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")

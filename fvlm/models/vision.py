@@ -5,7 +5,7 @@ B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H he
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,7 +49,7 @@ class NormedInputs:
     scores of a query, so softmax does not see it; the value's comes through whole, as attention sums to 1."""
 
     inputs: torch.Tensor
-    attention: nn.Module  # the layer's own, with k_proj and v_proj
+    attention: Any  # the layer's own, with k_proj and v_proj
 
     @property
     def keys(self) -> torch.Tensor:
@@ -89,12 +89,11 @@ class FrameCache:
     layers: one a layer; empty where nothing looks. shape: (B, T). grid: patches down and across.
     Index with a slice of frames: `cache[t : t + 1]`."""
 
-    layers: list[KeysValues | NormedInputs]
+    layers: Sequence[KeysValues | NormedInputs]
     shape: tuple[int, int]
     grid: tuple[int, int]
     finish: Callable[[], torch.Tensor]  # the way to last_hidden_state
-    # (B, T, N), True for tokens that queries can't see; None: they see all
-    hidden: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None  # (B, T, N), True for tokens that queries can't see
 
     def __getitem__(self, frames: slice) -> "FrameCache":
         count = len(range(*frames.indices(self.shape[1])))

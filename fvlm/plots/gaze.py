@@ -16,9 +16,11 @@ from fvlm.config import ConfigError
 from fvlm.plots.clips import draw_boxes, image_uri, player_controls, wrapped
 from fvlm.plots.style import (
     BOX,
+    CAPTION,
     COLOURS,
     FIXATION,
     FIXATION_RIM,
+    INK,
     LAYOUT,
     LIGHT,
     PAPER,
@@ -186,22 +188,22 @@ def question_picture(clips: list, looks: list, scale: int = 2):
     large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
     lefts = [t * (side + gap) + (t >= T) * 3 * gap for t in range(2 * T)]  # wider between the two halves
     picture = Image.new(
-        "RGB", (lefts[-1] + side, title + len(clips) * (head + side + 2 * gap) - 2 * gap), "white"
+        "RGB", (lefts[-1] + side, title + len(clips) * (head + side + 2 * gap) - 2 * gap), PAPER
     )
     draw = ImageDraw.Draw(picture)
     for i, left in enumerate(lefts):
         words = "frame" if i < T else "where it looks, frame"
-        draw.text((left, 3), f"{words} {i % T + 1}", fill="#555555", font=small)
+        draw.text((left, 3), f"{words} {i % T + 1}", fill=CAPTION, font=small)
     for i, (clip, look) in enumerate(zip(clips, looks, strict=True)):
         top, boxes = title + i * (head + side + 2 * gap), clip.boxes[:, clip.target]
         verdict = "right" if look.caption == clip.answer else f"wrong: it is {clip.answer}"
         draw.text(
-            (0, top + 6), f"{clip.question}  The model: {look.caption}, {verdict}", fill="black", font=large
+            (0, top + 6), f"{clip.question}  The model: {look.caption}, {verdict}", fill=INK, font=large
         )
         there, peaks = boxes[:, 2] > boxes[:, 0], look.peaks()
         on = there & (boxes[:, :2] <= peaks).all(axis=1) & (peaks < boxes[:, 2:]).all(axis=1)
         hits = f"most attended patch (red) on it in {on.sum()} of {there.sum()} frames"
-        draw.text((picture.width, top + 9), hits, fill="#555555", font=small, anchor="ra")
+        draw.text((picture.width, top + 9), hits, fill=CAPTION, font=small, anchor="ra")
         plain = look.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
         patch = side // look.maps.shape[-1]
         for t, frame in enumerate([*plain, *lit_frames(look, look.map(), scale)]):
@@ -212,7 +214,7 @@ def question_picture(clips: list, looks: list, scale: int = 2):
                 pen.rectangle((x, y, x + patch - 1, y + patch - 1), outline=FIXATION, width=3)
             x0, y0, x1, y1 = (int(edge) * scale for edge in boxes[t % T])
             if x1 > x0:
-                pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=2)
+                pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=TARGET_BOX, width=2)
             picture.paste(image, (lefts[t], top + head))
     return picture
 

@@ -28,7 +28,7 @@ FIXATION, FIXATION_RIM = "#ff2d55", "white"
 BOX, TARGET_BOX = "rgba(255,255,255,0.5)", "white"  # an object's, and that of the one asked about
 HIDDEN, HIDDEN_RIM = "white", "black"  # the cross on a hidden patch
 LIGHT = (255, 214, 80)  # red, green and blue of what attention lights
-PAPER = "white"  # between the frames of a picture
+PAPER, INK, CAPTION = "white", "black", "#555555"  # of a picture of frames: ground, text, small text
 
 LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=60, b=50))
 

@@ -5,7 +5,7 @@ B batch, T frames, N tokens of a frame (CLS first), D vision width.
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 import numpy as np
 import torch
@@ -34,9 +34,7 @@ class Features:
         self.grid, self.layers = (side, side), len(model.vision.dinov2.encoder.layer)
         frame = (config.frames, 1 + side**2, model.config.vision_config.hidden_size)
         foveal = model.vision.foveal
-        half = (
-            foveal and config.precision == "bf16"
-        )  # what the projections read; final states stay as they are
+        half = foveal and config.precision == "bf16"  # as the projections read; final states stay in fp32
         about = dict(
             vision=_digest(model.vision.dinov2),
             layers=self.layers,
@@ -55,21 +53,22 @@ class Features:
     def __call__(self, batch: Batch, device: str, split: str) -> FrameCache:
         """What the vision model makes of a batch's clips, on `device`. split: whose clips they are, to draw
         one whose file was damaged, or taken away since it was looked for."""
-        found = [None if clip.frames is not None else self._read(clip.key) for clip in batch.clips]
-        missing = [i for i, features in enumerate(found) if features is None]
-        self.hits, self.misses = self.hits + len(found) - len(missing), self.misses + len(missing)
+        found: dict[int, torch.Tensor] = {}
+        missing: dict[int, np.ndarray] = {}
+        for i, clip in enumerate(batch.clips):
+            if clip.frames is not None:
+                missing[i] = clip.frames
+            elif (stored := self._read(clip.key)) is not None:
+                found[i] = stored.to(device, non_blocking=True)
+            else:
+                missing[i] = self._frames(split, clip.position)
+        self.hits, self.misses = self.hits + len(found), self.misses + len(missing)
         if missing:
-            drawn = [batch.clips[i] for i in missing]
-            drawn = [
-                clip if clip.frames is not None else self._datasets[split][clip.position] for clip in drawn
-            ]
-            computed = self.compute(torch.from_numpy(np.stack([clip.frames for clip in drawn])).to(device))
-            for row, i in enumerate(missing):
-                found[i] = computed[row]
-                self.store.write(batch.clips[i].key, _as_numpy(computed[row], self.store.dtype))
-        return self._cache(
-            torch.stack([features.to(device, non_blocking=True) for features in found], dim=-4)
-        )
+            computed = self.compute(torch.from_numpy(np.stack(list(missing.values()))).to(device))
+            for i, features in zip(missing, computed):
+                found[i] = features
+                self.store.write(batch.clips[i].key, _as_numpy(features, self.store.dtype))
+        return self._cache(torch.stack([found[i] for i in range(len(batch.clips))], dim=-4))
 
     def compute(self, frames: torch.Tensor) -> torch.Tensor:
         """Features of frames (B, T, 3, S, S): (B, layers, T, N, D), or (B, T, N, D) of a model without
@@ -78,7 +77,13 @@ class Features:
             cache = self.vision.encode(frames)
             if not self.vision.foveal:
                 return cache.last_hidden_state
-            return torch.stack([layer.inputs for layer in cache.layers], dim=1)
+            seen = [layer.inputs for layer in cache.layers if isinstance(layer, NormedInputs)]
+            return torch.stack(seen, dim=1)
+
+    def _frames(self, split: str, position: int) -> np.ndarray:
+        frames = self._datasets[split][position].frames
+        assert frames is not None, "a dataset's own clip has frames"
+        return frames
 
     def _read(self, key: str) -> torch.Tensor | None:
         stored = self.store.read(key)
@@ -86,13 +91,12 @@ class Features:
 
     def _cache(self, features: torch.Tensor) -> FrameCache:
         """(layers, B, T, N, D), or (B, T, N, D), as `encode` returns them."""
-        shape = tuple(features.shape[-4:-2])
+        B, T = features.shape[-4:-2]
         if not self.vision.foveal:
-            return FrameCache([], shape, self.grid, lambda: features)
+            return FrameCache([], (B, T), self.grid, lambda: features)
         layers = zip(features, self.vision.dinov2.encoder.layer)
-        return FrameCache(
-            [NormedInputs(h, layer.attention) for h, layer in layers], shape, self.grid, _not_kept
-        )
+        seen = [NormedInputs(h, layer.attention) for h, layer in layers]
+        return FrameCache(seen, (B, T), self.grid, _not_kept)
 
 
 def _not_kept():
@@ -139,8 +143,8 @@ def fill(
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     seen = config.steps * config.effective_batch if clips is None else clips
     shown = config.eval_samples
-    if hasattr(validation, "__len__"):
-        seen, shown = min(seen, len(train)), min(shown, len(validation))
+    seen = min(seen, len(train)) if isinstance(train, Sized) else seen
+    shown = min(shown, len(validation)) if isinstance(validation, Sized) else shown
     todo = [(validation, i) for i in range(shown)] + [(train, i) for i in range(seen)]
     there = kept = 0
     for done, (dataset, position) in enumerate(todo, 1):

@@ -193,7 +193,7 @@ def calibrate(model, collator: Collator, config: RunConfig, clips: int = 16):
     dataset = open_dataset(config, "train")
     batch = collator([dataset[i] for i in range(min(clips, config.effective_batch))])
     with autocast(config):
-        model.calibrate(batch.frames.to(model.device))
+        model.calibrate(batch.inputs(model.device)["frames"])
 
 
 def compile_backbones(model):

@@ -357,11 +357,11 @@ def test_running_out_of_memory_in_mid_training_changes_no_result(tmp_path, finis
     """The allocator's own error, from asking for more than there is while the micro-batch is above two."""
     sizes = []
 
-    def greedy(model, batch, config, size, processes):
+    def greedy(model, batch, config, size, *rest):
         sizes.append(size)
         if size > 2:
             torch.empty(1 << 48)
-        return accumulate_gradient(model, batch, config, size, processes)
+        return accumulate_gradient(model, batch, config, size, *rest)
 
     monkeypatch.setattr("fvlm.training.loop.accumulate_gradient", greedy)
     run = train(tiny(out=str(tmp_path), micro_batch=4, **SHORT))
