@@ -4,6 +4,9 @@ Functions here import what they need when they are called, so that `import fvlm`
 quick."""
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.registration import when_transformers_is_there
+
+when_transformers_is_there()
 
 __all__ = ["ConfigError", "RunConfig", "build_model", "load_model", "load_run", "train"]
 __version__ = "0.1.0"
@@ -23,11 +26,11 @@ def load_model(folder):
     return load_model(folder)
 
 
-def train(config: RunConfig, on_progress=None):
+def train(config: RunConfig, callbacks=(), on_progress=None):
     """`fvlm.training.train`: train one cell and leave its results in `config.folder`; returns the `Run`."""
     from fvlm.training.launch import train
 
-    return train(config, on_progress)
+    return train(config, callbacks, on_progress)
 
 
 def load_run(folder):

@@ -252,6 +252,13 @@ def _add_train(commands):
         help="any other field of RunConfig; repeatable",
     )
     parser.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="tensorboard, trackio or wandb; repeatable (pip install 'fvlm[report]')",
+    )
+    parser.add_argument(
         "--compare",
         metavar="FOLDER",
         help="results of the same run, kept elsewhere: how far are the new ones off?",
@@ -259,6 +266,7 @@ def _add_train(commands):
 
 
 def _train(options) -> int:
+    from fvlm.training.callbacks import report_to
     from fvlm.training.launch import train
     from fvlm.training.progress import TrainingError
     from fvlm.training.results import require_same_run
@@ -273,7 +281,7 @@ def _train(options) -> int:
     )
     with ProgressBar(config) as bar:
         try:
-            run = train(config, on_progress=bar)
+            run = train(config, [bar, *map(report_to, options.report)])
         except TrainingError as error:
             bar.close()
             print(f"error: {error}", file=sys.stderr)

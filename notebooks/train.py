@@ -78,7 +78,7 @@ plan(config)
 from fvlm import train
 from fvlm.widgets.live import LiveCurve
 
-run = train(config, on_progress=LiveCurve(config))
+run = train(config, callbacks=[LiveCurve(config)])
 
 # %% [markdown]
 # ## Results

@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 ORDER = (
+    "registration",
     "architectures",
     "config",
     "files",
@@ -17,6 +18,7 @@ ORDER = (
     "notebooks",
     "weights",
     "data",
+    "huggingface",
     "models",
     "costs",
     "training",

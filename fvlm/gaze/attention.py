@@ -164,7 +164,7 @@ class EncodedClip:
             return ""
         if mode not in self._said:
             ids = self.model.generate(self.cache, **self.prompt, mode=mode, queries=self.queries(mode))[0]
-            self._said[mode] = self.tokenizer.decode(ids).strip()
+            self._said[mode] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return self._said[mode]
 
     def gaze(self, mode: str = "autoregressive", write: bool = True) -> Gaze:

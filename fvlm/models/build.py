@@ -1,5 +1,6 @@
 """From a `RunConfig` to a model with weights, and from a saved folder back to a model."""
 
+import functools
 import importlib
 import json
 import warnings
@@ -10,8 +11,10 @@ from transformers.utils import logging as transformers_logging
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
-from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
-from fvlm.weights import Source, fetch, llm_config, vision_config
+from fvlm.huggingface.configuration import VideoLanguageConfig
+from fvlm.huggingface.processor import FoveatedProcessor
+from fvlm.models.base import VideoLanguageModel
+from fvlm.weights import Source, fetch, llm_config, load_tokenizer, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
 
@@ -43,7 +46,13 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     model.config.sources = [str(source) for source in sources]
     model.init_from_backbones()
     freeze(model, config)
+    model.make_processor = functools.partial(processor_of, config)
     return model.eval()
+
+
+def processor_of(config: RunConfig) -> FoveatedProcessor:
+    """What makes a run's videos and texts its model's inputs."""
+    return FoveatedProcessor(load_tokenizer(config.llm), config.frames, config.image_size, config.task)
 
 
 def model_class(arch: str) -> type[VideoLanguageModel]:

@@ -113,8 +113,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return max((folder / "checkpoint").glob("step-*"), default=None)
 
 
-def save_model(config: RunConfig, model, tokenizer, processes: Processes):
-    """Write `model/`, weights and tokenizer, all or nothing."""
+def save_model(config: RunConfig, model, processor, processes: Processes):
+    """Write `model/`, weights and processor (with the tokenizer), all or nothing."""
     weights = (
         {name: processes.full_tensor(t) for name, t in model.state_dict().items()} if processes.fsdp else None
     )
@@ -123,6 +123,6 @@ def save_model(config: RunConfig, model, tokenizer, processes: Processes):
     building, final = config.folder / ".model", config.folder / "model"
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building, state_dict=weights)
-    tokenizer.save_pretrained(building)
+    processor.save_pretrained(building)
     shutil.rmtree(final, ignore_errors=True)
     building.rename(final)

@@ -8,7 +8,6 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -27,6 +26,8 @@ from fvlm.costs.plan import planned_micro_batch
 from fvlm.data import Batch, Collator, open_dataset, training_batches
 from fvlm.files import commit, write_table
 from fvlm.models import build_model, parameter_groups
+from fvlm.models.build import processor_of
+from fvlm.training.callbacks import Callbacks
 from fvlm.training.checkpoints import TrainingState, restore_moments, save_checkpoint, save_model
 from fvlm.training.distributed import Processes
 from fvlm.training.evaluation import evaluate
@@ -36,9 +37,10 @@ from fvlm.training.progress import Heartbeat, Progress, Stopped, TrainingError
 from fvlm.weights import load_tokenizer
 
 
-def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None, processes: Processes):
-    """The loop itself, in one process or in each of several; returns the trained model, in evaluation
-    mode."""
+def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Processes):
+    """The loop itself, in one process or in each of several; returns the trained model, in evaluation mode.
+
+    Where a callback ends it early the checkpoint stays, so that the run can go on."""
     device = processes.device(config)
     model = build_model(config)
     state = TrainingState.start_or_resume(config, model)
@@ -60,7 +62,22 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
     )
     reset_peak_memory(device)
     started = time.perf_counter() - state.seconds
-    tell = Heartbeat(config, on_progress, processes)
+    tell = Heartbeat(config, callbacks, processes)
+    if callbacks is not None:
+        callbacks.start(config, len(state.evaluations))
+
+    def evaluate_and_save():
+        assert micro is not None
+        alive = functools.partial(tell.alive, progress(config, state, loss))
+        losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
+        state.seconds = time.perf_counter() - started
+        state.evaluations.append(evaluation_row(config, model, state, losses, micro))
+        state.micro_batch = micro
+        if processes.is_main:
+            write_table(config.folder / "evaluations.parquet", state.evaluations)
+            write_table(config.folder / "samples.parquet", samples)
+        # last: what it stands for is then all there
+        save_checkpoint(config, model, optimizer, state, processes)
 
     with frozen_weights(model, config):
         while state.step < config.steps:
@@ -84,24 +101,20 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
                     "A lower learning_rate, a longer warmup or fp32 may help."
                 )
             state.seconds = time.perf_counter() - started
-            if state.step % config.eval_every == 0 or state.step == config.steps:
-                alive = functools.partial(tell.alive, progress(config, state, loss))
-                losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
-                state.seconds = time.perf_counter() - started
-                state.evaluations.append(evaluation_row(config, model, state, losses, micro))
-                state.micro_batch = micro
-                if processes.is_main:
-                    write_table(config.folder / "evaluations.parquet", state.evaluations)
-                    write_table(config.folder / "samples.parquet", samples)
-                save_checkpoint(
-                    config, model, optimizer, state, processes
-                )  # last: what it stands for is then all there
+            evaluated = state.step % config.eval_every == 0 or state.step == config.steps
+            if evaluated:
+                evaluate_and_save()
                 stop_if_asked(config, state, processes)
-            tell(progress(config, state, loss))
+            ended = tell(progress(config, state, loss))
+            ended = ended or evaluated and any(processes.all_gather((config.folder / "end").exists()))
+            if ended and state.step < config.steps:
+                if not evaluated:
+                    evaluate_and_save()
+                break
 
     model.eval()
-    save_model(config, model, tokenizer, processes)
-    if processes.is_main:
+    save_model(config, model, processor_of(config), processes)
+    if processes.is_main and state.step == config.steps:
         shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
     return model
 

@@ -8,6 +8,7 @@
     checkpoint/            what training resumes from; gone when it has finished
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +64,11 @@ class Run:
     def model(self) -> "VideoLanguageModel":
         """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
         from fvlm.models import load_model
+        from fvlm.models.build import processor_of
 
-        return load_model(self.folder / "model").eval()
+        model = load_model(self.folder / "model").eval()
+        model.make_processor = functools.partial(processor_of, self.config)  # older runs saved none
+        return model
 
     @cached_property
     def tokenizer(self):
@@ -86,7 +90,7 @@ class Run:
         inputs = Collator(self.tokenizer, self.config.task)(clips).inputs(self.model.device)
         inputs.pop("labels")
         texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
-        return [self.tokenizer.decode(ids).strip() for ids in texts]
+        return [text.strip() for text in self.tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
     def _table(self, name: str) -> "pd.DataFrame":
         import pandas as pd

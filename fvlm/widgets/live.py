@@ -6,11 +6,12 @@ import time
 from fvlm.config import RunConfig
 from fvlm.plots import training_curve
 from fvlm.text import clock
+from fvlm.training.callbacks import Callback
 
 
-class LiveCurve:
+class LiveCurve(Callback):
     """A Plotly training curve that redraws itself while `train` runs: `train(config,
-    on_progress=LiveCurve(config))`.
+    callbacks=[LiveCurve(config)])`.
 
     It is drawn by updating one output in place, so what is stored in the notebook is the final, static
     figure. (A figure given to `display` would show itself, and every update would be one more figure.)"""
@@ -19,7 +20,7 @@ class LiveCurve:
         self.config, self.every = config, every
         self._training, self._handle, self._drawn = [], None, 0.0
 
-    def __call__(self, progress):
+    def on_step(self, progress):
         self._training.append((progress.step * self.config.effective_batch, progress.loss))
         last = progress.step == progress.steps
         if last or time.monotonic() - self._drawn > self.every:
