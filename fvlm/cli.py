@@ -269,7 +269,7 @@ def _train(options) -> int:
         require_same_run(kept, config)
     print(
         f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on "
-        f"{config.device}"
+        f"{config.device}, {config.precision}"
     )
     with ProgressBar(config) as bar:
         try:

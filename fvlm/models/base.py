@@ -21,6 +21,8 @@ from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
 
+LOGITS = 1 << 24  # numbers that logits may be at once in training and evaluation: 64 MiB in fp32
+
 
 class VideoLanguageConfig(PreTrainedConfig):
     """Configuration of a saved model: its two backbones, its architecture and where its weights came from."""
@@ -108,12 +110,13 @@ class VideoTextOutput:
     """What a forward pass gives.
 
     loss: mean cross-entropy in nats per text token, None without labels.
-    logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token.
+    logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token; None
+    if they were not asked for.
     queries: (B, T, Q), the query that each frame was looked at with; None for models without queries.
     token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is."""
 
     loss: torch.Tensor | None
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     queries: torch.Tensor | None = None
     token_losses: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
@@ -240,12 +243,15 @@ class VideoLanguageModel(PreTrainedModel):
         queries=None,
         frame_mask=None,
         prompt_mask=None,
+        return_logits=True,
     ) -> VideoTextOutput:
         """Look at a clip and score its text; the shapes are in the class's docstring.
 
         mode: parallel (as in training), autoregressive (frame by frame, as at inference) or static (the
         static query for every frame); the same in all three unless `modes_differ`. queries: (B, T, Q), used
-        instead of the model's own. ValueError on shapes that do not fit or an unknown mode."""
+        instead of the model's own. return_logits=False: no logits of all positions at once, but the losses
+        from a few at a time, which takes less memory where the vocabulary is large. ValueError on shapes that
+        do not fit or an unknown mode."""
         given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
         prefix, mask, queries = self._before_text(frames, labels, mode, queries, given)  # (B, S, W), (B, S)
         if labels is None:
@@ -256,12 +262,37 @@ class VideoLanguageModel(PreTrainedModel):
         text = self.embed(labels[:, :-1].clamp(min=0))  # (B, L - 1, W): the last label is only predicted
         x, mask = torch.cat([prefix, text], dim=1), torch.cat([mask, text_mask[:, :-1]], dim=1)
         hidden = self.read(x, mask)  # (B, S + L - 1, W)
-        logits = self.llm.get_output_embeddings()(hidden[:, -labels.size(1) :])  # (B, L, V)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        losses = losses.view_as(labels)  # (B, L), nats
+        hidden = hidden[:, -labels.size(1) :]  # (B, L, W)
+        logits = None
+        if return_logits:
+            logits = self.llm.get_output_embeddings()(hidden)  # (B, L, V)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+            ).view_as(labels)  # (B, L), nats
+        else:
+            losses = self.token_losses(hidden, labels)  # (B, L), nats
         return VideoTextOutput(losses.sum() / text_mask.sum(), logits, queries, losses, text_mask)
+
+    def token_losses(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none.
+
+        Logits are made of labelled positions alone, at most LOGITS numbers at once, and if that takes several
+        parts they are made again in the backward pass."""
+        where = (labels != IGNORE).flatten().nonzero().squeeze(1)  # (N,)
+        states, ids = hidden.flatten(0, 1)[where], labels.flatten()[where]  # (N, W), (N,)
+        rows = max(1, LOGITS // self.config.llm_config.vocab_size)
+        parts = list(zip(states.split(rows), ids.split(rows)))
+        loss = self._recomputed_losses if len(parts) > 1 and torch.is_grad_enabled() else self._losses
+        losses = torch.zeros(labels.numel(), device=labels.device)
+        return losses.index_copy(0, where, torch.cat([loss(*part) for part in parts])).view_as(labels)
+
+    def _losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """States (N, W) and the ids (N,) that should follow to losses (N,)."""
+        logits = self.llm.get_output_embeddings()(states)  # (N, V)
+        return F.cross_entropy(logits.float(), ids, reduction="none")
+
+    def _recomputed_losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return _checkpoint(self._losses, states, ids)
 
     @torch.no_grad()
     def generate(

@@ -38,6 +38,11 @@ class KeysValues:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "KeysValues":
         return KeysValues(function(self.keys), function(self.values))
 
+    @staticmethod
+    def join(parts: Sequence[Any]) -> "KeysValues":
+        """The clips of several as one."""
+        return KeysValues(torch.cat([p.keys for p in parts]), torch.cat([p.values for p in parts]))
+
 
 @dataclass
 class NormedInputs:
@@ -80,6 +85,10 @@ class NormedInputs:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "NormedInputs":
         return NormedInputs(function(self.inputs), self.attention)
 
+    def join(self, parts: Sequence[Any]) -> "NormedInputs":
+        """The clips of several as one."""
+        return NormedInputs(torch.cat([p.inputs for p in parts]), self.attention)
+
 
 @dataclass
 class FrameCache:
@@ -98,6 +107,14 @@ class FrameCache:
     def __getitem__(self, frames: slice) -> "FrameCache":
         count = len(range(*frames.indices(self.shape[1])))
         return self._with(lambda x: x[:, frames], (self.shape[0], count))
+
+    @staticmethod
+    def cat(caches: "Sequence[FrameCache]") -> "FrameCache":
+        """The clips of several caches, of equally many frames, as one for queries to look at."""
+        first = caches[0]
+        layers = [layer.join([cache.layers[i] for cache in caches]) for i, layer in enumerate(first.layers)]
+        shape = (sum(cache.batch_size for cache in caches), len(first))
+        return FrameCache(layers, shape, first.grid, lambda: torch.cat([c.last_hidden_state for c in caches]))
 
     def repeat(self, times: int) -> "FrameCache":
         """The cache of one clip as that of `times` equal ones (B = 1 to B = times); nothing is copied."""

@@ -181,7 +181,7 @@ def accumulate_gradient(
         inputs = batch_inputs(part, device, features, "train")
         with processes.no_sync(model, more_to_come=i < len(parts) - 1):
             with autocast(config):
-                out = model(**inputs)
+                out = model(**inputs, return_logits=False)
                 loss = out.token_losses.sum() / tokens
             (loss * processes.world_size).backward()  # data parallelism divides by their number
         total += loss.detach()
@@ -214,10 +214,11 @@ def choose_micro_batch(
     def attempt(size: int, checkpointing: bool):
         model.train()
         model.set_gradient_checkpointing(checkpointing)
-        inputs = batch_inputs(batch.split(size)[0], processes.device(config), features, "train")
+        longest = max(batch.split(size), key=lambda part: part.labels.numel())
+        inputs = batch_inputs(longest, processes.device(config), features, "train")
         try:
             with autocast(config):
-                loss = model(**inputs).loss
+                loss = model(**inputs, return_logits=False).loss
             loss.backward()
         finally:
             model.zero_grad(set_to_none=True)
