@@ -97,6 +97,10 @@ class RunConfig:
     scale_input: bool = _option(
         "auto", "multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not"
     )
+    read_attended: bool = _option(
+        "auto",
+        "a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not",
+    )
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
         "shapes",
@@ -173,6 +177,8 @@ class RunConfig:
             put("vision", "tiny" if self.tiny else "small")
         if "scale_input" in auto:
             put("scale_input", self.tiny)
+        if "read_attended" in auto:
+            put("read_attended", self.tiny)
         if "query_init_scale" in auto:
             put("query_init_scale", 1.0 if self.task == "question" else 0.1)
         if "vision_layers" in auto and self.vision in VISIONS:

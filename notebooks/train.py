@@ -25,6 +25,7 @@ arch: str = "foveated"  # foveated, baseline or a control: the names in fvlm/arc
 fine_passes: int = 1  # fine passes after the coarse one
 query_init_scale: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 scale_input: bool = "auto"  # multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not
+read_attended: bool = "auto"  # a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not
 seed: int = 0  # decides weights, data order, everything
 dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
 task: str = "caption"  # caption or question

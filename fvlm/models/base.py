@@ -40,6 +40,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         arch="foveated",
         fine_passes=1,
         query_init_scale=0.1,
+        read_attended=False,
         image_size=224,
         sources=(),
         freeze_vision=False,
@@ -50,6 +51,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         self.arch = arch
         self.fine_passes = fine_passes
         self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
+        self.read_attended = read_attended
         self.image_size = image_size
         self.freeze_vision = freeze_vision  # frozen, it is seen by its layers' inputs (`NormedInputs`)
         self.sources = list(sources)
@@ -159,13 +161,17 @@ class VideoLanguageModel(PreTrainedModel):
         self.end_token = nn.Parameter(torch.empty(width))  # closes them
         self.register_buffer("embedding_norm", torch.ones(()))
         if self.vision is not None:
-            self.standardise = Standardise(config.vision_config.hidden_size)
+            self.standardise = Standardise(self.feature_width(config))
         self.build_connector(config)
         self.post_init()
 
     def build_vision(self, config) -> FoveatedEncoder | None:
         """Make the vision encoder; None for a model that sees nothing."""
         return None
+
+    def feature_width(self, config) -> int:
+        """Width of `features`."""
+        return config.vision_config.hidden_size
 
     def build_connector(self, config):
         """Make the modules between vision encoder and LLM."""

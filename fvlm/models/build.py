@@ -33,6 +33,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             arch=config.arch,
             fine_passes=config.fine_passes,
             query_init_scale=config.query_init_scale,
+            read_attended=config.read_attended,
             image_size=config.image_size,
             freeze_vision=config.freeze_vision,
         )

@@ -22,10 +22,12 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 @dataclass
 class KeysValues:
-    """What a query finds at one layer: the keys and values of all tokens, (B, T, H, N, d) each."""
+    """What a query finds at one layer: the keys and values of all tokens, (B, T, H, N, d) each, and of the
+    last layer its normed inputs (B, T, N, D)."""
 
     keys: torch.Tensor
     values: torch.Tensor
+    inputs: torch.Tensor | None = None
 
     def scores(self, q: torch.Tensor) -> torch.Tensor:
         """Scaled queries (B, T, H, d) to attention scores (B, T, H, N)."""
@@ -36,12 +38,13 @@ class KeysValues:
         return (attention.unsqueeze(-2) @ self.values).squeeze(-2)
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "KeysValues":
-        return KeysValues(function(self.keys), function(self.values))
+        inputs = None if self.inputs is None else function(self.inputs)
+        return KeysValues(function(self.keys), function(self.values), inputs)
 
-    @staticmethod
-    def join(parts: Sequence[Any]) -> "KeysValues":
+    def join(self, parts: Sequence[Any]) -> "KeysValues":
         """The clips of several as one."""
-        return KeysValues(torch.cat([p.keys for p in parts]), torch.cat([p.values for p in parts]))
+        inputs = None if self.inputs is None else torch.cat([p.inputs for p in parts])
+        return KeysValues(torch.cat([p.keys for p in parts]), torch.cat([p.values for p in parts]), inputs)
 
 
 @dataclass
@@ -129,12 +132,16 @@ class FrameCache:
         """The same frames, but what a query gets for attending to a patch is the value of the patch `down`
         and `across` from it, around the edges."""
 
-        def rolled(values):  # (B, T, H, N, d)
+        def rolled(values):  # (..., N, d)
             cls, patches = values[..., :1, :], values[..., 1:, :].unflatten(-2, self.grid)
-            patches = patches.roll((-down, -across), (-3, -2)).flatten(-3, -2)  # (B, T, H, P, d)
+            patches = patches.roll((-down, -across), (-3, -2)).flatten(-3, -2)  # (..., P, d)
             return torch.cat([cls, patches], dim=-2)
 
-        return replace(self, layers=[KeysValues(layer.keys, rolled(layer.values)) for layer in self.layers])
+        layers = []
+        for layer in self.layers:
+            inputs = None if layer.inputs is None else rolled(layer.inputs)
+            layers.append(KeysValues(layer.keys, rolled(layer.values), inputs))
+        return replace(self, layers=layers)
 
     def _with(self, cut: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int]) -> "FrameCache":
         hidden = None if self.hidden is None else cut(self.hidden)
@@ -157,6 +164,13 @@ class FrameCache:
     def values(self) -> list[torch.Tensor]:
         """Each layer's values (B, T, H, N, d)."""
         return [layer.values for layer in self.layers]
+
+    def attended(self, attention: torch.Tensor) -> torch.Tensor:
+        """What the last layer's attention (B, T, H, N) falls on: its normed inputs, weighted with the
+        attention's mean over heads, (B, T, D)."""
+        inputs = self.layers[-1].inputs
+        assert inputs is not None, "the last layer's are kept"
+        return (attention.mean(2).unsqueeze(-2) @ inputs).squeeze(-2)
 
     @cached_property
     def last_hidden_state(self) -> torch.Tensor:
@@ -274,15 +288,15 @@ class FoveatedEncoder(PreTrainedModel):
         for layer in layers:
             h, x, k, v = self._recomputable(self.encode_layer, layer, x)
             seen.append(self._seen(layer, h, k, v, (B, T)))
-        if self.foveal and not self.frozen:
-            k, v = self._recomputable(self.keys_and_values, last, x)
-            seen.append(self._seen(last, None, k, v, (B, T)))
-        elif self.foveal:
+        if self.foveal and self.frozen:
             seen.append(self._seen(last, last.norm1(x), None, None, (B, T)))
+        elif self.foveal:
+            h, k, v = self._recomputable(self.keys_and_values, last, x)
+            seen.append(KeysValues(k.unflatten(0, (B, T)), v.unflatten(0, (B, T)), h.unflatten(0, (B, T))))
 
         def finish():
-            k, v = self._recomputable(self.keys_and_values, last, x)
-            y = self._recomputable(self.attend, last, x, last.norm1(x), k, v)
+            h, k, v = self._recomputable(self.keys_and_values, last, x)
+            y = self._recomputable(self.attend, last, x, h, k, v)
             return self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
 
         return FrameCache(seen if self.foveal else [], (B, T), (height // patch, width // patch), finish)
@@ -298,14 +312,13 @@ class FoveatedEncoder(PreTrainedModel):
     def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One DINOv2 layer on (BT, N, D): its normed input, the new states, and the keys and values
         (BT, H, N, d) that made them."""
-        h = layer.norm1(x)
-        k, v = self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
+        h, k, v = self.keys_and_values(layer, x)
         return h, self.attend(layer, x, h, k, v), k, v
 
-    def keys_and_values(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values (BT, H, N, d), without the rest of it."""
+    def keys_and_values(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A layer's normed input (BT, N, D), keys and values (BT, H, N, d), without the rest of it."""
         h = layer.norm1(x)
-        return self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
+        return h, self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
 
     def attend(
         self, layer, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor

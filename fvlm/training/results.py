@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # the core imports torch, transformers and numpy alone
 
     from fvlm.models import VideoLanguageModel
 
-BEFORE = dict(scale_input=False)  # what runs did that were saved before they could choose
+BEFORE = dict(
+    scale_input=False, read_attended=False
+)  # what runs did that were saved before they could choose
 
 
 @dataclass
