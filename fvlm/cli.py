@@ -289,6 +289,8 @@ def _train(options) -> int:
             f"\n  is:   {clip.caption if config.task == 'caption' else f'{clip.question} {clip.answer}'}\n  "
             f"says: {text}"
         )
+    if found := run.attribute_accuracy():
+        print(f"\n{found}")
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
