@@ -548,26 +548,43 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "gaze"],
+        choices=["train", "data", "features", "gaze"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
-        "reading, waiting; "
+        "reading, waiting; features: training with a filled feature store and without; "
         "gaze: the explorer and the causal gaze",
     )
-    parser.add_argument("--cell", default="S-S_8f_fov", help="(default: %(default)s)")
+    parser.add_argument("--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
+    )
     parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured, with device and commit")
 
 
 def _bench(options) -> int:
-    from fvlm.bench import bench_data, bench_gaze, bench_train
+    from fvlm.bench import bench_data, bench_features, bench_gaze, bench_train
+    from fvlm.bench.features import CELLS
+    from fvlm.bench.report import write_report
 
-    config = RunConfig.from_cell(options.cell)
-    if options.what == "data":
-        bench_data(config, options.samples, options.repeats)
-    elif options.what == "gaze":
-        bench_gaze(config, options.repeats)
-    else:
-        bench_train(config, options.samples, options.repeats)
+    given = _settings(options.set)
+    cells = {options.cell or "S-S_8f_fov": {}}
+    if options.what == "features" and not options.cell:
+        cells = CELLS
+    measured = {}
+    for cell, settings in cells.items():
+        config = RunConfig.from_cell(cell, **settings | given)
+        if options.what == "data":
+            found = bench_data(config, options.samples, options.repeats)
+        elif options.what == "features":
+            found = bench_features(config, options.samples, options.repeats)
+        elif options.what == "gaze":
+            found = bench_gaze(config, options.repeats)
+        else:
+            found = bench_train(config, options.samples, options.repeats)
+        measured[cell] = found
+    if options.json:
+        write_report(Path(options.json), f"bench {options.what}", config, measured)
     return 0
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import json
 import re
 import time
 
@@ -12,17 +13,18 @@ from conftest import tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fvlm import bench, build_model
-from fvlm.bench import bench_data, bench_train
+from fvlm import build_model
+from fvlm.bench import bench_data, bench_features, bench_train
 from fvlm.cli import main
 from fvlm.costs.machine import matmul_rate
+from fvlm.data import training_batches
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_matrices():
     """The machine's rate by matrices that one core multiplies in a fraction of a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "matmul_rate", functools.partial(matmul_rate, side=1024))
+        patch.setattr("fvlm.bench.train.matmul_rate", functools.partial(matmul_rate, side=1024))
         yield
 
 
@@ -98,17 +100,33 @@ def test_bench_data_prints_the_rates_and_the_wait_that_it_returns(capsys):
 @pytest.mark.slow
 def test_a_slow_loader_shows_as_waiting(monkeypatch):
     """Batches that come half a second late, to a step that takes much less."""
-    batches = bench.training_batches
+    batches = training_batches
 
     def late(*arguments):
         for batch in batches(*arguments):
             time.sleep(0.5)
             yield batch
 
-    monkeypatch.setattr(bench, "training_batches", late)
+    monkeypatch.setattr("fvlm.bench.data.training_batches", late)
     assert bench_data(tiny("blind"), samples=2, repeats=2, clips=20)["waiting"] > 0.6
 
 
 def test_the_command_measures_the_cell_it_is_given(capsys):
     assert main(["bench", "train", "--cell", "T1-T_2f_bli", "--samples", "1", "--repeats", "1"]) == 0
     assert capsys.readouterr().out.startswith("T1-T_2f_bli, 1 clips x 2 frames, ")
+
+
+def test_a_filled_store_saves_the_frozen_vision_model(capsys):
+    found = bench_features(tiny(), samples=2, repeats=2)
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"] and found["ratio"] > 1
+    printed = numbers(capsys.readouterr().out, r"without: ([\d.]+) ")
+    assert printed == pytest.approx([found["ratio"]], abs=0.005)
+
+
+def test_the_report_says_where_when_and_of_what_it_is(tmp_path):
+    file = tmp_path / "bench" / "train.json"
+    arguments = ["--cell", "T1-T_2f_bli", "--samples", "1", "--repeats", "1", "--json", str(file)]
+    assert main(["bench", "train", *arguments]) == 0
+    report = json.loads(file.read_text())
+    assert report["measured"]["T1-T_2f_bli"]["seconds"] > 0
+    assert {"kind", "device", "precision", "date", "commit", "torch"} <= report.keys()

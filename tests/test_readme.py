@@ -90,7 +90,7 @@ def test_every_command_parses_and_what_it_names_is_there(line):
         assert not name.startswith("params/") or (REPOSITORY / name).is_file()
     if options.command == "grid":
         assert read_grid(options.file).select(options.only, options.priority).cells
-    if options.command in ("train", "bench"):
+    if options.command in ("train", "bench") and options.cell:
         RunConfig.from_cell(options.cell, **dict(pair.split("=", 1) for pair in getattr(options, "set", ())))
 
 

@@ -1,0 +1,59 @@
+"""A training step against the machine's own matrix product."""
+
+import statistics
+import time
+
+import torch
+
+from fvlm.config import RunConfig
+from fvlm.costs.flops import flops_per_sample
+from fvlm.costs.machine import matmul_rate, synchronize
+from fvlm.costs.memory import peak_memory, reset_peak_memory
+from fvlm.data import Batch
+from fvlm.models import build_model
+from fvlm.text import span
+from fvlm.training.loop import accumulate_gradient
+
+TEXT_TOKENS = 32
+
+
+def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
+    """A training step, forward and backward, against the machine's matrix product, alternating.
+
+    Prints and returns seconds, the share of the matrix rate (median of `repeats` after two steps to warm up,
+    with the lowest and highest) and the peak memory in bytes. Random weights: they cost the same."""
+    model = build_model(config, pretrained=False).to(config.device).train()
+    size = (samples, config.frames, 3, config.image_size, config.image_size)
+    labels = torch.randint(3, 400, (samples, TEXT_TOKENS))
+    batch = Batch(
+        torch.randint(0, 256, size, dtype=torch.uint8),
+        labels,
+        None,
+        None,
+        None,
+        [str(i) for i in range(samples)],
+    )
+    flops = samples * flops_per_sample(config, TEXT_TOKENS)["total"]
+    reset_peak_memory(config.device)
+    seconds, shares = [], []
+    for repeat in range(-2, repeats):
+        ceiling = matmul_rate(config)
+        synchronize(config.device)
+        start = time.perf_counter()
+        accumulate_gradient(model, batch, config, samples)
+        synchronize(config.device)
+        elapsed = time.perf_counter() - start
+        model.zero_grad(set_to_none=True)
+        if repeat >= 0:
+            seconds.append(elapsed)
+            shares.append(flops / elapsed / ceiling)
+    peak = peak_memory(config.device)
+    print(
+        f"{config.cell}, {samples} clips x {config.frames} frames, {TEXT_TOKENS} text tokens, "
+        f"{config.precision}, {config.device}: "
+        f"{statistics.median(seconds):.2f} s a step, {flops / 1e9:.0f} GFLOP, "
+        f"{statistics.median(shares):.2f} of the matrix rate "
+        f"({span(min(shares), max(shares), signed=False)}, last {ceiling / 1e9:.0f} GFLOP/s), "
+        f"peak {peak / 1e9:.2f} GB"
+    )
+    return dict(seconds=statistics.median(seconds), share=statistics.median(shares), peak_memory_bytes=peak)
