@@ -44,9 +44,9 @@ _BUDGET_PRETRAINED = dict(
     freeze_vision=False,
 )
 _BUDGET_TINY = dict(
-    steps=560,
-    effective_batch=4,
-    eval_every=140,
+    steps=375,
+    effective_batch=8,
+    eval_every=125,
     learning_rate=5e-4,
     warmup=40,
     schedule="wsd",
@@ -107,12 +107,12 @@ class RunConfig:
         "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3",
     )
     task: str = _option("caption", "caption or question")
-    steps: int = _option("auto", "optimizer steps; auto: 280, 560 for a tiny LLM")
+    steps: int = _option("auto", "optimizer steps; auto: 280, 375 for a tiny LLM")
     effective_batch: int = _option(
-        "auto", "samples per optimizer step, whatever fits in memory; auto: 16, 4 for a tiny LLM"
+        "auto", "samples per optimizer step, whatever fits in memory; auto: 16, 8 for a tiny LLM"
     )
     eval_every: int = _option(
-        "auto", "steps between evaluations; auto: 14 (20 evaluations), 140 for a tiny LLM"
+        "auto", "steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM"
     )
     eval_samples: int = _option(
         "auto", "validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)"

@@ -171,7 +171,7 @@ def test_the_answer_s_words_follow_planted_intervals(slope, words):
     study = Results(*(table.assign(study="micro") for table in study))
     cost, steering, withdrawn = answer(study, all_gaps(study))
     told = [word for word in ("shrinks", "grows", "no trend can be told") if word in cost]
-    assert told == [words] and "(0.75 M trained parameters)" in cost
+    assert told == [words] and "(0.79 M trained parameters)" in cost
     assert cost.count("where") == 4 or "equal training FLOPs" not in cost
     low, high = map(
         float, re.search(r"clips \+[\d.]+ \(([-+][\d.]+) to ([-+][\d.]+)\) at T1-T", cost).groups()

@@ -297,7 +297,8 @@ class FoveatedEncoder(PreTrainedModel):
         def finish():
             h, k, v = self._recomputable(self.keys_and_values, last, x)
             y = self._recomputable(self.attend, last, x, h, k, v)
-            return self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
+            y = self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
+            return _as_read(y) if self.frozen else y
 
         return FrameCache(seen if self.foveal else [], (B, T), (height // patch, width // patch), finish)
 
@@ -305,9 +306,7 @@ class FoveatedEncoder(PreTrainedModel):
         """What queries find at a layer: h (BT, N, D), k and v (BT, H, N, d)."""
         if not self.frozen:
             return KeysValues(k.unflatten(0, shape), v.unflatten(0, shape))
-        if torch.is_autocast_enabled(h.device.type):  # as the projections would read it
-            h = h.to(torch.get_autocast_dtype(h.device.type))
-        return NormedInputs(h.unflatten(0, shape), layer.attention)
+        return NormedInputs(_as_read(h).unflatten(0, shape), layer.attention)
 
     def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One DINOv2 layer on (BT, N, D): its normed input, the new states, and the keys and values
@@ -364,6 +363,13 @@ class FoveatedEncoder(PreTrainedModel):
                 maps.append(attention)
         states = self.query_out(self.dinov2.layernorm(x))  # (B, T, D)
         return (states, torch.stack(maps, dim=2)) if return_attention else states
+
+
+def _as_read(x: torch.Tensor) -> torch.Tensor:
+    """A frozen encoder's output in the precision in which a linear map would read it: under autocast in its
+    type."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def normalise(frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
