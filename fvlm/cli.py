@@ -548,17 +548,26 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "gaze"],
+        choices=["train", "data", "features", "gaze", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; "
-        "gaze: the explorer and the causal gaze",
+        "gaze: the explorer and the causal gaze; gpu: first whether a device computes what a CPU does, then "
+        "training steps of every cell of the study at its largest micro-batch",
     )
-    parser.add_argument("--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs)")
+    parser.add_argument(
+        "--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs; of gpu: the study's)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
     )
-    parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, help="clips per step (default: 4; of gpu: the cell's effective batch)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="time for gpu; what is left out is said (default: 8)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write what was measured, with device and commit")
 
 
@@ -567,7 +576,10 @@ def _bench(options) -> int:
     from fvlm.bench.features import CELLS
     from fvlm.bench.report import write_report
 
-    given = _settings(options.set)
+    given = _settings(options.set) | ({"device": options.device} if options.device else {})
+    if options.what == "gpu":
+        return _bench_gpu(options, given)
+    samples = options.samples or 4
     cells = {options.cell or "S-S_8f_fov": {}}
     if options.what == "features" and not options.cell:
         cells = CELLS
@@ -575,17 +587,41 @@ def _bench(options) -> int:
     for cell, settings in cells.items():
         config = RunConfig.from_cell(cell, **settings | given)
         if options.what == "data":
-            found = bench_data(config, options.samples, options.repeats)
+            found = bench_data(config, samples, options.repeats)
         elif options.what == "features":
-            found = bench_features(config, options.samples, options.repeats)
+            found = bench_features(config, samples, options.repeats)
         elif options.what == "gaze":
             found = bench_gaze(config, options.repeats)
         else:
-            found = bench_train(config, options.samples, options.repeats)
+            found = bench_train(config, samples, options.repeats)
         measured[cell] = found
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)
     return 0
+
+
+def _bench_gpu(options, given: dict) -> int:
+    from fvlm.bench.gpu import bench_gpu
+    from fvlm.bench.report import write_report
+    from fvlm.studies.grid import read_grid
+
+    given = {"features": False} | given
+    if options.samples:
+        given["effective_batch"] = options.samples
+    if options.cell:
+        cells = [RunConfig.from_cell(options.cell, **given)]
+        checked = cells
+    else:
+        grid = read_grid(find_folder("params/study.yaml"), overrides=given)
+        cells = [cell.config for cell in grid.cells]
+        checked = [RunConfig.from_cell(cell, **given) for cell in ("T3-T_8f_fov", "S-S_8f_fov")]
+
+    def keep(found: dict):
+        if options.json:
+            write_report(Path(options.json), "bench gpu", cells[0], found)
+
+    found = bench_gpu(checked, cells, options.repeats, options.minutes, keep)
+    return 1 if found["failed"] else 0
 
 
 # ── features ─────────────────────────────────────────────────────────────────────────────────────

@@ -3,18 +3,14 @@
 import statistics
 import time
 
-import torch
-
+from fvlm.bench.inputs import TEXT_TOKENS, random_batch
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
-from fvlm.data import Batch
 from fvlm.models import build_model
 from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient
-
-TEXT_TOKENS = 32
 
 
 def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
@@ -23,16 +19,7 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     Prints and returns seconds, the share of the matrix rate (median of `repeats` after two steps to warm up,
     with the lowest and highest) and the peak memory in bytes. Random weights: they cost the same."""
     model = build_model(config, pretrained=False).to(config.device).train()
-    size = (samples, config.frames, 3, config.image_size, config.image_size)
-    labels = torch.randint(3, 400, (samples, TEXT_TOKENS))
-    batch = Batch(
-        torch.randint(0, 256, size, dtype=torch.uint8),
-        labels,
-        None,
-        None,
-        None,
-        [str(i) for i in range(samples)],
-    )
+    batch = random_batch(config, samples)
     flops = samples * flops_per_sample(config, TEXT_TOKENS)["total"]
     reset_peak_memory(config.device)
     seconds, shares = [], []
