@@ -548,10 +548,11 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "gaze", "gpu"],
+        choices=["train", "data", "features", "evaluate", "gaze", "generate", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; "
-        "gaze: the explorer and the causal gaze; gpu: first whether a device computes what a CPU does, then "
+        "evaluate: all three losses against the parallel one alone; gaze: the explorer and the causal gaze; "
+        "generate: looking, and writing a text; gpu: first whether a device computes what a CPU does, then "
         "training steps of every cell of the study at its largest micro-batch",
     )
     parser.add_argument(
@@ -566,35 +567,48 @@ def _add_bench(commands):
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="NAME=VALUE",
+        help="train: two settings in turns, each one or more NAME=VALUE with spaces between",
+    )
+    parser.add_argument(
         "--minutes", type=float, default=8.0, help="time for gpu; what is left out is said (default: 8)"
     )
     parser.add_argument("--json", metavar="FILE", help="write what was measured, with device and commit")
 
 
 def _bench(options) -> int:
-    from fvlm.bench import bench_data, bench_features, bench_gaze, bench_train
+    from fvlm import bench
     from fvlm.bench.features import CELLS
-    from fvlm.bench.report import write_report
+    from fvlm.bench.report import table, write_report
 
     given = _settings(options.set) | ({"device": options.device} if options.device else {})
+    if options.compare and options.what != "train":
+        raise ConfigError(f"--compare: fvlm bench train compares two settings, {options.what} does not")
     if options.what == "gpu":
         return _bench_gpu(options, given)
-    samples = options.samples or 4
+    samples, repeats = options.samples or 4, options.repeats
     cells = {options.cell or "S-S_8f_fov": {}}
     if options.what == "features" and not options.cell:
         cells = CELLS
     measured = {}
     for cell, settings in cells.items():
         config = RunConfig.from_cell(cell, **settings | given)
-        if options.what == "data":
-            found = bench_data(config, samples, options.repeats)
-        elif options.what == "features":
-            found = bench_features(config, samples, options.repeats)
+        if options.compare:
+            both = {
+                name: RunConfig.from_cell(cell, **settings | given | _settings(name.split()))
+                for name in options.compare
+            }
+            if len(both) < 2:
+                raise ConfigError(f"--compare: {options.compare[0]} twice")
+            measured[cell] = bench.compare_train(both, samples, repeats)
         elif options.what == "gaze":
-            found = bench_gaze(config, options.repeats)
+            measured[cell] = bench.bench_gaze(config, repeats)
         else:
-            found = bench_train(config, samples, options.repeats)
-        measured[cell] = found
+            measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
+    if len(measured) > 1:
+        print(table(list(measured.values())))
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)
     return 0

@@ -1,4 +1,4 @@
-"""What `fvlm bench train` and `fvlm bench data` measure, on the smallest cells."""
+"""What `fvlm bench` measures, each kind on the smallest cells."""
 
 import contextlib
 import functools
@@ -14,10 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fvlm import build_model
-from fvlm.bench import bench_data, bench_features, bench_train
+from fvlm.bench import bench_data, bench_evaluate, bench_features, bench_generate, bench_train, compare_train
+from fvlm.bench.turns import in_turns
 from fvlm.cli import main
 from fvlm.costs.machine import matmul_rate
 from fvlm.data import training_batches
+from fvlm.models.base import VideoLanguageModel
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,3 +132,65 @@ def test_the_report_says_where_when_and_of_what_it_is(tmp_path):
     report = json.loads(file.read_text())
     assert report["measured"]["T1-T_2f_bli"]["seconds"] > 0
     assert {"kind", "device", "precision", "date", "commit", "torch"} <= report.keys()
+
+
+@pytest.mark.alone
+def test_turns_know_the_slower_one_and_by_how_much():
+    turns = in_turns(lambda: time.sleep(0.06), lambda: time.sleep(0.02), repeats=3, device="cpu")
+    assert turns["ratio_low"] <= turns["ratio"] <= turns["ratio_high"]
+    assert turns["ratio"] == pytest.approx(3, rel=0.2)
+    assert turns["first_seconds"] == pytest.approx(0.06, rel=0.2)
+
+
+@pytest.mark.alone
+def test_two_settings_are_compared_and_more_work_is_slower(capsys):
+    both = {"frames=1": tiny(frames=1), "frames=8": tiny(frames=8)}
+    found = compare_train(both, samples=2, repeats=3)
+    seconds = [row["seconds"] for row in found["settings"]]
+    assert seconds[0] < seconds[1] and found["ratio_low"] <= found["ratio"] <= found["ratio_high"] < 1
+    said = capsys.readouterr().out
+    (printed,) = numbers(said, r"frames=8 is ([\d.]+) ")
+    assert printed == pytest.approx(found["ratio"], abs=0.005)
+    assert [line.split()[:2] for line in said.splitlines()[1:3]] == [
+        ["frames=1", "T1-T_1f_fov"],
+        ["frames=8", "T1-T_8f_fov"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("gaze", "--compare", "seed=0", "seed=1"), "gaze does not"),
+        (("train", "--compare", "seed=0", "seed=0"), "twice"),
+        (("train", "--compare", "seed=0", "sed=1"), "did you mean seed"),
+    ],
+)
+def test_what_can_t_be_compared_is_told(arguments, told, capsys):
+    assert main(["bench", *arguments, "--cell", "T1-T_2f_bli"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.alone
+def test_an_evaluation_takes_longer_than_the_parallel_loss_alone(capsys):
+    found = bench_evaluate(tiny(frames=8), samples=2, repeats=3)
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"] and found["ratio"] > 1
+    printed = numbers(capsys.readouterr().out, r"alone [\d.]+ s: ([\d.]+) ", r"takes ([\d.]+) s")
+    assert printed == pytest.approx([found["ratio"], found["evaluation_seconds"]], abs=0.005)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_a_text_is_looked_for_then_written_to_its_end(arch, monkeypatch):
+    """Also where the model would end it at once."""
+    lengths = []
+    generate = VideoLanguageModel.generate
+
+    def counted(model, *arguments, **options):
+        texts = generate(model, *arguments, **options)
+        lengths.append({len(text) for text in texts})
+        return texts
+
+    monkeypatch.setattr(VideoLanguageModel, "generate", counted)
+    found = bench_generate(tiny(arch), samples=2, repeats=2)
+    assert 0 < found["encode_seconds"] < found["first_token_seconds"] < found["seconds"]
+    assert found["tokens_per_second"] > 0 and lengths == [{1}, {32}] * 3
