@@ -548,12 +548,13 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "evaluate", "gaze", "generate", "gpu"],
+        choices=["train", "data", "features", "evaluate", "gaze", "generate", "scaling", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; "
         "evaluate: all three losses against the parallel one alone; gaze: the explorer and the causal gaze; "
-        "generate: looking, and writing a text; gpu: first whether a device computes what a CPU does, then "
-        "training steps of every cell of the study at its largest micro-batch",
+        "generate: looking, and writing a text; scaling: time and memory against frames, LLM and batch; gpu: "
+        "first whether a device computes what a CPU does, then training steps of every cell of the study at "
+        "its largest micro-batch",
     )
     parser.add_argument(
         "--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs; of gpu: the study's)"
@@ -573,7 +574,10 @@ def _add_bench(commands):
         help="train: two settings in turns, each one or more NAME=VALUE with spaces between",
     )
     parser.add_argument(
-        "--minutes", type=float, default=8.0, help="time for gpu; what is left out is said (default: 8)"
+        "--minutes",
+        type=float,
+        default=8.0,
+        help="time for scaling and gpu; what is left out is said (default: 8)",
     )
     parser.add_argument("--json", metavar="FILE", help="write what was measured, with device and commit")
 
@@ -605,6 +609,8 @@ def _bench(options) -> int:
             measured[cell] = bench.compare_train(both, samples, repeats)
         elif options.what == "gaze":
             measured[cell] = bench.bench_gaze(config, repeats)
+        elif options.what == "scaling":
+            measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
     if len(measured) > 1:

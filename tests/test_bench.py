@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fvlm import build_model
 from fvlm.bench import bench_data, bench_evaluate, bench_features, bench_generate, bench_train, compare_train
+from fvlm.bench.scaling import bench_scaling, fit_cost
 from fvlm.bench.turns import in_turns
 from fvlm.cli import main
 from fvlm.costs.machine import matmul_rate
@@ -194,3 +195,45 @@ def test_a_text_is_looked_for_then_written_to_its_end(arch, monkeypatch):
     found = bench_generate(tiny(arch), samples=2, repeats=2)
     assert 0 < found["encode_seconds"] < found["first_token_seconds"] < found["seconds"]
     assert found["tokens_per_second"] > 0 and lengths == [{1}, {32}] * 3
+
+
+def test_a_fit_of_costs_finds_what_they_were_made_of():
+    made = [(x, 0.5 + 0.01 * x + 1e-5 * x * x) for x in (1, 2, 4, 8, 16, 32, 64, 128, 256)]
+    fit = fit_cost(made)
+    assert [fit["fixed"], fit["slope"], fit["quadratic"]] == pytest.approx([0.5, 0.01, 1e-5], rel=1e-4)
+    assert fit["worst"] < 1e-6
+    assert fit_cost(made[:2]) is None
+    assert fit_cost([(1, 3.0), (2, 2.0), (4, 1.0), (8, 1.0)])["slope"] == 0, "no cost falls below zero"
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+def test_costs_are_measured_along_every_axis_and_what_was_left_out_is_told(capsys):
+    config = tiny(llm="tiny1", frames=1)
+    found = bench_scaling(config, 1, frames=(1, 2, 8), llms=("tiny2",), batches=(2,))
+    assert [(p["axis"], p["cell"], p["batch"]) for p in found["points"] if p["arch"] == "foveated"] == [
+        *(("frames", f"T1-T_{frames}f_fov", 1) for frames in (1, 2, 8)),
+        ("llm", "T2-T_1f_fov", 1),
+        ("batch", "T1-T_1f_fov", 2),
+    ]
+    points = {(p["axis"], p["arch"], p["x"]): p for p in found["points"]}
+    for arch in ("foveated", "baseline"):
+        assert points["frames", arch, 8]["seconds"] > points["frames", arch, 1]["seconds"] > 0
+        assert points["frames", arch, 8]["gflop"] > 4 * points["frames", arch, 1]["gflop"]
+    assert {(f["axis"], f["measure"]) for f in found["fits"]} == {("frames", "seconds"), ("frames", "memory")}
+    slopes = {(f["arch"], f["measure"]): f["slope"] for f in found["fits"]}  # three points: no square
+    saved = slopes["baseline", "seconds"] - slopes["foveated", "seconds"]
+    assert found["saved_per_frame"]["seconds"] == pytest.approx(saved)
+    assert "saves" in capsys.readouterr().out and not found["left_out"]
+
+
+def test_points_that_time_or_memory_do_not_suffice_for_are_left_out(monkeypatch):
+    small = dict(repeats=1, frames=(1, 2), llms=(), batches=())
+    monkeypatch.setattr("fvlm.bench.scaling.available_memory", lambda _: 1000)
+    found = bench_scaling(tiny("foveated"), **small)
+    assert (
+        not found["points"]
+        and [why.partition(": needs ")[1] for why in found["left_out"]] == [": needs "] * 4
+    )
+    found = bench_scaling(tiny("foveated"), **small, minutes=0)
+    assert not found["points"] and "minutes would be up" in found["left_out"][0]
