@@ -30,21 +30,24 @@ ALLOWED = {"fp32": 1e-4, "bf16": 1e-2}  # nats per text token from the CPU's los
 STEPS, KILLED_AT, SAVED_AT = 4, 3, 2  # of the run that is killed: it goes on from SAVED_AT
 
 
-def checks(config: RunConfig) -> Iterator[tuple[str, Callable[[], list[dict]]]]:
-    """The checks of a device, `config.device`, at the pair and frames of `config`: names, and functions that
-    do them. Rows have `check`, `cell`, `precision`, `difference`, how much is `allowed`, and whether it
+def checks(configs: list[RunConfig]) -> Iterator[tuple[str, Callable[[], list[dict]]]]:
+    """The checks of a device, each configuration's, at their pairs and frames: names, and functions that do
+    them. Rows have `check`, `cell`, `precision`, `difference`, how much is `allowed`, and whether it
     `passed`.
 
     Every architecture in fp32 and bf16: losses of all its modes, autoregressive among them, against a CPU's
-    in fp32; and with recomputed activations against without. Then three optimizer steps, and a run that is
-    killed against one that is not."""
-    pair = config.cell.partition("_")[0]
-    for record in RECORDS:
-        cell = f"{pair}_{config.frames}f_{record.short}"
-        checked = RunConfig.from_cell(cell, device=config.device, features=False, query_init_scale=1.0)
-        yield f"losses of {cell}", lambda checked=checked: compare_losses(checked)
-    yield "steps", lambda: [compare_steps(dataclasses.replace(config, precision="fp32", features=False))]
-    yield "resume", lambda: [compare_resumed(config.device)]
+    in fp32; and with recomputed activations against without. Then three optimizer steps, and once a run that
+    is killed against one that is not."""
+    for config in configs:
+        pair = config.cell.partition("_")[0]
+        for record in RECORDS:
+            cell = f"{pair}_{config.frames}f_{record.short}"
+            checked = RunConfig.from_cell(cell, device=config.device, features=False, query_init_scale=1.0)
+            yield f"losses of {cell}", lambda checked=checked: compare_losses(checked)
+        exact = dataclasses.replace(config, precision="fp32", features=False)
+        yield f"steps of {config.cell}", lambda exact=exact: [compare_steps(exact)]
+    for device in {config.device for config in configs}:
+        yield "resume", lambda device=device: [compare_resumed(device)]
 
 
 def compare_losses(config: RunConfig, samples: int = 2) -> list[dict]:

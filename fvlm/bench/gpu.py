@@ -63,9 +63,8 @@ def bench_gpu(
         found["minutes"] = (now - started) / 60
         on_part(found)
 
-    for config in checked:
-        for name, check in checks(config):
-            part("check", name, check, found["checks"])
+    for name, check in checks(checked):
+        part("check", name, check, found["checks"])
     for config in cells:
         part("cell", config.cell, lambda config=config: [bench_cell(config, repeats)], found["cells"])
     passed = sum(row["passed"] for row in found["checks"])
