@@ -277,7 +277,7 @@ def _train(options) -> int:
         require_same_run(kept, config)
     print(
         f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on "
-        f"{config.device}"
+        f"{config.device}, {config.precision}"
     )
     with ProgressBar(config) as bar:
         try:
@@ -297,6 +297,8 @@ def _train(options) -> int:
             f"\n  is:   {clip.caption if config.task == 'caption' else f'{clip.question} {clip.answer}'}\n  "
             f"says: {text}"
         )
+    if found := run.attribute_accuracy():
+        print(f"\n{found}")
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
@@ -554,27 +556,100 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "gaze"],
+        choices=["train", "data", "features", "evaluate", "gaze", "generate", "scaling", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
-        "reading, waiting; "
-        "gaze: the explorer and the causal gaze",
+        "reading, waiting; features: training with a filled feature store and without; "
+        "evaluate: all three losses against the parallel one alone; gaze: the explorer and the causal gaze; "
+        "generate: looking, and writing a text; scaling: time and memory against frames, LLM and batch; gpu: "
+        "first whether a device computes what a CPU does, then training steps of every cell of the study at "
+        "its largest micro-batch",
     )
-    parser.add_argument("--cell", default="S-S_8f_fov", help="(default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="clips per step (default: %(default)s)")
+    parser.add_argument(
+        "--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs; of gpu: the study's)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
+    )
+    parser.add_argument(
+        "--samples", type=int, help="clips per step (default: 4; of gpu: the cell's effective batch)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="NAME=VALUE",
+        help="train: two settings in turns, each one or more NAME=VALUE with spaces between",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=8.0,
+        help="time for scaling and gpu; what is left out is said (default: 8)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write what was measured, with device and commit")
 
 
 def _bench(options) -> int:
-    from fvlm.bench import bench_data, bench_gaze, bench_train
+    from fvlm import bench
+    from fvlm.bench.features import CELLS
+    from fvlm.bench.report import table, write_report
 
-    config = RunConfig.from_cell(options.cell)
-    if options.what == "data":
-        bench_data(config, options.samples, options.repeats)
-    elif options.what == "gaze":
-        bench_gaze(config, options.repeats)
-    else:
-        bench_train(config, options.samples, options.repeats)
+    given = _settings(options.set) | ({"device": options.device} if options.device else {})
+    if options.compare and options.what != "train":
+        raise ConfigError(f"--compare: fvlm bench train compares two settings, {options.what} does not")
+    if options.what == "gpu":
+        return _bench_gpu(options, given)
+    samples, repeats = options.samples or 4, options.repeats
+    cells = {options.cell or "S-S_8f_fov": {}}
+    if options.what == "features" and not options.cell:
+        cells = CELLS
+    measured = {}
+    for cell, settings in cells.items():
+        config = RunConfig.from_cell(cell, **settings | given)
+        if options.compare:
+            both = {
+                name: RunConfig.from_cell(cell, **settings | given | _settings(name.split()))
+                for name in options.compare
+            }
+            if len(both) < 2:
+                raise ConfigError(f"--compare: {options.compare[0]} twice")
+            measured[cell] = bench.compare_train(both, samples, repeats)
+        elif options.what == "gaze":
+            measured[cell] = bench.bench_gaze(config, repeats)
+        elif options.what == "scaling":
+            measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
+        else:
+            measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
+    if len(measured) > 1:
+        print(table(list(measured.values())))
+    if options.json:
+        write_report(Path(options.json), f"bench {options.what}", config, measured)
     return 0
+
+
+def _bench_gpu(options, given: dict) -> int:
+    from fvlm.bench.gpu import bench_gpu
+    from fvlm.bench.report import write_report
+    from fvlm.studies.grid import read_grid
+
+    given = {"features": False} | given
+    if options.samples:
+        given["effective_batch"] = options.samples
+    if options.cell:
+        cells = [RunConfig.from_cell(options.cell, **given)]
+        checked = cells
+    else:
+        grid = read_grid(find_folder("params/study.yaml"), overrides=given)
+        cells = [cell.config for cell in grid.cells]
+        checked = [RunConfig.from_cell(cell, **given) for cell in ("T3-T_8f_fov", "S-S_8f_fov")]
+
+    def keep(found: dict):
+        if options.json:
+            write_report(Path(options.json), "bench gpu", cells[0], found)
+
+    found = bench_gpu(checked, cells, options.repeats, options.minutes, keep)
+    return 1 if found["failed"] else 0
 
 
 # ── features ─────────────────────────────────────────────────────────────────────────────────────

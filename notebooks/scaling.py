@@ -89,7 +89,7 @@ tables.size_claims()
 # %% [markdown]
 # A larger LLM took off 5 to 7 % in four comparisons of four; a larger DINOv2 added a little in the two there are, both at
 # 8 frames. The direction is consistent. But the LLM grew by three times as many parameters and more, the base DINOv2 has
-# no run at 64 frames, and 4,480 samples may be too few to use a better eye. It holds for this budget; it is no law.
+# no run at 64 frames, and 4,480 samples may be too few to use a better vision encoder. It holds for this budget; it is no law.
 
 # %% [markdown]
 # ### "Train/inference gap below 0.6 %"

@@ -1,8 +1,9 @@
-"""What `fvlm bench train` and `fvlm bench data` measure, on the smallest cells."""
+"""What `fvlm bench` measures, each kind on the smallest cells."""
 
 import contextlib
 import functools
 import io
+import json
 import re
 import time
 
@@ -12,17 +13,21 @@ from conftest import tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fvlm import bench, build_model
-from fvlm.bench import bench_data, bench_train
+from fvlm import build_model
+from fvlm.bench import bench_data, bench_evaluate, bench_features, bench_generate, bench_train, compare_train
+from fvlm.bench.scaling import bench_scaling, fit_cost
+from fvlm.bench.turns import in_turns
 from fvlm.cli import main
 from fvlm.costs.machine import matmul_rate
+from fvlm.data import training_batches
+from fvlm.models.base import VideoLanguageModel
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_matrices():
     """The machine's rate by matrices that one core multiplies in a fraction of a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "matmul_rate", functools.partial(matmul_rate, side=1024))
+        patch.setattr("fvlm.bench.train.matmul_rate", functools.partial(matmul_rate, side=1024))
         yield
 
 
@@ -98,17 +103,137 @@ def test_bench_data_prints_the_rates_and_the_wait_that_it_returns(capsys):
 @pytest.mark.slow
 def test_a_slow_loader_shows_as_waiting(monkeypatch):
     """Batches that come half a second late, to a step that takes much less."""
-    batches = bench.training_batches
+    batches = training_batches
 
     def late(*arguments):
         for batch in batches(*arguments):
             time.sleep(0.5)
             yield batch
 
-    monkeypatch.setattr(bench, "training_batches", late)
+    monkeypatch.setattr("fvlm.bench.data.training_batches", late)
     assert bench_data(tiny("blind"), samples=2, repeats=2, clips=20)["waiting"] > 0.6
 
 
 def test_the_command_measures_the_cell_it_is_given(capsys):
     assert main(["bench", "train", "--cell", "T1-T_2f_bli", "--samples", "1", "--repeats", "1"]) == 0
     assert capsys.readouterr().out.startswith("T1-T_2f_bli, 1 clips x 2 frames, ")
+
+
+def test_a_filled_store_saves_the_frozen_vision_model(capsys):
+    found = bench_features(tiny(), samples=2, repeats=2)
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"] and found["ratio"] > 1
+    printed = numbers(capsys.readouterr().out, r"without: ([\d.]+) ")
+    assert printed == pytest.approx([found["ratio"]], abs=0.005)
+
+
+def test_the_report_says_where_when_and_of_what_it_is(tmp_path):
+    file = tmp_path / "bench" / "train.json"
+    arguments = ["--cell", "T1-T_2f_bli", "--samples", "1", "--repeats", "1", "--json", str(file)]
+    assert main(["bench", "train", *arguments]) == 0
+    report = json.loads(file.read_text())
+    assert report["measured"]["T1-T_2f_bli"]["seconds"] > 0
+    assert {"kind", "device", "precision", "date", "commit", "torch"} <= report.keys()
+
+
+@pytest.mark.alone
+def test_turns_know_the_slower_one_and_by_how_much():
+    turns = in_turns(lambda: time.sleep(0.06), lambda: time.sleep(0.02), repeats=3, device="cpu")
+    assert turns["ratio_low"] <= turns["ratio"] <= turns["ratio_high"]
+    assert turns["ratio"] == pytest.approx(3, rel=0.2)
+    assert turns["first_seconds"] == pytest.approx(0.06, rel=0.2)
+
+
+@pytest.mark.alone
+def test_two_settings_are_compared_and_more_work_is_slower(capsys):
+    both = {"frames=1": tiny(frames=1), "frames=8": tiny(frames=8)}
+    found = compare_train(both, samples=2, repeats=3)
+    seconds = [row["seconds"] for row in found["settings"]]
+    assert seconds[0] < seconds[1] and found["ratio_low"] <= found["ratio"] <= found["ratio_high"] < 1
+    said = capsys.readouterr().out
+    (printed,) = numbers(said, r"frames=8 is ([\d.]+) ")
+    assert printed == pytest.approx(found["ratio"], abs=0.005)
+    assert [line.split()[:2] for line in said.splitlines()[1:3]] == [
+        ["frames=1", "T1-T_1f_fov"],
+        ["frames=8", "T1-T_8f_fov"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("gaze", "--compare", "seed=0", "seed=1"), "gaze does not"),
+        (("train", "--compare", "seed=0", "seed=0"), "twice"),
+        (("train", "--compare", "seed=0", "sed=1"), "did you mean seed"),
+    ],
+)
+def test_what_can_t_be_compared_is_told(arguments, told, capsys):
+    assert main(["bench", *arguments, "--cell", "T1-T_2f_bli"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.alone
+def test_an_evaluation_takes_longer_than_the_parallel_loss_alone(capsys):
+    found = bench_evaluate(tiny(frames=8), samples=2, repeats=3)
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"] and found["ratio"] > 1
+    printed = numbers(capsys.readouterr().out, r"alone [\d.]+ s: ([\d.]+) ", r"takes ([\d.]+) s")
+    assert printed == pytest.approx([found["ratio"], found["evaluation_seconds"]], abs=0.005)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_a_text_is_looked_for_then_written_to_its_end(arch, monkeypatch):
+    """Also where the model would end it at once."""
+    lengths = []
+    generate = VideoLanguageModel.generate
+
+    def counted(model, *arguments, **options):
+        texts = generate(model, *arguments, **options)
+        lengths.append({len(text) for text in texts})
+        return texts
+
+    monkeypatch.setattr(VideoLanguageModel, "generate", counted)
+    found = bench_generate(tiny(arch), samples=2, repeats=2)
+    assert 0 < found["encode_seconds"] < found["first_token_seconds"] < found["seconds"]
+    assert found["tokens_per_second"] > 0 and lengths == [{1}, {32}] * 3
+
+
+def test_a_fit_of_costs_finds_what_they_were_made_of():
+    made = [(x, 0.5 + 0.01 * x + 1e-5 * x * x) for x in (1, 2, 4, 8, 16, 32, 64, 128, 256)]
+    fit = fit_cost(made)
+    assert [fit["fixed"], fit["slope"], fit["quadratic"]] == pytest.approx([0.5, 0.01, 1e-5], rel=1e-4)
+    assert fit["worst"] < 1e-6
+    assert fit_cost(made[:2]) is None
+    assert fit_cost([(1, 3.0), (2, 2.0), (4, 1.0), (8, 1.0)])["slope"] == 0, "no cost falls below zero"
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+def test_costs_are_measured_along_every_axis_and_what_was_left_out_is_told(capsys):
+    config = tiny(llm="tiny1", frames=1)
+    found = bench_scaling(config, 1, frames=(1, 2, 8), llms=("tiny2",), batches=(2,))
+    assert [(p["axis"], p["cell"], p["batch"]) for p in found["points"] if p["arch"] == "foveated"] == [
+        *(("frames", f"T1-T_{frames}f_fov", 1) for frames in (1, 2, 8)),
+        ("llm", "T2-T_1f_fov", 1),
+        ("batch", "T1-T_1f_fov", 2),
+    ]
+    points = {(p["axis"], p["arch"], p["x"]): p for p in found["points"]}
+    for arch in ("foveated", "baseline"):
+        assert points["frames", arch, 8]["seconds"] > points["frames", arch, 1]["seconds"] > 0
+        assert points["frames", arch, 8]["gflop"] > 4 * points["frames", arch, 1]["gflop"]
+    assert {(f["axis"], f["measure"]) for f in found["fits"]} == {("frames", "seconds"), ("frames", "memory")}
+    slopes = {(f["arch"], f["measure"]): f["slope"] for f in found["fits"]}  # three points: no square
+    saved = slopes["baseline", "seconds"] - slopes["foveated", "seconds"]
+    assert found["saved_per_frame"]["seconds"] == pytest.approx(saved)
+    assert "saves" in capsys.readouterr().out and not found["left_out"]
+
+
+def test_points_that_time_or_memory_do_not_suffice_for_are_left_out(monkeypatch):
+    small = dict(repeats=1, frames=(1, 2), llms=(), batches=())
+    monkeypatch.setattr("fvlm.bench.scaling.available_memory", lambda _: 1000)
+    found = bench_scaling(tiny("foveated"), **small)
+    assert (
+        not found["points"]
+        and [why.partition(": needs ")[1] for why in found["left_out"]] == [": needs "] * 4
+    )
+    found = bench_scaling(tiny("foveated"), **small, minutes=0)
+    assert not found["points"] and "minutes would be up" in found["left_out"][0]

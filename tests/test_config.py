@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -83,7 +86,7 @@ def test_strings_as_papermill_passes_them_become_values():
     )
 
 
-def test_how_deep_the_eye_is_and_how_far_a_question_steers():
+def test_how_deep_the_vision_encoder_is_and_how_far_a_question_steers():
     assert [RunConfig(llm="tiny", vision=v).vision_layers for v in ("tiny", "small", "base")] == [4, 12, 12]
     assert (
         RunConfig(task="question").query_init_scale == 1.0
@@ -99,6 +102,29 @@ def test_only_an_llm_from_scratch_has_its_input_scaled():
     assert not RunConfig(llm="tiny2", scale_input=False).scale_input
     with pytest.raises(ConfigError, match="scale_input = True: 360m has learned.*tiny1-tiny5"):
         RunConfig(llm="360m", scale_input=True)
+
+
+@pytest.mark.parametrize(
+    "can, precision",
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_precision_is_the_one_that_the_cpu_is_good_at(monkeypatch, can, precision):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can)
+    assert RunConfig(device="cpu").precision == precision
+    assert RunConfig(device="cpu", precision="fp32").precision == "fp32"
+    assert RunConfig(device="cuda").precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    "own, seen", [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(own, seen):
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    } | own
+    code = "import fvlm, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == str(seen)
 
 
 def test_a_configuration_is_frozen():

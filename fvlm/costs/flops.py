@@ -141,7 +141,8 @@ class FlopCounter:
         if not trained:  # back through the key projection, then all heads over the inputs' whole width
             products += self.linear(1, D, 2 * D, weight_grad=False)
             attention = self.linear(1, self.vision_heads * D, 2 * N, weight_grad=False)
-        return frames * (self.vision_layers * (products + attention) + 2 * self.linear(1, D, D))
+        attended = self.linear(1, N, D, weight_grad=trained) if self.config.read_attended else 0
+        return frames * (self.vision_layers * (products + attention) + 2 * self.linear(1, D, D) + attended)
 
     def llm(self, tokens: float, pairs: float | None = None) -> float:
         """The LLM without its text head. pairs: of tokens, in attention, where not all attend to all."""

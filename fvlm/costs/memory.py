@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PretrainedConfig
 
-from fvlm.config import RunConfig
+from fvlm.config import PATCH, RunConfig
+
+KEPT = 1 << 30  # bytes of encoded frames that an evaluation keeps, to look at many clips at once
 
 HEADROOM = 0.88  # share of the memory that a micro-batch may fill: longer texts will come
 
@@ -60,6 +63,19 @@ def largest_micro_batch(config: RunConfig, largest: int, fits: Callable[[MicroBa
     while not fits(micro):
         micro = micro.smaller(config)
     return micro
+
+
+def evaluation_sizes(config: RunConfig, vision: PretrainedConfig, micro: MicroBatch) -> tuple[int, int]:
+    """Clips per forward pass of an evaluation, and clips whose encoded frames it keeps, to look at them
+    together: frame by frame a model does so little at once that many clips take hardly longer than one.
+
+    vision: the vision model's own configuration."""
+    size = min(16, 2 * micro.size)
+    tokens = config.frames * (1 + (config.image_size // PATCH) ** 2)
+    clip = tokens * vision.hidden_size * vision.num_hidden_layers * (2 if config.precision == "bf16" else 4)
+    if not config.freeze_vision:
+        clip *= 2  # keys and values, not what they are made of
+    return size, size * max(1, min(64, KEPT // clip) // size)
 
 
 def find_micro_batch(

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.memory import HEADROOM, MicroBatch, largest_micro_batch
+from fvlm.costs.memory import HEADROOM, MicroBatch, evaluation_sizes, largest_micro_batch
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -96,7 +96,7 @@ def _traced(
     `accumulates`."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from fvlm.models import build_model
+    from fvlm.models import FrameCache, build_model
 
     with torch.device("meta"):
         model = build_model(config, pretrained=False)
@@ -108,12 +108,16 @@ def _traced(
         inputs = _dummy_batch(config, micro.size)
         with _Live() as training:
             with _autocast_like(config):
-                loss = model.train()(**inputs).loss
+                loss = model.train()(**inputs, return_logits=False).loss
             loss.backward()
-        inputs = _dummy_batch(config, min(16, 2 * micro.size))
+        size, together = evaluation_sizes(config, model.config.vision_config, micro)
+        inputs = _dummy_batch(config, size)
         with _Live() as evaluation, _autocast_like(config), torch.no_grad():
-            frames = model.eval().encode(inputs.pop("frames"))
-            model(frames, **inputs, mode="parallel")
+            frames = inputs.pop("frames")
+            kept = [model.eval().encode(frames) for _ in range(together // size if model.modes_differ else 1)]
+            model(kept[0], **inputs, mode="parallel", return_logits=False)
+            if model.modes_differ:
+                kept.append(FrameCache.cat(kept))
     sizes = [(name, p.numel() * p.element_size(), p.requires_grad) for name, p in model.named_parameters()]
     return sizes, model.config.llm_config.num_hidden_layers, max(training.peak, evaluation.peak)
 
@@ -195,6 +199,8 @@ class _Live(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         if function is torch.ops.aten._local_scalar_dense.default:
             return True  # tensors without content: what is asked is whether all positions count, and they do
+        if function is torch.ops.aten.nonzero.default:
+            return torch.arange(arguments[0].numel())[:, None]  # and which do
         result = function(*arguments, **keywords or {})
         tree_map_only(torch.Tensor, self._count, result)
         return result

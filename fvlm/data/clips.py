@@ -70,10 +70,17 @@ class Batch:
         return int((self.labels != IGNORE).sum())
 
     def split(self, size: int) -> list["Batch"]:
-        """Micro-batches of at most `size` clips, without padding that none of their clips needs."""
-        return [self._part(slice(i, i + size)) for i in range(0, len(self), size)]
+        """Micro-batches of at most `size` clips, those with texts of like length together, without padding
+        that none of their clips needs."""
+        order = self.by_length()
+        return [self.take(order[i : i + size]) for i in range(0, len(self), size)]
 
-    def _part(self, rows: slice) -> "Batch":
+    def by_length(self) -> list[int]:
+        """Its rows, shortest text first."""
+        return (self.labels != IGNORE).sum(1).argsort(stable=True).tolist()
+
+    def take(self, rows: list[int]) -> "Batch":
+        """The clips at these rows, without padding that none of them needs."""
         frames = None if self.frames is None else self.frames[rows]
         labels, ids, mask, seen = self.labels[rows], self.prompt_ids, self.prompt_mask, self.frame_mask
         labels = labels[:, : int((labels != IGNORE).sum(1).max())]
@@ -83,7 +90,9 @@ class Batch:
         if seen is not None:
             longest = int(seen[rows].sum(1).max())
             frames, seen = frames[:, :longest], seen[rows, :longest]
-        return Batch(frames, labels, ids, mask, seen, self.clip_ids[rows], self.clips[rows])
+        clip_ids = [self.clip_ids[i] for i in rows]
+        clips = [self.clips[i] for i in rows] if self.clips else []
+        return Batch(frames, labels, ids, mask, seen, clip_ids, clips)
 
 
 class Collator:

@@ -1,2 +1,3 @@
-"""What transformers knows of a saved model: its configuration (`configuration.py`) and its processor
-(`processor.py`). Each is imported while transformers is still importing itself, so nothing is imported here."""
+"""What transformers knows of a saved model: its configuration and its processor.
+
+Each may be imported while transformers is still importing itself, so nothing is imported here."""

@@ -26,6 +26,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         arch="foveated",
         fine_passes=1,
         query_init_scale=0.1,
+        read_attended=False,
         image_size=224,
         sources=(),
         freeze_vision=False,
@@ -36,6 +37,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         self.arch = arch
         self.fine_passes = fine_passes
         self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
+        self.read_attended = read_attended
         self.image_size = image_size
         self.freeze_vision = freeze_vision  # frozen, it is seen by its layers' inputs (`NormedInputs`)
         self.sources = list(sources)

@@ -31,9 +31,8 @@ class FoveatedProcessor(ProcessorMixin):
     def __call__(
         self, videos=None, text=None, labels=None, start: float | None = None, end: float | None = None
     ) -> BatchFeature:
-        """Keyword arguments of a model's `forward` and `generate`: `frames` (B, T, 3, S, S) uint8, where there
-        is a text `prompt_ids` and `prompt_mask` (B, M), and with `labels`, texts to be scored, `labels`
-        (B, L).
+        """Keyword arguments of a model's `forward` and `generate`: `frames` (B, T, 3, S, S) uint8, with a text
+        `prompt_ids` and `prompt_mask` (B, M), with labels, texts that are scored, `labels` (B, L).
 
         videos: one clip or a list of several. A clip is the path of a video (from `start` to `end` seconds),
         of a picture or of a folder of pictures; or frames, as a list of PIL images or arrays, or one array or

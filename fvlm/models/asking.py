@@ -24,7 +24,7 @@ class Asking:
 
     @property
     def processor(self: Any) -> FoveatedProcessor:
-        """What makes videos and texts this model's inputs: saved beside it, or set. ConfigError if neither."""
+        """What makes videos and texts this model's inputs: saved with it, or set. ConfigError if neither."""
         if self._processor is None:
             if self.make_processor is not None:
                 self._processor = self.make_processor()
@@ -89,5 +89,5 @@ def seconds(path: str | Path) -> float:
             if not container.streams.video or not container.duration:
                 raise ConfigError(f"{path}: not a video with a length")
             return container.duration / av.time_base
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
         raise ConfigError(f"{path}: not a video that opens: {error}") from error

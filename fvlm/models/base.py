@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput  # pyright: ignore[reportPrivateImportUsage]
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError
@@ -25,6 +25,7 @@ from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
 MAX_NEW_TOKENS = 64  # of a text, where `generate` is not told how long it may be
+LOGITS = 1 << 24  # numbers that logits may be at once in training and evaluation: 64 MiB in fp32
 
 
 class Standardise(nn.Module):
@@ -74,7 +75,8 @@ class VideoTextOutput(ModelOutput):
     """What a forward pass gives.
 
     loss: mean cross-entropy in nats per text token, None without labels.
-    logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token.
+    logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token; None
+    if they were not asked for.
     past_key_values, hidden_states, attentions: the LLM's, where it goes on with a text.
     queries: (B, T, Q), the query that each frame was looked at with; None for models without queries.
     token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is."""
@@ -129,7 +131,7 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
         self.end_token = nn.Parameter(torch.empty(width))  # closes them
         self.register_buffer("embedding_norm", torch.ones(()))
         if self.vision is not None:
-            self.standardise = Standardise(config.vision_config.hidden_size)
+            self.standardise = Standardise(self.feature_width(config))
         self.build_connector(config)
         self.post_init()
         if self.generation_config.pad_token_id is None:  # what stands after the end of a shorter text
@@ -144,13 +146,14 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
         want_info = kwargs.pop("output_loading_info", False)
         kinds = ["missing_keys", "unexpected_keys"]
         kinds += [] if kwargs.pop("ignore_mismatched_sizes", False) else ["mismatched_keys"]
-        model, info = super().from_pretrained(
+        loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path,
             *model_args,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be named below
             **kwargs,
         )
+        model, info = loaded
         wrong = {kind.partition("_")[0]: sorted(map(str, info[kind])) for kind in kinds if info[kind]}
         if wrong:
             told = "; ".join(
@@ -162,6 +165,10 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
     def build_vision(self, config) -> FoveatedEncoder | None:
         """Make the vision encoder; None for a model that sees nothing."""
         return None
+
+    def feature_width(self, config) -> int:
+        """Width of `features`."""
+        return config.vision_config.hidden_size
 
     def build_connector(self, config):
         """Make the modules between vision encoder and LLM."""
@@ -245,6 +252,7 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
         queries=None,
         frame_mask=None,
         prompt_mask=None,
+        return_logits=True,
         num_items_in_batch=None,
         input_ids=None,
         inputs_embeds=None,
@@ -260,8 +268,10 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
 
         mode: parallel (as in training), autoregressive (frame by frame, as at inference) or static (the
         static query for every frame); the same in all three unless `modes_differ`. queries: (B, T, Q), used
-        instead of the model's own. num_items_in_batch: text tokens that the loss is divided by, those of these
-        clips if it is None; `transformers.Trainer` gives those of all it accumulates.
+        instead of the model's own. return_logits=False: no logits of all positions at once, but the losses
+        from a few at a time, which takes less memory where the vocabulary is large. num_items_in_batch: text
+        tokens that the loss is divided by, those of these clips if it is None; `transformers.Trainer` gives
+        those of all it accumulates.
 
         Without frames the LLM alone goes on: input_ids or inputs_embeds and its own arguments, as `generate`
         gives them. ValueError on shapes that do not fit or an unknown mode."""
@@ -292,11 +302,15 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
         text = self.embed(labels[:, :-1].clamp(min=0))  # (B, L - 1, W): the last label is only predicted
         x, mask = torch.cat([prefix, text], dim=1), torch.cat([mask, text_mask[:, :-1]], dim=1)
         hidden = self.read(x, mask)  # (B, S + L - 1, W)
-        logits = self.llm.get_output_embeddings()(hidden[:, -labels.size(1) :])  # (B, L, V)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        losses = losses.view_as(labels)  # (B, L), nats
+        hidden = hidden[:, -labels.size(1) :]  # (B, L, W)
+        logits = None
+        if return_logits:
+            logits = self.llm.get_output_embeddings()(hidden)  # (B, L, V)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+            ).view_as(labels)  # (B, L), nats
+        else:
+            losses = self.token_losses(hidden, labels)  # (B, L), nats
         tokens = text_mask.sum() if num_items_in_batch is None else num_items_in_batch
         out = VideoTextOutput(
             loss=losses.sum() / tokens,
@@ -306,6 +320,27 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
             text_mask=text_mask,
         )
         return out.to_tuple() if return_dict is False else out  # pyright: ignore[reportReturnType]
+
+    def token_losses(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none.
+
+        Logits are made of labelled positions alone, at most LOGITS numbers at once, and if that takes several
+        parts they are made again in the backward pass."""
+        where = (labels != IGNORE).flatten().nonzero().squeeze(1)  # (N,)
+        states, ids = hidden.flatten(0, 1)[where], labels.flatten()[where]  # (N, W), (N,)
+        rows = max(1, LOGITS // self.config.llm_config.vocab_size)
+        parts = list(zip(states.split(rows), ids.split(rows)))
+        loss = self._recomputed_losses if len(parts) > 1 and torch.is_grad_enabled() else self._losses
+        losses = torch.zeros(labels.numel(), device=labels.device)
+        return losses.index_copy(0, where, torch.cat([loss(*part) for part in parts])).view_as(labels)
+
+    def _losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """States (N, W) and the ids (N,) that should follow to losses (N,)."""
+        logits = self.llm.get_output_embeddings()(states)  # (N, V)
+        return F.cross_entropy(logits.float(), ids, reduction="none")
+
+    def _recomputed_losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return _checkpoint(self._losses, states, ids)
 
     @torch.no_grad()
     def generate(
@@ -320,17 +355,18 @@ class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
     ):
         """Write a text about each clip: transformers' own `generate`, with all of its arguments.
 
-        The clip is looked at once, frame by frame unless `mode` says otherwise; then the LLM goes on with a KV
+        The clip is looked at once, frame by frame unless `mode` says otherwise, and the LLM goes on with a
         cache. Returns ids (B, at most max_new_tokens), padded after the end of a shorter text, or what
         `return_dict_in_generate` asks for. Without a word on it, the most likely text (greedy) of at most
         MAX_NEW_TOKENS."""
         if frames is None:
-            return super().generate(**kwargs)
+            return super().generate(**kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
         prefix, mask, _ = self._before_text(frames, None, mode, queries, given)
         if not {"max_new_tokens", "max_length", "generation_config"} & kwargs.keys():
             kwargs["max_new_tokens"] = MAX_NEW_TOKENS
-        return super().generate(inputs_embeds=prefix, attention_mask=mask.long(), **kwargs)
+        kwargs |= dict(inputs_embeds=prefix, attention_mask=mask.long())
+        return super().generate(**kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _before_text(self, frames, labels, mode, queries, given: PromptAndMasks):
         """`[prompt] <fine> visual tokens <end>`, all that stands before the text: embeddings (B, S, W), their

@@ -5,6 +5,7 @@ import importlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -36,6 +37,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             arch=config.arch,
             fine_passes=config.fine_passes,
             query_init_scale=config.query_init_scale,
+            read_attended=config.read_attended,
             image_size=config.image_size,
             freeze_vision=config.freeze_vision,
         )
@@ -79,7 +81,8 @@ def load_model(folder: str | Path) -> VideoLanguageModel:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ConfigError(f"{folder}: no model here (config.json is missing)")
-    return model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+    model: Any = model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+    return model
 
 
 def parameter_group(name: str) -> str:

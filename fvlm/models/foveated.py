@@ -38,7 +38,10 @@ class StaticVLM(VideoLanguageModel):
 
     def build_connector(self, config):
         self.static_query = nn.Parameter(torch.empty(config.vision_config.hidden_size))
-        self.project = nn.Linear(config.vision_config.hidden_size, config.llm_config.hidden_size)
+        self.project = nn.Linear(self.feature_width(config), config.llm_config.hidden_size)
+
+    def feature_width(self, config):
+        return (1 + config.read_attended) * config.vision_config.hidden_size
 
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -66,11 +69,22 @@ class StaticVLM(VideoLanguageModel):
     def see(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
         """One visual token per frame: queries (B, T, Q) to tokens (B, T, 1, W) at the LLM's embedding
         norm."""
-        states = self.standardise(self.vision.look(queries, cache))  # (B, T, D)
-        return self.scale(self.project(states)).unsqueeze(2)  # (B, T, 1, W)
+        found = self.standardise(self.glimpse(queries, cache))  # (B, T, D or 2 D)
+        return self.scale(self.project(found)).unsqueeze(2)  # (B, T, 1, W)
+
+    def glimpse(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
+        """What queries (B, T, Q) bring back: their states (B, T, D) and, with `config.read_attended`, beside
+        them what the last layer's attention falls on, (B, T, 2 D) in all.
+
+        Alone, a query's state carries little of the clip: it is the sum of what each layer adds to the query
+        itself. See LOG.md, 2026-11-25."""
+        states, attention = self.vision.look(queries, cache, return_attention=True)
+        if not self.config.read_attended:
+            return states
+        return torch.cat([states, cache.attended(attention[:, :, -1])], dim=-1)
 
     def features(self, cache: FrameCache) -> torch.Tensor:
-        return self.vision.look(self.static_queries(cache), cache)  # pyright: ignore[reportReturnType]
+        return self.glimpse(self.static_queries(cache), cache)
 
     @classmethod
     def visual_token_flops(cls, count, prompt_tokens, mode):
@@ -78,7 +92,7 @@ class StaticVLM(VideoLanguageModel):
         return dict(
             vision=count.vision(T, final_states=False),
             static_look=count.look(T),
-            connector=count.linear(T, D, W),
+            connector=count.linear(T, (1 + count.config.read_attended) * D, W),
         )
 
 
@@ -172,7 +186,7 @@ class FoveatedVLM(StaticVLM):
         T, D, W, passes = count.config.frames, count.vision_width, count.llm_width, count.config.fine_passes
         vision, project, to_query = (
             count.vision(T, final_states=False),
-            count.linear(T, D, W),
+            count.linear(T, (1 + count.config.read_attended) * D, W),
             count.linear(T, W, D),
         )
         if mode == "autoregressive":

@@ -22,10 +22,12 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 @dataclass
 class KeysValues:
-    """What a query finds at one layer: the keys and values of all tokens, (B, T, H, N, d) each."""
+    """What a query finds at one layer: the keys and values of all tokens, (B, T, H, N, d) each, and of the
+    last layer its normed inputs (B, T, N, D)."""
 
     keys: torch.Tensor
     values: torch.Tensor
+    inputs: torch.Tensor | None = None
 
     def scores(self, q: torch.Tensor) -> torch.Tensor:
         """Scaled queries (B, T, H, d) to attention scores (B, T, H, N)."""
@@ -36,7 +38,13 @@ class KeysValues:
         return (attention.unsqueeze(-2) @ self.values).squeeze(-2)
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "KeysValues":
-        return KeysValues(function(self.keys), function(self.values))
+        inputs = None if self.inputs is None else function(self.inputs)
+        return KeysValues(function(self.keys), function(self.values), inputs)
+
+    def join(self, parts: Sequence[Any]) -> "KeysValues":
+        """The clips of several as one."""
+        inputs = None if self.inputs is None else torch.cat([p.inputs for p in parts])
+        return KeysValues(torch.cat([p.keys for p in parts]), torch.cat([p.values for p in parts]), inputs)
 
 
 @dataclass
@@ -80,6 +88,10 @@ class NormedInputs:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "NormedInputs":
         return NormedInputs(function(self.inputs), self.attention)
 
+    def join(self, parts: Sequence[Any]) -> "NormedInputs":
+        """The clips of several as one."""
+        return NormedInputs(torch.cat([p.inputs for p in parts]), self.attention)
+
 
 @dataclass
 class FrameCache:
@@ -100,6 +112,14 @@ class FrameCache:
         count = len(range(*frames.indices(self.shape[1])))
         return self._with(lambda x: x[:, frames], (self.shape[0], count))
 
+    @staticmethod
+    def cat(caches: "Sequence[FrameCache]") -> "FrameCache":
+        """The clips of several caches, of equally many frames, as one for queries to look at."""
+        first = caches[0]
+        layers = [layer.join([cache.layers[i] for cache in caches]) for i, layer in enumerate(first.layers)]
+        shape = (sum(cache.batch_size for cache in caches), len(first))
+        return FrameCache(layers, shape, first.grid, lambda: torch.cat([c.last_hidden_state for c in caches]))
+
     def repeat(self, times: int) -> "FrameCache":
         """The cache of one clip as that of `times` equal ones (B = 1 to B = times); nothing is copied."""
         return self._with(lambda x: x.expand(times, *x.shape[1:]), (times, self.shape[1]))
@@ -113,12 +133,16 @@ class FrameCache:
         """The same frames, but what a query gets for attending to a patch is the value of the patch `down`
         and `across` from it, around the edges."""
 
-        def rolled(values):  # (B, T, H, N, d)
+        def rolled(values):  # (..., N, d)
             cls, patches = values[..., :1, :], values[..., 1:, :].unflatten(-2, self.grid)
-            patches = patches.roll((-down, -across), (-3, -2)).flatten(-3, -2)  # (B, T, H, P, d)
+            patches = patches.roll((-down, -across), (-3, -2)).flatten(-3, -2)  # (..., P, d)
             return torch.cat([cls, patches], dim=-2)
 
-        return replace(self, layers=[KeysValues(layer.keys, rolled(layer.values)) for layer in self.layers])
+        layers = []
+        for layer in self.layers:
+            inputs = None if layer.inputs is None else rolled(layer.inputs)
+            layers.append(KeysValues(layer.keys, rolled(layer.values), inputs))
+        return replace(self, layers=layers)
 
     def _with(self, cut: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int]) -> "FrameCache":
         hidden = None if self.hidden is None else cut(self.hidden)
@@ -141,6 +165,13 @@ class FrameCache:
     def values(self) -> list[torch.Tensor]:
         """Each layer's values (B, T, H, N, d)."""
         return [layer.values for layer in self.layers]
+
+    def attended(self, attention: torch.Tensor) -> torch.Tensor:
+        """What the last layer's attention (B, T, H, N) falls on: its normed inputs, weighted with the
+        attention's mean over heads, (B, T, D)."""
+        inputs = self.layers[-1].inputs
+        assert inputs is not None, "the last layer's are kept"
+        return (attention.mean(2).unsqueeze(-2) @ inputs).squeeze(-2)
 
     @property
     def last_hidden_state(self) -> torch.Tensor:
@@ -262,16 +293,17 @@ class FoveatedEncoder(PreTrainedModel):
         for layer in layers:
             h, x, k, v = self._recomputable(self.encode_layer, layer, x)
             seen.append(self._seen(layer, h, k, v, (B, T)))
-        if self.foveal and not self.frozen:
-            k, v = self._recomputable(self.keys_and_values, last, x)
-            seen.append(self._seen(last, None, k, v, (B, T)))
-        elif self.foveal:
+        if self.foveal and self.frozen:
             seen.append(self._seen(last, last.norm1(x), None, None, (B, T)))
+        elif self.foveal:
+            h, k, v = self._recomputable(self.keys_and_values, last, x)
+            seen.append(KeysValues(k.unflatten(0, (B, T)), v.unflatten(0, (B, T)), h.unflatten(0, (B, T))))
 
         def finish():
-            k, v = self._recomputable(self.keys_and_values, last, x)
-            y = self._recomputable(self.attend, last, x, last.norm1(x), k, v)
-            return self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
+            h, k, v = self._recomputable(self.keys_and_values, last, x)
+            y = self._recomputable(self.attend, last, x, h, k, v)
+            y = self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
+            return _as_read(y) if self.frozen else y
 
         return FrameCache(seen if self.foveal else [], (B, T), (height // patch, width // patch), finish)
 
@@ -279,21 +311,18 @@ class FoveatedEncoder(PreTrainedModel):
         """What queries find at a layer: h (BT, N, D), k and v (BT, H, N, d)."""
         if not self.frozen:
             return KeysValues(k.unflatten(0, shape), v.unflatten(0, shape))
-        if torch.is_autocast_enabled(h.device.type):  # as the projections would read it
-            h = h.to(torch.get_autocast_dtype(h.device.type))
-        return NormedInputs(h.unflatten(0, shape), layer.attention)
+        return NormedInputs(_as_read(h).unflatten(0, shape), layer.attention)
 
     def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One DINOv2 layer on (BT, N, D): its normed input, the new states, and the keys and values
         (BT, H, N, d) that made them."""
-        h = layer.norm1(x)
-        k, v = self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
+        h, k, v = self.keys_and_values(layer, x)
         return h, self.attend(layer, x, h, k, v), k, v
 
-    def keys_and_values(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values (BT, H, N, d), without the rest of it."""
+    def keys_and_values(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A layer's normed input (BT, N, D), keys and values (BT, H, N, d), without the rest of it."""
         h = layer.norm1(x)
-        return self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
+        return h, self._heads(layer.attention.k_proj(h)), self._heads(layer.attention.v_proj(h))
 
     def attend(
         self, layer, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -347,6 +376,13 @@ class FoveatedEncoder(PreTrainedModel):
                 maps.append(attention)
         states = self.query_out(self.dinov2.layernorm(x))  # (B, T, D)
         return (states, torch.stack(maps, dim=2)) if return_attention else states
+
+
+def _as_read(x: torch.Tensor) -> torch.Tensor:
+    """A frozen encoder's output in the precision in which a linear map would read it: under autocast in its
+    type."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def normalise(frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

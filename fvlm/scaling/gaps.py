@@ -136,7 +136,7 @@ class _Losses:
 
 
 def parameter_corrected_gap(n_fov, loss_fov, n_bas, loss_bas, interpolation: str = "linear") -> pd.DataFrame:
-    """The gap in percent, corrected for the opponent's being larger: each architecture's own
+    """The gap in percent, corrected for the baseline's being larger: each architecture's own
     loss-against-parameters curve is read at the other's size.
 
     n_fov, loss_fov, n_bas, loss_bas: (m,) arrays, the i-th foveated size beside the i-th of the baseline, at

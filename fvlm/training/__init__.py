@@ -1,7 +1,8 @@
 """Training one cell, from its configuration to its results: `train(config)`.
 
 `launch.py` who may train where · `loop.py` the steps · `optimizer.py` · `evaluation.py` · `checkpoints.py` ·
-`progress.py` how far · `callbacks.py` who is told · `distributed.py` several processes for one run · `results.py` what a run leaves.
+`progress.py` how far ·
+`callbacks.py` who is told · `distributed.py` several processes for one run · `results.py` what a run leaves.
 """
 
 from fvlm.training.callbacks import Callback, EarlyStopping, TensorBoard, Tracker, report_to

@@ -1,4 +1,4 @@
-"""What happens while a run trains: progress bars, curves, trackers, early stopping, all through one interface."""
+"""Who is told while a run trains: progress bars, curves, trackers, early stopping; one interface for all."""
 
 import importlib
 import math
@@ -86,7 +86,8 @@ class EarlyStopping(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes losses and rates where TensorBoard reads them: `tensorboard/` in the run's folder, or `folder`."""
+    """Writes losses and rates for TensorBoard to read: to `tensorboard/` in the run's folder, or to
+    `folder`."""
 
     def __init__(self, folder=None):
         self.folder = folder
@@ -110,7 +111,7 @@ class TensorBoard(Callback):
 
 
 class Tracker(Callback):
-    """Logs to Trackio or Weights & Biases, which share one interface: the project is the study's name, the run
+    """Logs to Trackio or Weights & Biases, which share one interface: a project has the study's name, a run
     that of its folder."""
 
     def __init__(self, module: str, **settings):

@@ -1,14 +1,16 @@
 """Losses over the validation samples, in every mode."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from fvlm.config import RunConfig
 from fvlm.costs.machine import autocast
-from fvlm.costs.memory import MicroBatch
-from fvlm.data import Collator, validation_batches
+from fvlm.costs.memory import MicroBatch, evaluation_sizes
+from fvlm.data import Batch, Collator, validation_batches
+from fvlm.data.clips import IGNORE
+from fvlm.models import FrameCache
 from fvlm.models.base import MODES
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, batch_inputs
@@ -33,43 +35,49 @@ def evaluate(
     rows."""
     processes = processes or Processes(config)
     model.eval()
-    modes = MODES if model.modes_differ else ("parallel",)
-    mine = []
-    for batch in validation_batches(
-        config,
-        collator,
-        min(16, 2 * micro.size),
-        processes.rank,
-        processes.world_size,
-        features and features.store,
-    ):
-        rows = []
-        on_batch()
-        inputs = batch_inputs(batch, processes.device(config), features, "validation")
+    size, together = evaluation_sizes(config, model.config.vision_config, micro)
+    store = features and features.store
+    device, mine = processes.device(config), []
+    for batch in validation_batches(config, collator, together, processes.rank, processes.world_size, store):
+        who: dict = dict(cell=config.cell, seed=config.seed)
+        rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
         with autocast(config):
-            frames = inputs.pop("frames")
-            frames = model.encode(frames) if isinstance(frames, torch.Tensor) else frames
-            outs = {mode: model(frames, **inputs, mode=mode) for mode in modes}
-        tokens = outs["parallel"].text_mask.sum(1).tolist()
-        sums = {mode: out.token_losses.double().sum(1).tolist() for mode, out in outs.items()}
-        for i, clip_id in enumerate(batch.clip_ids):
-            per_token = {mode: sums[mode][i] / tokens[i] for mode in modes}
-            per_token.setdefault("autoregressive", per_token["parallel"])
-            rows.append(
-                dict(
-                    cell=config.cell,
-                    seed=config.seed,
-                    clip_id=clip_id,
-                    text_tokens=tokens[i],
-                    loss_parallel=per_token["parallel"],
-                    loss_autoregressive=per_token["autoregressive"],
-                    loss_static=per_token.get("static", math.nan),
-                )
-            )
-        mine.append(rows)
+            for part, losses in part_losses(model, batch, config, size, device, on_batch, features):
+                tokens = (part.labels != IGNORE).sum(1).tolist()
+                for mode, x in losses.items():
+                    for clip_id, count, total in zip(part.clip_ids, tokens, x.double().sum(1).tolist()):
+                        rows[clip_id] |= {"text_tokens": count, f"loss_{mode}": total / count}
+        for row in rows.values():
+            row.setdefault("loss_autoregressive", row["loss_parallel"])
+            row.setdefault("loss_static", math.nan)
+        mine.append(list(rows.values()))
     in_order = [row for batches in zip(*processes.all_gather(mine)) for rows in batches for row in rows]
-    rows = list(
-        {row["clip_id"]: row for row in in_order}.values()
-    )  # the last batches may have been filled up with the first
+    rows = list({row["clip_id"]: row for row in in_order}.values())  # batches may have been filled up
     tokens = sum(row["text_tokens"] for row in rows)
     return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}, rows
+
+
+def part_losses(
+    model, batch: Batch, config: RunConfig, size: int, device: str, on_batch, features: Features | None
+) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
+    """Clips of a batch, and the losses of their text tokens (B, L) by mode, for all its clips.
+
+    Frames are encoded and scored in parts of at most `size` clips; frame by frame all are looked at together
+    (but for clips with frames missing: their parts differ in length)."""
+    caches = []
+    modes = MODES if model.modes_differ else ("parallel",)
+    together = model.modes_differ and batch.frame_mask is None
+    for part in batch.split(size):
+        on_batch()
+        inputs = batch_inputs(part, device, features, "validation")
+        frames = inputs.pop("frames")
+        frames = model.encode(frames) if isinstance(frames, torch.Tensor) else frames
+        caches.append(frames)
+        here = [mode for mode in modes if not (together and mode == "autoregressive")]
+        yield part, {m: model(frames, **inputs, mode=m, return_logits=False).token_losses for m in here}
+    if together:
+        batch = batch.take(batch.by_length())
+        inputs = batch.inputs(device)
+        inputs.pop("frames", None)
+        out = model(FrameCache.cat(caches), **inputs, mode="autoregressive", return_logits=False)
+        yield batch, {"autoregressive": out.token_losses}

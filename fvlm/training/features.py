@@ -34,7 +34,7 @@ class Features:
         self.grid, self.layers = (side, side), len(model.vision.dinov2.encoder.layer)
         frame = (config.frames, 1 + side**2, model.config.vision_config.hidden_size)
         foveal = model.vision.foveal
-        half = foveal and config.precision == "bf16"  # as the projections read; final states stay in fp32
+        half = config.precision == "bf16"
         about = dict(
             vision=_digest(model.vision.dinov2),
             layers=self.layers,

@@ -106,7 +106,8 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
                 evaluate_and_save()
                 stop_if_asked(config, state, processes)
             ended = tell(progress(config, state, loss))
-            ended = ended or evaluated and any(processes.all_gather((config.folder / "end").exists()))
+            if evaluated:  # the process that started several tells them so
+                ended |= any(processes.all_gather((config.folder / "end").exists()))
             if ended and state.step < config.steps:
                 if not evaluated:
                     evaluate_and_save()
@@ -194,7 +195,7 @@ def accumulate_gradient(
         inputs = batch_inputs(part, device, features, "train")
         with processes.no_sync(model, more_to_come=i < len(parts) - 1):
             with autocast(config):
-                out = model(**inputs)
+                out = model(**inputs, return_logits=False)
                 loss = out.token_losses.sum() / tokens
             (loss * processes.world_size).backward()  # data parallelism divides by their number
         total += loss.detach()
@@ -227,10 +228,11 @@ def choose_micro_batch(
     def attempt(size: int, checkpointing: bool):
         model.train()
         model.set_gradient_checkpointing(checkpointing)
-        inputs = batch_inputs(batch.split(size)[0], processes.device(config), features, "train")
+        longest = max(batch.split(size), key=lambda part: part.labels.numel())
+        inputs = batch_inputs(longest, processes.device(config), features, "train")
         try:
             with autocast(config):
-                loss = model(**inputs).loss
+                loss = model(**inputs, return_logits=False).loss
             loss.backward()
         finally:
             model.zero_grad(set_to_none=True)

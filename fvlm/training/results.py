@@ -21,9 +21,12 @@ from fvlm.files import where
 if TYPE_CHECKING:  # the core imports torch, transformers and numpy alone
     import pandas as pd
 
+    from fvlm.data.captions import AttributeAccuracy
     from fvlm.models import VideoLanguageModel
 
-BEFORE = dict(scale_input=False)  # what runs did that were saved before they could choose
+BEFORE = dict(
+    scale_input=False, read_attended=False
+)  # what runs did that were saved before they could choose
 
 
 @dataclass
@@ -91,6 +94,17 @@ class Run:
         inputs.pop("labels")
         texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
         return [text.strip() for text in self.tokenizer.batch_decode(texts, skip_special_tokens=True)]
+
+    def attribute_accuracy(self, clips: int = 64) -> "AttributeAccuracy | None":
+        """How many of the objects that are in validation clips its captions name, each attribute for itself;
+        None for a run that does not caption the built-in world."""
+        from fvlm.data.captions import attribute_accuracy
+
+        if self.config.task != "caption" or self.config.dataset.partition(":")[0] != "shapes":
+            return None
+        shown = self.validation_clips(clips)
+        written = [text for i in range(0, clips, 16) for text in self.write(shown[i : i + 16])]
+        return attribute_accuracy([clip.caption for clip in shown], written)
 
     def _table(self, name: str) -> "pd.DataFrame":
         import pandas as pd

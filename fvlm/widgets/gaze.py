@@ -25,7 +25,7 @@ KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
 
 
 class Explorer(ipw.VBox):
-    """Look at clips through a run's eye: `Explorer(runs)` at the end of a cell shows it.
+    """Look at clips through a run's vision encoder: `Explorer(runs)` at the end of a cell shows it.
 
     Everything on screen follows from a cached `Gaze` (`look`); only a new clip, question, mode or run asks
     the model. Clicking a patch hides it from the query in this frame, or in all frames, and shows what that

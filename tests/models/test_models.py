@@ -155,6 +155,26 @@ def test_logits_are_computed_only_where_a_label_is(model, clips):
     assert model(frames).logits.shape == (2, 1, 512)
 
 
+def test_losses_a_few_logits_at_a_time_are_those_from_all(clips, monkeypatch):
+    """Ten labels, three positions at once: the same losses and gradients, and never more than three rows."""
+    frames, labels = clips
+    model, made = build_model(tiny(frames=4), pretrained=False), []
+    losses, gradients = [], []
+    monkeypatch.setattr("fvlm.models.base.LOGITS", 3 * 512)
+    model.llm.lm_head.register_forward_hook(lambda head, given, logits: made.append(logits[..., 0].numel()))
+    for asked in (True, False):
+        model.zero_grad()
+        out = model(frames, labels=labels, return_logits=asked)
+        out.loss.backward()
+        losses.append(out.token_losses.detach())
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert out.logits is None and made[:5] == [12, 3, 3, 3, 1]
+    assert sorted(made[5:]) == [1, 3, 3, 3], "made again in the backward pass"
+    assert torch.allclose(*losses, atol=1e-6) and (losses[1][labels == -100] == 0).all()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-6, rtol=1e-4), name
+
+
 def test_the_loss_counts_text_only_and_its_end(model, clips):
     frames, labels = clips
     out = model(frames, labels=labels)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import Dinov2Model
 
-from fvlm.models import FoveatedEncoder
+from fvlm.models import FoveatedEncoder, FrameCache
 from fvlm.models.vision import PIXEL_MEAN, PIXEL_STD, merge_heads, normalise, split_heads
 from fvlm.weights import WHEELS, backbone_config, download_wheel_member
 
@@ -67,6 +67,31 @@ def test_attention_sums_to_one_and_asking_for_it_changes_nothing(encoder):
     assert attention.shape == (1, 3, 12, 6, 65)
     assert torch.allclose(attention.sum(-1), torch.ones(1), atol=1e-5)
     assert torch.equal(state, encoder.look(query, cache))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_attention_falls_on_is_the_last_layer_s_input_there(frozen):
+    encoder = FoveatedEncoder(backbone_config("small"), frozen=frozen).eval()
+    frames = torch.randn(2, 3, 3, 112, 112)
+    cache = encoder.encode(frames)
+    whole = encoder.dinov2(normalise(frames.flatten(0, 1)), output_hidden_states=True)
+    inputs = (
+        encoder.dinov2.encoder.layer[-1].norm1(whole.hidden_states[-2]).unflatten(0, (2, 3))
+    )  # (2, 3, 65, 384)
+    one = torch.zeros(2, 3, 6, 65)
+    one[..., 7] = 1.0
+    assert torch.allclose(cache.attended(one), inputs[:, :, 7], atol=1e-4)
+    two = one / 2
+    two[:, :, :3, 7], two[:, :, :3, 9] = 0.0, 0.5
+    two[:, :, 3:, 9] = 0.5
+    expected = 0.25 * inputs[:, :, 7] + 0.5 * inputs[:, :, 9]
+    assert torch.allclose(cache.attended(two), expected, atol=1e-4), "the mean over heads"
+    moved = cache.shift(0, 1).attended(one)
+    assert torch.allclose(moved, inputs[:, :, 8], atol=1e-4), "what a query gets is the patch beside it"
+    assert torch.equal(cache[1:2].attended(one[:, 1:2]), cache.attended(one)[:, 1:2])
+    together = FrameCache.cat([cache, encoder.encode(frames[:1])])
+    assert torch.equal(together.attended(torch.cat([one, one[:1]]))[:2], cache.attended(one))
 
 
 @torch.no_grad()

@@ -63,6 +63,24 @@ def test_accumulated_gradient_equals_the_large_batch_s(arch, task):
             assert torch.allclose(g, gradients[0][1][name], atol=1e-5, rtol=1e-3), name
 
 
+def test_micro_batches_have_texts_of_like_length():
+    batch = first_batch(tiny(effective_batch=16))
+    parts, whole = batch.split(4), (batch.labels != -100).sum(1)
+    lengths = [(part.labels != -100).sum(1) for part in parts]
+    assert torch.equal(torch.cat(lengths), whole.sort().values)
+    assert [part.labels.size(1) for part in parts] == [int(n.max()) for n in lengths], (
+        "no more than is needed"
+    )
+    assert sum(part.labels.numel() for part in parts) < batch.labels.numel()
+    assert sorted(i for part in parts for i in part.clip_ids) == sorted(batch.clip_ids)
+    for part in parts:
+        for i, clip_id in enumerate(part.clip_ids):
+            row = batch.clip_ids.index(clip_id)
+            n = int(whole[row])
+            assert torch.equal(part.labels[i, :n], batch.labels[row, :n])
+            assert torch.equal(part.frames[i], batch.frames[row])
+
+
 @pytest.mark.parametrize("task", ["caption", "question"])
 def test_every_text_ends_with_the_one_end_of_text_label(task):
     """Though padding has the same id in some tokenizers."""
@@ -197,6 +215,17 @@ def test_models_without_queries_have_one_loss(tmp_path):
         and math.isnan(row.loss_static)
         and row.visual_tokens == 0
     )
+
+
+def test_bf16_changes_a_loss_curve_by_less_than_a_seed(tmp_path):
+    curves = {}
+    for precision, seed in (("fp32", 0), ("bf16", 0), ("fp32", 1)):
+        out = str(tmp_path / f"{precision}{seed}")
+        settings = dict(steps=20, eval_every=10, eval_samples=16, effective_batch=4, warmup=5)
+        run = train(tiny(precision=precision, seed=seed, learning_rate=1e-3, out=out, **settings))
+        curves[precision, seed] = run.evaluations[["loss_parallel", "loss_autoregressive"]].to_numpy()
+    rounding = abs(curves["bf16", 0] - curves["fp32", 0])
+    assert (rounding > 0).all() and (rounding < abs(curves["fp32", 1] - curves["fp32", 0])).all()
 
 
 def test_evaluation_does_not_depend_on_the_micro_batch(finished):

@@ -1,0 +1,22 @@
+"""Measurements of this machine, each against its own ceiling in the same run: one module per kind."""
+
+from fvlm.bench.data import bench_data
+from fvlm.bench.evaluate import bench_evaluate
+from fvlm.bench.features import bench_features
+from fvlm.bench.gaze import bench_gaze
+from fvlm.bench.generate import bench_generate
+from fvlm.bench.gpu import bench_gpu
+from fvlm.bench.scaling import bench_scaling
+from fvlm.bench.train import bench_train, compare_train
+
+__all__ = [
+    "bench_data",
+    "bench_evaluate",
+    "bench_features",
+    "bench_gaze",
+    "bench_generate",
+    "bench_gpu",
+    "bench_scaling",
+    "bench_train",
+    "compare_train",
+]

@@ -1,0 +1,83 @@
+"""A training step against the machine's own matrix product, or against one with another setting."""
+
+import statistics
+import time
+
+from fvlm.bench.inputs import TEXT_TOKENS, random_batch
+from fvlm.bench.report import table
+from fvlm.bench.turns import in_turns
+from fvlm.config import RunConfig
+from fvlm.costs.flops import flops_per_sample
+from fvlm.costs.machine import matmul_rate, synchronize
+from fvlm.costs.memory import peak_memory, reset_peak_memory
+from fvlm.models import build_model
+from fvlm.text import span, with_interval
+from fvlm.training.loop import accumulate_gradient, compile_backbones, frozen_weights
+
+
+def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
+    """A training step, forward and backward, against the machine's matrix product, alternating.
+
+    Prints and returns seconds, the share of the matrix rate (median of `repeats` after two steps to warm up,
+    with the lowest and highest) and the peak memory in bytes. Random weights: they cost the same."""
+    model = build_model(config, pretrained=False).to(config.device).train()
+    batch = random_batch(config, samples)
+    flops = samples * flops_per_sample(config, TEXT_TOKENS)["total"]
+    reset_peak_memory(config.device)
+    seconds, shares = [], []
+    for repeat in range(-2, repeats):
+        ceiling = matmul_rate(config)
+        synchronize(config.device)
+        start = time.perf_counter()
+        accumulate_gradient(model, batch, config, samples)
+        synchronize(config.device)
+        elapsed = time.perf_counter() - start
+        model.zero_grad(set_to_none=True)
+        if repeat >= 0:
+            seconds.append(elapsed)
+            shares.append(flops / elapsed / ceiling)
+    peak = peak_memory(config.device)
+    print(
+        f"{config.cell}, {samples} clips x {config.frames} frames, {TEXT_TOKENS} text tokens, "
+        f"{config.precision}, {config.device}: "
+        f"{statistics.median(seconds):.2f} s a step, {flops / 1e9:.0f} GFLOP, "
+        f"{statistics.median(shares):.2f} of the matrix rate "
+        f"({span(min(shares), max(shares), signed=False)}, last {ceiling / 1e9:.0f} GFLOP/s), "
+        f"peak {peak / 1e9:.2f} GB"
+    )
+    return dict(seconds=statistics.median(seconds), share=statistics.median(shares), peak_memory_bytes=peak)
+
+
+def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int = 5) -> dict:
+    """Training steps, forward and backward, of two configurations by what they are called, in turns.
+
+    Prints and returns seconds of either (medians of `repeats` after one to warm up) and `ratio`, the first's
+    over the second's: so many times as fast is the second; with the lowest and highest of the turns."""
+    steps = [_step(config, samples) for config in configs.values()]
+    first, second = configs
+    turns = in_turns(*steps, repeats, max(config.device for config in configs.values()))  # cuda before cpu
+    rows = [
+        dict(setting=name, cell=config.cell, samples=samples, seconds=turns[f"{which}_seconds"])
+        for which, (name, config) in zip(("first", "second"), configs.items())
+    ]
+    ratio = {name: turns[name] for name in ("ratio", "ratio_low", "ratio_high")}
+    print(table(rows))
+    print(f"{second} is {with_interval(*ratio.values(), signed=False)} times as fast as {first}")
+    return dict(settings=rows, **ratio)
+
+
+def _step(config: RunConfig, samples: int):
+    """A function that does a training step but for the optimizer's part."""
+    model = build_model(config, pretrained=False).to(config.device).train()
+    model.set_gradient_checkpointing(config.gradient_checkpointing is True)
+    if config.compile:
+        compile_backbones(model)
+    batch = random_batch(config, samples)
+    size = samples if config.micro_batch == "auto" else min(samples, config.micro_batch)
+
+    def step():
+        with frozen_weights(model, config):
+            accumulate_gradient(model, batch, config, size)
+        model.zero_grad(set_to_none=True)
+
+    return step
