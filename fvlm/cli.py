@@ -11,6 +11,7 @@ from fvlm.training.results import load_run
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
+    "Ask a model about videos": ("ask", "describe", "watch"),
     "Look at what was trained": ("gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
         train=_add_train,
         grid=_add_grid,
         tune=_add_tune,
+        ask=_add_ask,
+        describe=_add_describe,
+        watch=_add_watch,
         gaze=_add_gaze,
         swap=_add_swap,
         question=_add_question,
@@ -333,6 +337,107 @@ class ProgressBar(_Bar):
             postfix["val"] = f"{progress.evaluations[-1]['loss_parallel']:.3f}"
         self._bar.set_postfix(postfix, refresh=False)
         self._bar.update(progress.step - self._bar.n)
+
+
+# ── ask, describe, watch ─────────────────────────────────────────────────────────────────────────
+
+
+def _add_asked(commands, name, run, help, example):
+    parser = _command(commands, name, run, help, example)
+    parser.add_argument("video", metavar="VIDEO", help="a video, a picture or a folder of pictures")
+    parser.add_argument(
+        "--run", dest="folder", metavar="FOLDER", help="of a finished run (default: the newest in outputs/)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=64, metavar="N", help="longest text (default: %(default)s)"
+    )
+    return parser
+
+
+def _add_gaze_film(parser):
+    parser.add_argument("--gaze", metavar="FILE", help="write where it looked as .html, .mp4 or .gif")
+
+
+def _add_ask(commands):
+    example = 'fvlm ask clip.mp4 "Which shape is red?" --gaze looked.html'
+    parser = _add_asked(commands, "ask", _ask, "Ask a trained model about a video.", example)
+    parser.add_argument("question", nargs="?", metavar="QUESTION", help="(default: it describes)")
+    _add_gaze_film(parser)
+
+
+def _ask(options) -> int:
+    run = _asked_run(options, options.question is not None)
+    print(run.model.answer(options.video, options.question, max_new_tokens=options.tokens))
+    return _film(run, options, options.question)
+
+
+def _add_describe(commands):
+    example = "fvlm describe clip.mp4 --every 2s --gaze looked.mp4"
+    help = "Let a trained model describe a video, whole or stretch by stretch."
+    parser = _add_asked(commands, "describe", _describe, help, example)
+    parser.add_argument("--every", metavar="TIME", help="a line for each stretch of 2s, 500ms or 1m")
+    _add_gaze_film(parser)
+
+
+def _describe(options) -> int:
+    from fvlm.ask import parse_seconds, timed_lines
+
+    every = parse_seconds(options.every) if options.every else None
+    run = _asked_run(options, asked=False)
+    print(*timed_lines(run, options.video, every, max_new_tokens=options.tokens), sep="\n")
+    return _film(run, options, None)
+
+
+def _add_watch(commands):
+    example = 'fvlm watch clip.mp4 --ask "Which shape is red?" --every 2s --window 64'
+    help = "Stream a video through a trained model, one step a frame, and print what it says meanwhile."
+    parser = _add_asked(commands, "watch", _watch, help, example)
+    parser.add_argument("--ask", dest="question", metavar="QUESTION", help="(default: it describes)")
+    parser.add_argument("--every", default="2s", metavar="TIME", help="between lines (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=4.0, help="frames it sees a second of video (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--window", type=int, default=64, help="frames it keeps at most; 0: all (default: %(default)s)"
+    )
+
+
+def _watch(options) -> int:
+    from fvlm.ask import parse_seconds
+    from fvlm.data.live import live_frames
+    from fvlm.text import clock
+
+    every = parse_seconds(options.every)
+    run = _asked_run(options, options.question is not None)
+    session, said, now = run.model.stream(options.question, options.window or None), 0.0, None
+
+    def say():
+        print(f"{clock(now)}  {session.say(max_new_tokens=options.tokens)}", flush=True)
+
+    for now, frame in live_frames(options.video, options.rate):
+        session.see(frame)
+        if now - said >= every:
+            say()
+            said = now
+    if now is not None and (now > said or session.seen == 1):
+        say()
+    return 0
+
+
+def _asked_run(options, asked: bool):
+    from fvlm.ask import choose_run, expectation
+
+    run = choose_run(options.folder)
+    print(*expectation(run, asked), sep="\n", file=sys.stderr)
+    return run
+
+
+def _film(run, options, question) -> int:
+    if options.gaze:
+        from fvlm.ask import film
+
+        print(f"Where it looked: {film(run, options.video, question, options.gaze)}")
+    return 0
 
 
 # ── gaze ─────────────────────────────────────────────────────────────────────────────────────────

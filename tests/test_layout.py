@@ -26,6 +26,7 @@ ORDER = (
     "tables",
     "scaling",
     "plots",
+    "ask",
     "widgets",
     "studies",
     "bench",

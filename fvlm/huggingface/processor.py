@@ -31,7 +31,7 @@ class FoveatedProcessor(ProcessorMixin):
     def __call__(
         self, videos=None, text=None, labels=None, start: float | None = None, end: float | None = None
     ) -> BatchFeature:
-        """Keyword arguments of a model's `forward` and `generate`: `frames` (B, T, 3, S, S) uint8, with a text
+        """Keyword arguments of a model's `forward` and `generate`: `frames` (B, T, 3, S, S), with a text
         `prompt_ids` and `prompt_mask` (B, M), with labels, texts that are scored, `labels` (B, L).
 
         videos: one clip or a list of several. A clip is the path of a video (from `start` to `end` seconds),

@@ -13,7 +13,7 @@ import torch.utils.checkpoint
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput  # pyright: ignore[reportPrivateImportUsage]
 
 from fvlm.architectures import ARCHITECTURES
@@ -21,6 +21,8 @@ from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.asking import Asking
+from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
+from fvlm.models.streaming import Streaming
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
@@ -55,21 +57,6 @@ class Standardise(nn.Module):
         self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
 
 
-@dataclass(frozen=True)
-class PromptAndMasks:
-    """What a model is given besides frames and text; None where there is none.
-
-    prompt_ids: (B, M), tokens of the prompt, at least one per clip. prompt_mask: (B, M), False for padding
-    after a shorter prompt. frame_mask: (B, T), False for padding after a shorter clip."""
-
-    prompt_ids: torch.Tensor | None = None
-    prompt_mask: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-
-
-NO_PROMPT = PromptAndMasks()  # and nothing is padding
-
-
 @dataclass
 class VideoTextOutput(ModelOutput):
     """What a forward pass gives.
@@ -91,15 +78,7 @@ class VideoTextOutput(ModelOutput):
     text_mask: torch.Tensor | None = None
 
 
-@dataclass
-class Context:
-    """What the LLM has read so far, where it reads a sequence in parts."""
-
-    cache: DynamicCache  # keys and values of all S positions
-    mask: torch.Tensor  # (B, S), False for padding
-
-
-class VideoLanguageModel(Asking, PreTrainedModel, GenerationMixin):
+class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
     """A causal LLM that reads visual tokens.
 
     A subclass says how a clip becomes visual tokens (`build_vision`, `build_connector`, `features`,
