@@ -12,7 +12,7 @@ VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
     "Ask a model about videos": ("ask", "describe", "watch"),
-    "Look at what was trained": ("gaze", "swap", "question"),
+    "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
 }
@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         ask=_add_ask,
         describe=_add_describe,
         watch=_add_watch,
+        evaluate=_add_evaluate,
         gaze=_add_gaze,
         swap=_add_swap,
         question=_add_question,
@@ -437,6 +438,52 @@ def _film(run, options, question) -> int:
         from fvlm.ask import film
 
         print(f"Where it looked: {film(run, options.video, question, options.gaze)}")
+    return 0
+
+
+# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_evaluate(commands):
+    example = "fvlm evaluate --run outputs/runs/T-T_8f_fov_seed0 outputs/runs/T-T_8f_bas_seed0 --clips 200"
+    help = "How good are the texts that runs write? Losses and text measures, and runs compared."
+    parser = _command(commands, "evaluate", _evaluate, help, example)
+    _add_runs(parser)
+    parser.add_argument(
+        "--dataset", metavar="DATA", help="shapes or a prepared folder (default: each run's own)"
+    )
+    parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for the tables (default: measured/ in the first run's)"
+    )
+
+
+def _evaluate(options) -> int:
+    from fvlm.files import write_table, write_text
+    from fvlm.measures import MEASURES, differences, measure, summarise
+    from fvlm.text import with_interval
+
+    rows = []
+    for folder in options.folders:
+        with GazeBar(Path(folder).name, options.clips) as bar:
+            rows += measure(load_run(folder), options.dataset, options.clips, progress=bar)
+    out = Path(options.out) if options.out else Path(options.folders[0]) / "measured"
+    out.mkdir(parents=True, exist_ok=True)
+    table = summarise(rows)
+    write_table(out / "texts.parquet", rows)
+    write_table(out / "measures.parquet", table.to_dict("records"))
+    write_text(out / "measures.csv", table.to_csv(index=False))
+    for name in table["measure"].unique():
+        print(f"{name}: {MEASURES[name]}")
+    print(f"\nWith bootstrap 95 % intervals over {table['clips'].min()} clips\n")
+    tables = [("", table)] + ([("less ", differences(rows))] if len(options.folders) > 1 else [])
+    for title, found in tables:
+        for (run, name), part in found.groupby([found["run"], found.get("less", found["run"])], sort=False):
+            print(f"{run} {title and title + name}".strip())
+            for row in part.itertuples():
+                told = with_interval(row.value, row.low, row.high, digits=3, signed=bool(title))
+                print(f"  {row.measure:12} {told}")
+    print(f"\nTables: {out}")
     return 0
 
 

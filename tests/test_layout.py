@@ -27,6 +27,7 @@ ORDER = (
     "scaling",
     "plots",
     "ask",
+    "measures",
     "widgets",
     "studies",
     "bench",
