@@ -449,13 +449,9 @@ def _add_evaluate(commands):
     help = "How good are the texts that runs write? Losses and text measures, and runs compared."
     parser = _command(commands, "evaluate", _evaluate, help, example)
     _add_runs(parser)
-    parser.add_argument(
-        "--dataset", metavar="DATA", help="shapes or a prepared folder (default: each run's own)"
-    )
+    parser.add_argument("--dataset", metavar="DATA", help="another than each run's own")
     parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="for the tables (default: measured/ in the first run's)"
-    )
+    parser.add_argument("--out", metavar="FOLDER", help="of the tables (default: the first run's measured/)")
 
 
 def _evaluate(options) -> int:

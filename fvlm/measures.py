@@ -1,4 +1,4 @@
-"""How good are the texts that runs write? Losses and text measures, with intervals over clips; runs compared."""
+"""How good are the texts that runs write? Losses and text measures, with intervals; runs compared."""
 
 import dataclasses
 import math
@@ -18,8 +18,8 @@ MEASURES = {  # in the order of tables
     "loss": "nats per text token, frame by frame; low is good",
     "perplexity": "of a text token: e to the loss; low is good",
     "exact_match": "share of texts that are the true one, but for case and spaces",
-    "attributes": "of shapes: share of the colours, shapes, sizes, ways to go and marks of the true text that "
-    "stand in the same sentence of the written one",
+    "attributes": "of shapes: share of the colours, shapes, sizes, ways to go and marks of the true text "
+    "that stand in the same sentence of the written one",
     "bleu_4": "BLEU of all texts together, 0 to 100 (sacrebleu, 13a tokens)",
     "rouge_l": "ROUGE-L F1, the mean over clips, 0 to 1 (rouge-score)",
     "cider": "CIDEr, the mean over clips, 0 to 10 (pycocoevalcap; lower-case words and numbers as tokens)",
@@ -53,7 +53,7 @@ def measure(
 
 
 def score_texts(rows: list[dict], shapes: bool) -> list[dict]:
-    """Rows of `truth` and `text` with every text measure beside. shapes: whether the texts have attributes."""
+    """Rows of `truth` and `text` with every text measure. shapes: whether the texts have attributes."""
     return [
         row | _text_measures(row["truth"], row["text"], shapes) | dict(cider=cider)
         for row, cider in zip(rows, _ciders(rows))

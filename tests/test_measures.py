@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU
 
 from fvlm import ConfigError, load_run, train
 from fvlm.cli import main
-from fvlm.measures import MEASURES, attributes, differences, measure, summarise
+from fvlm.measures import MEASURES, attributes, differences, measure, score_texts, summarise
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,6 @@ def test_loss_and_bleu_are_those_of_all_clips_together(runs, rows):
 
 
 def test_a_perfect_writer_and_one_that_writes_of_another_clip():
-    from fvlm.measures import _ciders, _text_measures
-
     truths = [
         f"A large {colour} circle moves left. A small black star stays still."
         for colour in ("red", "blue", "green")
@@ -48,10 +46,7 @@ def test_a_perfect_writer_and_one_that_writes_of_another_clip():
             dict(run=run, clip_id=str(i), truth=truth, text=text, text_tokens=9 + i, loss=0.5 + i)
             for i, (truth, text) in enumerate(zip(truths, texts))
         ]
-        return [
-            row | _text_measures(row["truth"], row["text"], True) | dict(cider=cider)
-            for row, cider in zip(made, _ciders(made))
-        ]
+        return score_texts(made, shapes=True)
 
     both = written("perfect", truths) + written("shifted", truths[1:] + truths[:1])
     table = summarise(both).pivot(index="run", columns="measure", values="value")
