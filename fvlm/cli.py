@@ -11,7 +11,7 @@ from fvlm.training.results import load_run
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
-    "Ask a model about videos": ("ask", "describe", "watch"),
+    "Ask a model about videos": ("ask", "describe", "watch", "push"),
     "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         ask=_add_ask,
         describe=_add_describe,
         watch=_add_watch,
+        push=_add_push,
         evaluate=_add_evaluate,
         gaze=_add_gaze,
         swap=_add_swap,
@@ -438,6 +439,31 @@ def _film(run, options, question) -> int:
         from fvlm.ask import film
 
         print(f"Where it looked: {film(run, options.video, question, options.gaze)}")
+    return 0
+
+
+# ── push ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_push(commands):
+    help = "Push a trained model to the Hugging Face hub, with a card written from its run."
+    example = "fvlm push me/my-model --run outputs/runs/T-T_8f_fov_seed0"
+    parser = _command(commands, "push", _push, help, example)
+    parser.add_argument("repo", metavar="OWNER/NAME", help="where to; made if it is not there")
+    parser.add_argument("--run", dest="folder", metavar="FOLDER", required=True, help="of a finished run")
+    parser.add_argument("--private", action="store_true", help="for its owner alone")
+    parser.add_argument("--clips", type=int, default=32, help="that its gaze is scored on (default: 32)")
+
+
+def _push(options) -> int:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from fvlm.hub import push_run
+
+    try:
+        print(push_run(load_run(options.folder), options.repo, options.private, options.clips))
+    except HfHubHTTPError as error:
+        raise ConfigError(f"{options.repo}: the hub refused it: {str(error).splitlines()[0]}") from error
     return 0
 
 

@@ -40,6 +40,20 @@ def test_a_file_is_answered_and_described_in_python(run, video):
         model.describe(np.zeros((2, 112, 112, 3), np.uint8), every=1)
 
 
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_a_choice_is_the_likeliest_answer(arch, video):
+    from fvlm import build_model
+
+    model, options = build_model(tiny(arch), pretrained=False), ["red", "a blue circle", "left"]
+    losses = model.option_losses(video, "Which shape is red?", options)
+    for option, loss in zip(options, losses):
+        alone = model.processor(video, "Which shape is red?", labels=option)
+        assert model(**alone, mode="autoregressive").loss.item() == pytest.approx(loss.item(), abs=1e-4)
+    assert model.choose(video, "Which shape is red?", options) == losses.argmin()
+    with pytest.raises(ConfigError, match="two texts"):
+        model.choose(video, "What?", ["red"])
+
+
 def test_gaze_takes_what_people_have(run, video):
     look = gaze(run.model, str(video))
     assert look.frames.shape == (2, 3, 112, 112) and np.allclose(

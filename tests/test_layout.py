@@ -28,6 +28,7 @@ ORDER = (
     "plots",
     "ask",
     "measures",
+    "hub",
     "widgets",
     "studies",
     "bench",

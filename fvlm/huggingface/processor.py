@@ -12,7 +12,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from fvlm.config import ConfigError
-from fvlm.data.clips import Clip, Collator
+from fvlm.data.clips import IGNORE, Clip, Collator, text_ids
 from fvlm.data.video import BadClip, Pictures, Still, Video, evenly_spaced, resized
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -45,9 +45,7 @@ class FoveatedProcessor(ProcessorMixin):
         if text is not None:
             found |= self._padded(_each(text, len(clips), "text"), "prompt_ids", "prompt_mask")
         if labels is not None:
-            questions, told = [None] * len(clips), _each(labels, len(clips), "labels")
-            made = [Clip(f, t, "", question=q) for f, t, q in zip(clips, told, questions)]
-            found["labels"] = Collator(self.tokenizer, "caption")(made).labels
+            found["labels"] = self.label_ids(_each(labels, len(clips), "labels"))
         return BatchFeature(found)
 
     def _padded(self, texts: list[str], ids_name: str, mask_name: str) -> dict[str, torch.Tensor]:
@@ -59,6 +57,12 @@ class FoveatedProcessor(ProcessorMixin):
         ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
         mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
         return {ids_name: ids, mask_name: mask}
+
+    def label_ids(self, texts: list[str]) -> torch.Tensor:
+        """Texts as labels (B, L), each with the end-of-text token, -100 after a shorter one."""
+        rows = [text_ids(self.tokenizer, text) for text in texts]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [IGNORE] * (longest - len(row)) for row in rows])
 
     def collate(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         """`fvlm.data` clips with their texts as keyword arguments of `forward`: a `data_collator` of

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from fvlm.config import ConfigError
 from fvlm.huggingface.processor import FoveatedProcessor, as_clips
+from fvlm.models.vision import FrameCache
 
 
 class Moment(NamedTuple):
@@ -58,6 +61,29 @@ class Asking:
         texts = [text.strip() for text in texts]
         several = isinstance(video, list) and not (len(clips) == 1 and clips[0] is not video[0])
         return texts if several or getattr(video, "ndim", 4) == 5 else texts[0]
+
+    def choose(self: Any, video, question: str | None, options: list[str]) -> int:
+        """Which of several answers to a question is the likeliest, by its place in `options`.
+
+        Likely is what has the least mean loss per text token, its end included, truly frame by frame. The
+        video is looked at once. ConfigError below two options."""
+        return int(self.option_losses(video, question, options).argmin())
+
+    def option_losses(self: Any, video, question: str | None, options: list[str]) -> torch.Tensor:
+        """The mean loss in nats per text token of each answer (options,) to a question about one video."""
+        if len(options) < 2 or not all(options):
+            raise ConfigError(f"options = {options!r}: a choice is between two texts at least")
+        n = len(options)
+        inputs = self.processor([video], question).to(self.device)
+        with torch.no_grad():
+            queries = self(**inputs, mode="autoregressive").queries  # (1, T, Q)
+            rows = {name: x.expand(n, *x.shape[1:]) for name, x in inputs.items()}
+            rows["labels"] = self.processor.label_ids(options).to(self.device)
+            rows["queries"] = None if queries is None else queries.expand(n, -1, -1)
+            if isinstance(cache := self.encode(inputs["frames"]), FrameCache):
+                rows["frames"] = cache.repeat(n)
+            out = self(**rows, mode="autoregressive")
+        return out.token_losses.sum(1) / out.text_mask.sum(1)
 
     def describe(self: Any, video, every: float | None = None, **generate) -> str | list[str] | list[Moment]:
         """What the model says of a video unasked: a text, or a list of them for several clips.
