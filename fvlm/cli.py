@@ -431,6 +431,8 @@ def _swap(options) -> int:
 
 
 def _add_grid(commands):
+    from fvlm.studies.executors import EXECUTORS
+
     example = (
         "fvlm grid params/smoke.yaml\n  fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
         "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
@@ -465,7 +467,7 @@ def _add_grid(commands):
     parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
     parser.add_argument(
         "--on",
-        choices=["local", "ray", "slurm"],
+        choices=list(EXECUTORS),
         default="local",
         help="where cells run (default: %(default)s)",
     )
@@ -481,7 +483,7 @@ def _add_grid(commands):
 
 
 def _grid(options) -> int:
-    from fvlm.studies.executors import Local, Ray, Slurm
+    from fvlm.studies.executors import EXECUTORS
     from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
     from fvlm.studies.page import study_page
     from fvlm.studies.progress import Table, cells_table, list_cells, summary
@@ -501,11 +503,6 @@ def _grid(options) -> int:
         )
         return 0
     folder = grid.cells[0].folder.parent
-    executors = dict(
-        local=lambda: Local(options.jobs),
-        ray=lambda: Ray(options.jobs),
-        slurm=lambda: Slurm(folder / ".grid" / "slurm", options.jobs, grid.slurm),
-    )
     table, done = Table(), set()
 
     def on_change(run):
@@ -517,7 +514,7 @@ def _grid(options) -> int:
 
     run = GridRun(
         grid,
-        executors[options.on](),
+        EXECUTORS[options.on](folder, options.jobs, grid.slurm),
         options.retries,
         options.retry_failed,
         options.overwrite,
