@@ -203,6 +203,7 @@ def test_a_fit_of_costs_finds_what_they_were_made_of():
     assert [fit["fixed"], fit["slope"], fit["quadratic"]] == pytest.approx([0.5, 0.01, 1e-5], rel=1e-4)
     assert fit["worst"] < 1e-6
     assert fit_cost(made[:2]) is None
+    assert fit_cost([(0.5, 0.0), *made]) == fit, "too small to be measured"
     assert fit_cost([(1, 3.0), (2, 2.0), (4, 1.0), (8, 1.0)])["slope"] == 0, "no cost falls below zero"
 
 
@@ -220,7 +221,8 @@ def test_costs_are_measured_along_every_axis_and_what_was_left_out_is_told(capsy
     for arch in ("foveated", "baseline"):
         assert points["frames", arch, 8]["seconds"] > points["frames", arch, 1]["seconds"] > 0
         assert points["frames", arch, 8]["gflop"] > 4 * points["frames", arch, 1]["gflop"]
-    assert {(f["axis"], f["measure"]) for f in found["fits"]} == {("frames", "seconds"), ("frames", "memory")}
+    measures = {(f["axis"], f["measure"]) for f in found["fits"]} - {("frames", "memory")}
+    assert measures == {("frames", "seconds")}  # memory may all have been there already
     slopes = {(f["arch"], f["measure"]): f["slope"] for f in found["fits"]}  # three points: no square
     saved = slopes["baseline", "seconds"] - slopes["foveated", "seconds"]
     assert found["saved_per_frame"]["seconds"] == pytest.approx(saved)

@@ -455,7 +455,7 @@ class Slurm:
             submitted.cancel()
 
 
-# Where `fvlm grid --on` can run cells: made of the study's folder, how many cells at once, and the grid file's
+# Where `fvlm grid --on` can run cells, made of: the study's folder, how many cells at once, the grid file's
 # `slurm`.
 EXECUTORS = {
     "local": lambda folder, jobs, settings: Local(jobs),

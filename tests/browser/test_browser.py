@@ -247,7 +247,8 @@ def test_the_explorer_in_jupyterlab_shows_what_python_computes(chromium, lab):
         page.get_by_text("1 patch hidden").wait_for(timeout=20_000)
         said = page.locator(".widget-html-content", has_text="patch hidden").inner_text()
         numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", said)]
-        assert np.allclose(numbers[:2], [before, after], atol=2e-4) and screen.shown()["hidden"] == 1
+        assert np.allclose(numbers[:2], [before, after], atol=2e-4)
+        wait_for(lambda: screen.shown()["hidden"] == 1, 20)  # drawn after it is said
         screen.picture("3_patch_hidden")
 
         page.get_by_role("tab", name="side by side").click()
