@@ -34,6 +34,7 @@ from fvlm.training.optimizer import DECAY_SHARE
 from fvlm.training.results import Study
 
 
+@pytest.mark.slow
 def test_the_page_and_the_readme_are_what_the_committed_results_say():
     assert PAGE.read_text() == render(), "run fvlm findings"
     readme = README.read_text()

@@ -214,6 +214,7 @@ def test_models_without_queries_have_one_loss(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_bf16_changes_a_loss_curve_by_less_than_a_seed(tmp_path):
     curves = {}
     for precision, seed in (("fp32", 0), ("bf16", 0), ("fp32", 1)):
