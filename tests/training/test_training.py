@@ -123,6 +123,8 @@ def test_schedules():
     assert schedule(0, config) == pytest.approx(1 / 11) and schedule(10, config) == schedule(99, config) == 1
     wsd = dataclasses.replace(config, schedule="wsd")
     assert schedule(69, wsd) == 1 and schedule(85, wsd) == pytest.approx(0.5) and 0 < schedule(99, wsd) < 0.05
+    fifth = dataclasses.replace(wsd, decay=0.2)
+    assert schedule(79, fifth) == 1 and schedule(90, fifth) == pytest.approx(0.5)
     cosine = dataclasses.replace(config, schedule="cosine")
     assert (
         schedule(10, cosine) == 1
