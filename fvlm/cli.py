@@ -716,10 +716,13 @@ def _add_tune(commands):
     parser.add_argument("--rates", help="joined by commas (default: five, doubling from 2.5e-4)")
     parser.add_argument("--share", type=float, default=1.0, help="of the grid's steps (default: %(default)s)")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
+    parser.add_argument("--archs", help="joined by commas, such as fov,bas,avg (default: fov,bas)")
+    parser.add_argument("--jobs", type=int, help="cells that run at once (default: as a grid's)")
 
 
 def _tune(options) -> int:
-    from fvlm.studies.tune import RATES, best_rates, run_sweep, sweep
+    from fvlm.architectures import ARCH_OF_SHORT
+    from fvlm.studies.tune import RATES, TUNED, best_rates, own_rates, run_sweep, sweep
 
     try:
         rates = [float(rate) for rate in options.rates.split(",")] if options.rates else RATES
@@ -727,12 +730,18 @@ def _tune(options) -> int:
         raise ConfigError(
             f"--rates {options.rates}: expected numbers joined by commas, such as 0.00025,0.0005"
         ) from None
-    table, done = run_sweep(sweep(options.grid, rates, options.share, options.only))
+    shorts = options.archs.split(",") if options.archs else []
+    if unknown := set(shorts) - set(ARCH_OF_SHORT):
+        raise ConfigError(f"--archs {', '.join(unknown)}: valid are {', '.join(ARCH_OF_SHORT)}")
+    archs = tuple(ARCH_OF_SHORT[short] for short in shorts) or TUNED
+    grids = sweep(options.grid, rates, options.share, options.only, archs=archs)
+    table, done = run_sweep(grids, options.jobs)
     if len(table):
         print(
             table.pivot(index=["steps", "pair", "arch"], columns="rate", values="loss").round(4).to_string()
         )
         print(best_rates(table).round(4).to_string(index=False))
+        print(own_rates(table).round(4).to_string(index=False))
     if not done:
         print("not every run is finished; the same command goes on", file=sys.stderr)
     return 0 if done else 1
