@@ -545,16 +545,18 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "evaluate", "gaze", "generate", "scaling", "gpu"],
+        choices=["train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
-        "reading, waiting; features: training with a filled feature store and without; "
-        "evaluate: all three losses against the parallel one alone; gaze: the explorer and the causal gaze; "
-        "generate: looking, and writing a text; scaling: time and memory against frames, LLM and batch; gpu: "
-        "first whether a device computes what a CPU does, then training steps of every cell of the study at "
-        "its largest micro-batch",
+        "reading, waiting; features: training with a filled feature store and without; evaluate: all three "
+        "losses against the parallel one alone; gaze: the explorer and the causal gaze; generate: looking, "
+        "and writing a text; peers: a training step beside SmolVLM's; scaling: time and memory against "
+        "frames, LLM and batch; gpu: first whether a device computes what a CPU does, then training steps of "
+        "every cell of the study at its largest micro-batch",
     )
     parser.add_argument(
-        "--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs; of gpu: the study's)"
+        "--cell",
+        help="one, or several joined by commas (default: S-S_8f_fov; of features: five cells of the tiny "
+        "pairs; of gpu: the study's)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
@@ -590,7 +592,7 @@ def _bench(options) -> int:
     if options.what == "gpu":
         return _bench_gpu(options, given)
     samples, repeats = options.samples or 4, options.repeats
-    cells = {options.cell or "S-S_8f_fov": {}}
+    cells = {cell: {} for cell in (options.cell or "S-S_8f_fov").split(",")}
     if options.what == "features" and not options.cell:
         cells = CELLS
     measured = {}
@@ -626,8 +628,7 @@ def _bench_gpu(options, given: dict) -> int:
     if options.samples:
         given["effective_batch"] = options.samples
     if options.cell:
-        cells = [RunConfig.from_cell(options.cell, **given)]
-        checked = cells
+        checked = cells = [RunConfig.from_cell(cell, **given) for cell in options.cell.split(",")]
     else:
         grid = read_grid(find_folder("params/study.yaml"), overrides=given)
         cells = [cell.config for cell in grid.cells]
@@ -821,9 +822,11 @@ def _add_figures(commands):
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_gap, draw_question_gaze
+    from fvlm.findings.figures import draw_costs, draw_gap, draw_question_gaze
 
-    print(draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), sep="\n")
+    print(
+        draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), draw_costs(), sep="\n"
+    )
     return 0
 
 

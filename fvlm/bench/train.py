@@ -53,7 +53,7 @@ def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int 
 
     Prints and returns seconds of either (medians of `repeats` after one to warm up) and `ratio`, the first's
     over the second's: so many times as fast is the second; with the lowest and highest of the turns."""
-    steps = [_step(config, samples) for config in configs.values()]
+    steps = [training_step_of(config, samples) for config in configs.values()]
     first, second = configs
     turns = in_turns(*steps, repeats, max(config.device for config in configs.values()))  # cuda before cpu
     rows = [
@@ -66,7 +66,7 @@ def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int 
     return dict(settings=rows, **ratio)
 
 
-def _step(config: RunConfig, samples: int):
+def training_step_of(config: RunConfig, samples: int):
     """A function that does a training step but for the optimizer's part."""
     model = build_model(config, pretrained=False).to(config.device).train()
     model.set_gradient_checkpointing(config.gradient_checkpointing is True)

@@ -148,9 +148,9 @@ class Grid:
 
 
 def read_grid(path: str | Path, overrides: dict | None = None, study: str | None = None) -> Grid:
-    """A grid file: `study`, `seeds`, `settings` (fields of RunConfig for all), `pairs` (settings of a pair, or
-    of the cells whose names fit a pattern, as `T1-T_*_fov`; a later one wins over those before it), `slurm`,
-    and `cells`, a list of blocks with `pairs`, `frames`, `archs` and perhaps `seeds`, `settings`,
+    """A grid file: `study`, `seeds`, `settings` (fields of RunConfig for all), `pairs` (settings of a pair,
+    or of the cells whose names fit a pattern, as `T1-T_*_fov`; a later one wins over those before it),
+    `slurm`, and `cells`, a list of blocks with `pairs`, `frames`, `archs` and perhaps `seeds`, `settings`,
     `priority`.
 
     `overrides` are settings that win over the file's. ConfigError, naming file and place, on anything

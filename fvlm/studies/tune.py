@@ -142,8 +142,8 @@ def own_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_sweep(grids: list[Grid], jobs: int | None = None) -> tuple[pd.DataFrame, bool]:
-    """Train what of a sweep is not there yet, `jobs` cells at once (see `Local`). Returns all that was found so far (`keep`), and whether every
-    run is finished."""
+    """Train what of a sweep is not there yet, `jobs` cells at once (see `Local`). Returns all that was found
+    so far (`keep`), and whether every run is finished."""
     done = True
     for grid in grids:
         run = GridRun(grid, Local(jobs), retry_failed=True, on_change=Table())

@@ -1,0 +1,124 @@
+"""What it costs, in words: the README's block from the measurements in outputs/bench/*.json."""
+
+import json
+
+import pandas as pd
+
+from fvlm.findings import sources
+from fvlm.text import with_interval
+
+FOLDER = sources.OUTPUTS / "bench"
+
+
+def reports() -> dict[str, dict]:
+    """The committed measurements by the name of their file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def readme_costs(found: dict[str, dict] | None = None) -> str:
+    """The README's block: what each measurement says, and where and when it was made."""
+    found = reports() if found is None else found
+    parts = [WORDS[name](report["measured"]) for name, report in found.items() if name in WORDS]
+    if not parts:
+        return "Nothing has been measured here yet."
+    return "\n\n".join([*parts, _made(found)])
+
+
+def _made(found: dict[str, dict]) -> str:
+    devices = sorted({report["device"] for report in found.values()})
+    days = sorted({report["date"][:10] for report in found.values()})
+    commands = ", ".join(f"`fvlm {report['kind']}`" for report in found.values())
+    return (
+        f"Measured on {', '.join(devices)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}; ratios are medians "
+        f"of turns, with the lowest and highest. Files in [`outputs/bench`](outputs/bench), by {commands}."
+    )
+
+
+def _times(row: dict) -> str:
+    return with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], signed=False)
+
+
+def _features(measured: dict) -> str:
+    rows = [
+        {
+            "clips a second": cell,
+            "vision computed": f"{row['clips_per_second_computed']:.1f}",
+            "read from the store": f"{row['clips_per_second_stored']:.1f}",
+            "ratio": _times(row),
+        }
+        for cell, row in measured.items()
+    ]
+    return (
+        "**A frozen vision model is looked through once.** What queries and connectors need of a clip is kept on "
+        "disk for all runs (`fvlm features`); training steps then run so many times as fast:\n\n"
+        + pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    )
+
+
+def _evaluate(measured: dict) -> str:
+    rows = "; ".join(f"{cell} {_times(row)}" for cell, row in measured.items())
+    return (
+        "**An evaluation** gives the losses in parallel, frame by frame and with the static query. Beside "
+        f"encoding and the parallel loss alone it takes so many times as long: {rows}."
+    )
+
+
+def _precision(measured: dict) -> str:
+    (cell, row), *_ = measured.items()
+    first, second = (setting["setting"] for setting in row["settings"])
+    return f"**Precision**: a training step of {cell} with {second} is {_times(row)} times as fast as with {first}."
+
+
+def _peers(measured: dict) -> str:
+    lines = []
+    for cell, found in measured.items():
+        against = " and ".join(
+            f"{_times(row)} times as fast as {row['peer']} ({row['tokens_per_frame']} tokens a frame)"
+            for row in found["peers"]
+        )
+        lines.append(f"{cell} is {against}")
+    return (
+        "**Beside SmolVLM** (transformers' implementation, the same LLM, random weights, everything trained), a "
+        f"training step: {'; '.join(lines)}."
+    )
+
+
+def _scaling(measured: dict) -> str:
+    parts = []
+    for cell, found in measured.items():
+        frames = [p for p in found["points"] if p["axis"] == "frames"]
+        last = {p["arch"]: p for p in frames}  # the most frames that fitted
+        saved = found["saved_per_frame"]
+        parts.append(
+            f"at {cell} one visual token a frame instead of 16 saves {1000 * saved['seconds']:.1f} ms and "
+            f"{saved['memory'] / 1e6:.1f} MB for each frame, of the {1000 * _per_frame(found, cell):.1f} ms that a "
+            "frame costs the baseline; the vision model is "
+            + " and ".join(f"{p['vision_share']:.0%} of the FLOPs ({p['cell']})" for p in last.values())
+        )
+    return (
+        f"**What one token a frame saves**, forward and backward: {'; '.join(parts)}.\n\n"
+        "![Time and memory of a training step against frames, LLM and batch](outputs/figures/costs.png)"
+    ).replace("%", " %")
+
+
+def _per_frame(found: dict, cell: str) -> float:
+    """Seconds that one more frame costs the baseline at the cell's frames, as fitted."""
+    frames = int(cell.split("_")[1].removesuffix("f"))
+    (fit,) = [
+        f for f in found["fits"] if (f["axis"], f["arch"], f["measure"]) == ("frames", "baseline", "seconds")
+    ]
+    return fit["slope"] + fit["quadratic"] * frames
+
+
+def scaling_report() -> dict | None:
+    """What `fvlm bench scaling` last left in outputs/bench; None if nothing."""
+    return reports().get("scaling")
+
+
+WORDS = dict(  # by the file that `--json` wrote
+    features=_features,
+    evaluate=_evaluate,
+    precision=_precision,
+    peers=_peers,
+    scaling=_scaling,
+)
