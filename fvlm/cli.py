@@ -562,7 +562,9 @@ def _add_bench(commands):
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
     )
     parser.add_argument(
-        "--samples", type=int, help="clips per step (default: 4; of gpu: the cell's effective batch)"
+        "--samples",
+        type=int,
+        help="clips per step (default: 4; of features and gpu: the cell's effective batch)",
     )
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
@@ -610,6 +612,8 @@ def _bench(options) -> int:
             measured[cell] = bench.bench_gaze(config, repeats)
         elif options.what == "scaling":
             measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
+        elif options.what == "features":
+            measured[cell] = bench.bench_features(config, options.samples, repeats)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
     if len(measured) > 1:
