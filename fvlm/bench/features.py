@@ -22,6 +22,8 @@ from fvlm.training.loop import frozen_weights, training_step
 from fvlm.training.optimizer import make_optimizer
 from fvlm.weights import load_tokenizer
 
+THREADS = 1
+
 CELLS = {  # measured where none is named, with what they have besides their names
     "T1-T_8f_fov": {},
     "T1-T_8f_bas": {},
@@ -34,8 +36,8 @@ CELLS = {  # measured where none is named, with what they have besides their nam
 def bench_features(config: RunConfig, samples: int | None = None, repeats: int = 5) -> dict:
     """Clips a second of training steps that read a filled feature store and of steps that compute, in turns.
 
-    samples: clips in a step, by default the cell's own number. On a CPU with one thread, as cells of a
-    grid run. Loading is part of a step, filling is not. The store is a temporary one. Prints and returns both rates
+    samples: clips in a step, by default the cell's own number. With one thread, as a grid's small cells run.
+    Loading is part of a step, filling is not. The store is a temporary one. Prints and returns both rates
     (medians of `repeats` after one step each to warm up) and `ratio`, the median of the turns' own, with the
     lowest and highest. ValueError if the vision model is not frozen."""
     samples = samples or config.effective_batch
@@ -45,7 +47,7 @@ def bench_features(config: RunConfig, samples: int | None = None, repeats: int =
     seconds = {True: [], False: []}
     model = build_model(config, pretrained=False).to(config.device)
     collator = Collator(load_tokenizer(config.llm), config.task)
-    with _temporary_store(), _threads(1):
+    with _temporary_store(), _threads(THREADS):
         fill(config, model, None)
         features = Features(config, model)
         stored = training_batches(config, collator, store=features.store)
@@ -71,7 +73,7 @@ def bench_features(config: RunConfig, samples: int | None = None, repeats: int =
     found = dict(
         cell=config.cell,
         samples=samples,
-        threads=torch.get_num_threads(),
+        threads=THREADS,
         clips_per_second_stored=samples / statistics.median(seconds[True]),
         clips_per_second_computed=samples / statistics.median(seconds[False]),
         ratio=statistics.median(ratios),
@@ -81,7 +83,7 @@ def bench_features(config: RunConfig, samples: int | None = None, repeats: int =
     shown = with_interval(found["ratio"], found["ratio_low"], found["ratio_high"], signed=False)
     print(
         f"{config.cell}, {samples} clips a step, {config.precision}, {config.device}, "
-        f"{found['threads']} threads: {found['clips_per_second_stored']:.1f} clips a second with the store, "
+        f"{THREADS} thread: {found['clips_per_second_stored']:.1f} clips a second with the store, "
         f"{found['clips_per_second_computed']:.1f} without: {shown} times"
     )
     return found
