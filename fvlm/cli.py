@@ -1,6 +1,7 @@
 """The command line. A user's mistake ends with exit status 2 and one message; no traceback."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read what is printed, `head` perhaps, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where this kind of work can", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -616,7 +626,7 @@ def _bench(options) -> int:
             measured[cell] = bench.bench_features(config, options.samples, repeats)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
-    if len(measured) > 1:
+    if len(measured) > 1 and options.what not in ("peers", "scaling"):  # those have a table for each cell
         print(table(list(measured.values())))
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)

@@ -64,6 +64,10 @@ RENAMED = {
 class ConfigError(ValueError):
     """A user's mistake: says what is wrong, where, and what would be valid."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message is all that a reader needs."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def _option(default, help):
     return field(default=default, metadata={"help": help})
@@ -195,6 +199,7 @@ class RunConfig:
             put("precision", "bf16" if gpu or _cpu_has_bf16() else "fp32")
         if "out" in auto:
             put("out", str(REPOSITORY / "outputs"))
+        put("out", str(Path(self.out).expanduser()))
 
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)

@@ -1,5 +1,8 @@
-"""Writing whole files, or none of them; folders by name; the commit that results belong to."""
+"""Writing whole files, or none of them, also when power fails; checksums; folders by name; the commit that
+results belong to."""
 
+import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,18 +22,71 @@ def write_json(path: Path, content):
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file so that nobody ever reads half of it."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    return scratch.replace(path)
+    with _whole(path) as scratch:
+        scratch.write_text(text)
+    return path
 
 
 def write_table(path: Path, rows: list[dict]):
     """Rows as Parquet; nobody ever reads half of it."""
     import pandas as pd
 
+    with _whole(path) as scratch:
+        pd.DataFrame(rows).to_parquet(scratch, index=False)
+
+
+@contextlib.contextmanager
+def _whole(path: Path):
+    """Inside, a scratch path to write; afterwards `path` is what was written there, on disk. If that fails
+    `path` is as it was."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    pd.DataFrame(rows).to_parquet(scratch, index=False)
-    scratch.replace(path)
+    try:
+        yield scratch
+        sync(scratch)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path):
+    """Have a file's content, or a folder's names, on disk and not in memory alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+CHECKSUMS = "checksums.json"
+
+
+def seal(folder: Path):
+    """Have a folder's files on disk, and beside them what `damaged` compares them with."""
+    for path in folder.iterdir():
+        sync(path)
+    write_json(folder / CHECKSUMS, {path.name: _digest(path) for path in sorted(folder.iterdir())})
+
+
+def damaged(folder: Path) -> str | None:
+    """The first file of a sealed folder that is not as it was sealed, or is not there; None if all are. A
+    folder that was never sealed is believed."""
+    if not (folder / CHECKSUMS).exists():
+        return None
+    try:
+        sealed = json.loads((folder / CHECKSUMS).read_text())
+        for name, digest in sealed.items():
+            if not (folder / name).is_file() or _digest(folder / name) != digest:
+                return name
+    except (ValueError, AttributeError, OSError):
+        return CHECKSUMS
+    return None
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def update_table(path: Path, rows: list[dict], key: tuple[str, ...]) -> list[dict]:

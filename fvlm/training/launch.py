@@ -18,7 +18,7 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
-from fvlm.files import write_json
+from fvlm.files import sync, write_json
 from fvlm.training.distributed import Processes
 from fvlm.training.loop import train_loop
 from fvlm.training.progress import Progress, TrainingError, read_progress
@@ -34,7 +34,7 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
     from filelock import FileLock, Timeout
 
     check_dataset(config.dataset)
-    config.folder.mkdir(parents=True, exist_ok=True)
+    _require_writable(config)
     try:
         with FileLock(config.folder / ".lock", timeout=0):
             _claim(config)
@@ -52,6 +52,22 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
             return run
     except Timeout:
         raise ConfigError(f"{config.folder}: another process is training this run") from None
+
+
+# What a run leaves that another must not find.
+LEFT_BEHIND = ("checkpoint", "model", ".model", "evaluations.parquet", "samples.parquet", "gaze.parquet")
+LEFT_BEHIND += ("swapped.parquet",)
+
+
+def _require_writable(config: RunConfig):
+    """ConfigError if results can't be written where the configuration wants them."""
+    probe = config.folder / f".probe.{os.getpid()}"
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"out = {config.out!r}: results can't be written there ({error})") from None
 
 
 def _claim(config: RunConfig):
@@ -77,9 +93,15 @@ def _claim(config: RunConfig):
                 "give overwrite (--set overwrite=true, -p overwrite True) to replace it, or another study "
                 "name"
             )
+        # first what says whose results these are: should this be interrupted, they are nobody's
+        path.unlink()
+        sync(config.folder)
         for item in config.folder.iterdir():
-            if item.name != ".lock":
+            if item.name not in (".lock", "config.json"):
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
+    for name in LEFT_BEHIND:  # results of nobody: an overwrite was interrupted
+        item = config.folder / name
+        shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
     write_json(
         path,
         {

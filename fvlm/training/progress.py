@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fvlm.config import RunConfig
 from fvlm.files import write_json
@@ -14,6 +15,10 @@ from fvlm.training.distributed import Processes
 
 class TrainingError(RuntimeError):
     """Training can't go on; the message says why and what is kept."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message is all that a reader needs."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Stopped(TrainingError):
@@ -31,6 +36,8 @@ class Progress:
     samples_per_second: float
     seconds_left: float
     evaluations: list[dict]
+    model: Any = None  # as it is now, and its tokenizer; None where it trains in processes of its own
+    tokenizer: Any = None
 
 
 class Heartbeat:
@@ -49,7 +56,10 @@ class Heartbeat:
     def alive(self, progress: Progress, now: bool = False):
         """A sign of life in the middle of an evaluation."""
         if self._path and (now or time.monotonic() - self._written > 1):
-            write_json(self._path, vars(progress) | dict(pid=os.getpid(), time=time.time()))
+            told = {
+                name: value for name, value in vars(progress).items() if name not in ("model", "tokenizer")
+            }
+            write_json(self._path, told | dict(pid=os.getpid(), time=time.time()))
             self._written = time.monotonic()
 
 
@@ -63,6 +73,6 @@ def read_progress(folder: Path) -> dict | None:
 
 
 def request_stop(folder: Path):
-    """Ask the run that trains in `folder`, from any process, to stop at its next checkpoint: it raises
-    `Stopped`."""
+    """Ask the run that trains in `folder`, from any process or thread, to stop: after its current step it
+    writes a checkpoint and raises `Stopped`; in several processes, after its next evaluation."""
     (folder / "stop").touch()
