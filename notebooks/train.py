@@ -77,10 +77,9 @@ plan(config)
 # parameters, its results are read instead; an interrupted run goes on from its last evaluation.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm import train
-from fvlm.widgets.live import LiveCurve
+from fvlm.widgets.live import train_live
 
-run = train(config, on_progress=LiveCurve(config))
+run = await train_live(config)
 
 # %% [markdown]
 # ## Results

@@ -50,7 +50,7 @@ def _features(measured: dict) -> str:
     ]
     return (
         "**A frozen vision model is looked through once.** What queries and connectors need of a clip is kept on "
-        "disk for all runs (`fvlm features`); training steps, in bf16 with "
+        "disk for all runs (`fvlm features --list`); training steps, in bf16 with "
         f"{next(iter(measured.values()))['threads']} thread, then run so many times as fast:\n\n"
         + pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     )
@@ -89,11 +89,13 @@ def _scaling(measured: dict) -> str:
     for cell, found in measured.items():
         frames = [p for p in found["points"] if p["axis"] == "frames"]
         last = {p["arch"]: p for p in frames}  # the most frames that fitted
+        steps = ", ".join(_steps(frames, count) for count in (_frames(cell), max(p["x"] for p in frames)))
         saved = found["saved_per_frame"]
         parts.append(
             f"at {cell} one visual token a frame instead of 16 saves {1000 * saved['seconds']:.1f} ms and "
             f"{saved['memory'] / 1e6:.1f} MB for each frame, of the {1000 * _per_frame(found, cell):.1f} ms that a "
-            "frame costs the baseline; the vision model is "
+            f"frame costs the baseline. A whole step, what does not grow with frames included, takes foveated and "
+            f"baseline with {steps}; the vision model is "
             + " and ".join(f"{p['vision_share']:.0%} of the FLOPs ({p['cell']})" for p in last.values())
         )
     return (
@@ -104,11 +106,19 @@ def _scaling(measured: dict) -> str:
 
 def _per_frame(found: dict, cell: str) -> float:
     """Seconds that one more frame costs the baseline at the cell's frames, as fitted."""
-    frames = int(cell.split("_")[1].removesuffix("f"))
     (fit,) = [
         f for f in found["fits"] if (f["axis"], f["arch"], f["measure"]) == ("frames", "baseline", "seconds")
     ]
-    return fit["slope"] + fit["quadratic"] * frames
+    return fit["slope"] + fit["quadratic"] * _frames(cell)
+
+
+def _steps(points: list[dict], count: int) -> str:
+    took = [f"{1000 * p['seconds']:.0f}" for p in points if p["x"] == count]
+    return f"{count} frames {' and '.join(took)} ms"
+
+
+def _frames(cell: str) -> int:
+    return int(cell.split("_")[1].removesuffix("f"))
 
 
 def scaling_report() -> dict | None:

@@ -54,8 +54,8 @@ def cost_scaling(measured: dict) -> go.Figure:
                             hoverinfo="skip",
                         )
                         figure.add_trace(line, **shown)
-            figure.update_xaxes(type="log", row=row, col=place)
-            figure.update_yaxes(type="log", row=row, col=place)
+            figure.update_xaxes(type="log", dtick="D2", row=row, col=place)
+            figure.update_yaxes(type="log", dtick="D2", row=row, col=place)
         figure.update_yaxes(title_text=title, row=row, col=1)
     for place, axis in enumerate(axes, 1):
         figure.update_xaxes(title_text=AXES[axis], row=len(MEASURES), col=place)

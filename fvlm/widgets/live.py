@@ -1,6 +1,7 @@
 """What a notebook shows while it trains: progress, the curve, a clip's caption and gaze, and a button
 that stops. Needs IPython, ipywidgets and Plotly."""
 
+import asyncio
 import html
 import json
 import time
@@ -18,11 +19,27 @@ from fvlm.plots import training_curve
 from fvlm.plots.clips import image_uri
 from fvlm.plots.gaze import gaze_picture
 from fvlm.text import clock
+from fvlm.training.launch import train
 from fvlm.training.progress import Progress, request_stop
+from fvlm.training.results import Run
+
+
+async def train_live(config: RunConfig, every: float = 2.0) -> Run:
+    """`train(config)` with a `LiveCurve`, for a notebook: `run = await train_live(config)`.
+
+    Training has a thread of its own, so that the kernel hears the view's button meanwhile. Interrupting the
+    kernel does what the button does: the run writes a checkpoint and raises `Stopped`. Raises what `train`
+    raises."""
+    training = asyncio.ensure_future(asyncio.to_thread(train, config, LiveCurve(config, every)))
+    try:
+        return await asyncio.shield(training)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        request_stop(config.folder)
+        return await training
 
 
 class LiveCurve:
-    """The live view of a run: `train(config, on_progress=LiveCurve(config))`.
+    """The live view of a run, as `train_live` shows it.
 
     A progress bar with the time left, the training curve, after every evaluation what the model now says of
     the first validation clip and where it looks, and a button that stops at a checkpoint. When training ends,
@@ -45,7 +62,8 @@ class LiveCurve:
         self.figure = go.FigureWidget(training_curve([], []))
         self.sample = widgets.HTML()
         head = widgets.HBox([self.bar, self.stop, self.status], layout=widgets.Layout(align_items="center"))
-        self.view = widgets.VBox([head, self.figure, self.sample])
+        folder = widgets.HTML(f"results: {html.escape(where(config.folder))}")
+        self.view = widgets.VBox([head, folder, self.figure, self.sample])
 
     def __call__(self, progress: Progress):
         self._training.append((progress.step * self.config.effective_batch, progress.loss))
@@ -64,15 +82,18 @@ class LiveCurve:
             f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}, "
             f"{progress.samples_per_second:.1f} samples/s, {left}"
         )
-        figure = training_curve(progress.evaluations, self._training, f"{self.config.cell}: {status}")
+        title = f"{self.config.cell}: {status}" if last else self.config.cell
+        figure = training_curve(progress.evaluations, self._training, title)
         if self._handle is None:
             self._handle = display(self.view, display_id=True)
         if last:
             shown = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": status}
+            if self._handle is None:  # nothing here shows widgets: a script
+                return
             self._handle.update(shown, raw=True)
             return
         self.bar.max, self.bar.value = progress.steps, progress.step
-        self.status.value = html.escape(f"{status}; results: {where(self.config.folder)}")
+        self.status.value = html.escape(status)
         self._redraw(figure)
         self._drawn = time.monotonic()
 

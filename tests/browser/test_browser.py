@@ -29,12 +29,12 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-TRAINS = """from fvlm import RunConfig, train
-from fvlm.widgets import LiveCurve
+TRAINS = """from fvlm import RunConfig
+from fvlm.widgets import train_live
 
 small = dict(steps=300, eval_every=40, eval_samples=4, effective_batch=2, micro_batch=2, features=False)
 config = RunConfig.from_cell("T1-T_2f_fov", out="{out}", **small)
-run = train(config, on_progress=LiveCurve(config, every=0.2))"""
+run = await train_live(config, every=0.2)"""
 SCREENSHOTS = REPOSITORY / "outputs" / "test_screenshots"
 
 
@@ -341,7 +341,7 @@ def test_the_live_view_moves_while_a_notebook_trains_and_its_button_stops_at_a_c
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOTS / "6_live.png")
 
-        page.get_by_role("button", name="Stop", exact=True).click()
+        page.locator("button.widget-button", has_text="Stop").click()
         error = page.locator(".jp-OutputArea", has_text="Stopped: asked to stop")
         error.wait_for(timeout=30_000)
         stopped = int(re.search(r"goes on from step (\d+)", error.inner_text())[1])
@@ -349,7 +349,7 @@ def test_the_live_view_moves_while_a_notebook_trains_and_its_button_stops_at_a_c
 
         run_cells(page)
         wait_for(lambda: step() > stopped, 60)
-        done = page.locator(".gtitle", has_text="step 300 of 300")
+        done = page.locator(".gtitle", has_text="step 300 of 300").first
         done.wait_for(timeout=120_000)
         assert points() == 300 - stopped, "the rest alone, and the whole view is replaced by the last figure"
         page.screenshot(path=SCREENSHOTS / "7_trained.png")

@@ -64,6 +64,7 @@ def test_each_measurement_is_quoted_with_device_day_and_command():
     assert "with two is 1.50 (1.35 to 1.65) times as fast as with one" in said
     assert "S-S_8f_fov is 7.00 (6.30 to 7.70) times as fast as a peer (64 tokens a frame)" in said
     assert "saves 3.0 ms and 3.0 MB for each frame, of the 13.0 ms that a frame costs the baseline" in said
+    assert "with 8 frames 80 and 104 ms, 64 frames 640 and 832 ms" in said
     assert "50 % of the FLOPs (T3-T_64f_fov)" in said
     assert "a machine, 2026-01-02" in said and "`fvlm bench features`, `fvlm bench evaluate`" in said
     assert "saves -3.0 ms" in readme_costs(dict(scaling=report("scaling", scaling(0.013, 0.010))))
