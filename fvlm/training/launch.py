@@ -55,8 +55,8 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
 
 
 # What a run leaves that another must not find.
-LEFT_BEHIND = ("checkpoint", "model", ".model", "evaluations.parquet", "samples.parquet", "gaze.parquet")
-LEFT_BEHIND += ("swapped.parquet",)
+FOLDERS_LEFT = ("checkpoint", "model", ".model")
+FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
 
 
 def _require_writable(config: RunConfig):
@@ -99,9 +99,11 @@ def _claim(config: RunConfig):
         for item in config.folder.iterdir():
             if item.name not in (".lock", "config.json"):
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-    for name in LEFT_BEHIND:  # results of nobody: an overwrite was interrupted
-        item = config.folder / name
-        shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
+    for name in FOLDERS_LEFT:  # results of nobody: an overwrite was interrupted
+        shutil.rmtree(config.folder / name, ignore_errors=True)
+    for name in FILES_LEFT:
+        if (config.folder / name).is_file():
+            (config.folder / name).unlink()
     write_json(
         path,
         {
@@ -159,7 +161,11 @@ def train_in_processes(config: RunConfig, on_progress: Callable | None):
                         told = now
                         on_progress(
                             Progress(
-                                **{field.name: progress[field.name] for field in dataclasses.fields(Progress)}
+                                **{
+                                    f.name: progress[f.name]
+                                    for f in dataclasses.fields(Progress)
+                                    if f.name in progress
+                                }
                             )
                         )
                     if ended:
