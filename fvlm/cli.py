@@ -21,7 +21,9 @@ VERBS = {  # by what one wants to do, in the order they are listed
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads
+        return status
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -445,7 +447,7 @@ def _add_grid(commands):
 
     example = (
         "fvlm grid params/smoke.yaml\n  fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
-        "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
+        "Ctrl-C stops every cell after its step, a second one at once; the same command goes on."
     )
     parser = _command(
         commands, "grid", _grid, "Train every cell of a grid file, one executed notebook each.", example

@@ -61,12 +61,15 @@ RENAMED = {
 }  # fields that older runs and grid files know by another name
 
 
-class ConfigError(ValueError):
-    """A user's mistake: says what is wrong, where, and what would be valid."""
+class MessageAlone(Exception):
+    """An exception whose message is all that a reader needs: a notebook shows it without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows of it: the message is all that a reader needs."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(MessageAlone, ValueError):
+    """A user's mistake: says what is wrong, where, and what would be valid."""
 
 
 def _option(default, help):

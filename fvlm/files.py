@@ -15,14 +15,15 @@ def find_folder(name: str | Path) -> Path:
     return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
 
 
-def write_json(path: Path, content):
-    """Write a file so that nobody ever reads half of it."""
-    write_text(path, json.dumps(content, indent=1))
+def write_json(path: Path, content, durable: bool = True):
+    """Write a file so that nobody ever reads half of it. durable=False: not even after a kill, but a power
+    failure may take it, for what is written often and soon means nothing."""
+    write_text(path, json.dumps(content, indent=1), durable)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file so that nobody ever reads half of it."""
-    with _whole(path) as scratch:
+def write_text(path: Path, text: str, durable: bool = True) -> Path:
+    """As `write_json`."""
+    with _whole(path, durable) as scratch:
         scratch.write_text(text)
     return path
 
@@ -36,25 +37,30 @@ def write_table(path: Path, rows: list[dict]):
 
 
 @contextlib.contextmanager
-def _whole(path: Path):
-    """Inside, a scratch path to write; afterwards `path` is what was written there, on disk. If that fails
-    `path` is as it was."""
+def _whole(path: Path, durable: bool = True):
+    """Inside, a scratch path to write; afterwards `path` is what was written there, if durable on disk. If
+    that fails `path` is as it was."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield scratch
-        sync(scratch)
+        if durable:
+            sync(scratch)
         scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def sync(path: Path):
-    """Have a file's content, or a folder's names, on disk and not in memory alone."""
+    """Have a file's content, or a folder's names, on disk and, where the system can be asked, not in memory:
+    what is read next comes from the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+        if hasattr(os, "posix_fadvise") and path.is_file():
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 
@@ -63,10 +69,12 @@ CHECKSUMS = "checksums.json"
 
 
 def seal(folder: Path):
-    """Have a folder's files on disk, and beside them what `damaged` compares them with."""
-    for path in folder.iterdir():
+    """Have a folder's files on disk, and beside them what `damaged` compares them with: checksums of what was
+    written, taken before it can come from the disk."""
+    files = sorted(folder.iterdir())
+    write_json(folder / CHECKSUMS, {path.name: sha256(path) for path in files})
+    for path in files:
         sync(path)
-    write_json(folder / CHECKSUMS, {path.name: _digest(path) for path in sorted(folder.iterdir())})
 
 
 def damaged(folder: Path) -> str | None:
@@ -77,16 +85,17 @@ def damaged(folder: Path) -> str | None:
     try:
         sealed = json.loads((folder / CHECKSUMS).read_text())
         for name, digest in sealed.items():
-            if not (folder / name).is_file() or _digest(folder / name) != digest:
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
                 return name
     except (ValueError, AttributeError, OSError):
         return CHECKSUMS
     return None
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def update_table(path: Path, rows: list[dict], key: tuple[str, ...]) -> list[dict]:

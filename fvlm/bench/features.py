@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import torch
 
+from fvlm.bench.turns import times
 from fvlm.config import RunConfig
 from fvlm.costs.machine import synchronize
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, training_batches
 from fvlm.models import build_model
-from fvlm.text import with_interval
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, fill
 from fvlm.training.loop import frozen_weights, training_step
@@ -80,11 +80,10 @@ def bench_features(config: RunConfig, samples: int | None = None, repeats: int =
         ratio_low=min(ratios),
         ratio_high=max(ratios),
     )
-    shown = with_interval(found["ratio"], found["ratio_low"], found["ratio_high"], signed=False)
     print(
         f"{config.cell}, {samples} clips a step, {config.precision}, {config.device}, "
         f"{THREADS} thread: {found['clips_per_second_stored']:.1f} clips a second with the store, "
-        f"{found['clips_per_second_computed']:.1f} without: {shown} times"
+        f"{found['clips_per_second_computed']:.1f} without: {times(found)} times"
     )
     return found
 

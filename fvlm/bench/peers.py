@@ -5,10 +5,9 @@ import torch
 from fvlm.bench.inputs import TEXT_TOKENS, random_batch
 from fvlm.bench.report import table
 from fvlm.bench.train import training_step_of
-from fvlm.bench.turns import in_turns
+from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import PATCH, RunConfig
 from fvlm.costs.machine import autocast
-from fvlm.text import with_interval
 from fvlm.weights import llm_config, vision_config
 
 FACTOR = 4  # patches that pixel shuffle joins along each side
@@ -49,13 +48,12 @@ def bench_peers(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
                 tokens_per_frame=tokens,
                 peer_seconds=turns["first_seconds"],
                 cell_seconds=turns["second_seconds"],
-                **{key: turns[key] for key in ("ratio", "ratio_low", "ratio_high")},
+                **ratio_of(turns),
             )
         )
     print(table(rows))
     for row in rows:
-        shown = with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], signed=False)
-        print(f"{config.cell} is {shown} times as fast as {row['peer']}")
+        print(f"{config.cell} is {times(row)} times as fast as {row['peer']}")
     return dict(cell=config.cell, samples=samples, frames=config.frames, peers=rows)
 
 

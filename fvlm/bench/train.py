@@ -5,13 +5,13 @@ import time
 
 from fvlm.bench.inputs import TEXT_TOKENS, random_batch
 from fvlm.bench.report import table
-from fvlm.bench.turns import in_turns
+from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
 from fvlm.models import build_model
-from fvlm.text import span, with_interval
+from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient, compile_backbones, frozen_weights
 
 
@@ -60,10 +60,9 @@ def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int 
         dict(setting=name, cell=config.cell, samples=samples, seconds=turns[f"{which}_seconds"])
         for which, (name, config) in zip(("first", "second"), configs.items())
     ]
-    ratio = {name: turns[name] for name in ("ratio", "ratio_low", "ratio_high")}
     print(table(rows))
-    print(f"{second} is {with_interval(*ratio.values(), signed=False)} times as fast as {first}")
-    return dict(settings=rows, **ratio)
+    print(f"{second} is {times(turns)} times as fast as {first}")
+    return dict(settings=rows, **ratio_of(turns))
 
 
 def training_step_of(config: RunConfig, samples: int):

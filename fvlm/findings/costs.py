@@ -4,8 +4,9 @@ import json
 
 import pandas as pd
 
+from fvlm.architectures import ARCHITECTURES
+from fvlm.bench.turns import times
 from fvlm.findings import sources
-from fvlm.text import with_interval
 
 FOLDER = sources.OUTPUTS / "bench"
 
@@ -18,10 +19,10 @@ def reports() -> dict[str, dict]:
 def readme_costs(found: dict[str, dict] | None = None) -> str:
     """The README's block: what each measurement says, and where and when it was made."""
     found = reports() if found is None else found
-    parts = [WORDS[name](report["measured"]) for name, report in found.items() if name in WORDS]
-    if not parts:
+    found = {name: report for name, report in found.items() if name in WORDS}
+    if not found:
         return "Nothing has been measured here yet."
-    return "\n\n".join([*parts, _made(found)])
+    return "\n\n".join([*(WORDS[name](report) for name, report in found.items()), _made(found)])
 
 
 def _made(found: dict[str, dict]) -> str:
@@ -34,74 +35,74 @@ def _made(found: dict[str, dict]) -> str:
     )
 
 
-def _times(row: dict) -> str:
-    return with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], signed=False)
-
-
-def _features(measured: dict) -> str:
+def _features(report: dict) -> str:
+    measured = report["measured"]
     rows = [
         {
             "training, clips a second": f"{cell}, {row['samples']} a step",
             "vision computed": f"{row['clips_per_second_computed']:.1f}",
             "read from the store": f"{row['clips_per_second_stored']:.1f}",
-            "ratio": _times(row),
+            "ratio": times(row),
         }
         for cell, row in measured.items()
     ]
     return (
         "**A frozen vision model is looked through once.** What queries and connectors need of a clip is kept on "
-        "disk for all runs (`fvlm features --list`); training steps, in bf16 with "
-        f"{next(iter(measured.values()))['threads']} thread, then run so many times as fast:\n\n"
+        "disk for all runs (`fvlm features --list`); training steps, in "
+        f"{report['precision']} with {next(iter(measured.values()))['threads']} thread, then run so many times as fast:\n\n"
         + pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     )
 
 
-def _evaluate(measured: dict) -> str:
-    rows = "; ".join(f"{cell} {_times(row)}" for cell, row in measured.items())
+def _evaluate(report: dict) -> str:
+    rows = "; ".join(f"{cell} {times(row)}" for cell, row in report["measured"].items())
     return (
         "**An evaluation** gives the losses in parallel, frame by frame and with the static query. Beside "
         f"encoding and the parallel loss alone it takes so many times as long: {rows}."
     )
 
 
-def _precision(measured: dict) -> str:
-    (cell, row), *_ = measured.items()
+def _precision(report: dict) -> str:
+    ((cell, row),) = report["measured"].items()
     first, second = (setting["setting"] for setting in row["settings"])
-    return f"**Precision**: a training step of {cell} with {second} is {_times(row)} times as fast as with {first}."
+    return f"**Precision**: a training step of {cell} with {second} is {times(row)} times as fast as with {first}."
 
 
-def _peers(measured: dict) -> str:
+def _peers(report: dict) -> str:
     lines = []
-    for cell, found in measured.items():
+    for cell, found in report["measured"].items():
         against = " and ".join(
-            f"{_times(row)} times as fast as {row['peer']} ({row['tokens_per_frame']} tokens a frame)"
+            f"{times(row)} times as fast as {row['peer']} ({row['tokens_per_frame']} tokens a frame)"
             for row in found["peers"]
         )
         lines.append(f"{cell} is {against}")
     return (
-        "**Beside SmolVLM** (transformers' implementation, the same LLM, random weights, everything trained), a "
-        f"training step: {'; '.join(lines)}."
+        "**Beside SmolVLM** (transformers' implementation, the same LLM, random weights, trained what the cell "
+        f"trains), a training step: {'; '.join(lines)}."
     )
 
 
-def _scaling(measured: dict) -> str:
+def _scaling(report: dict) -> str:
+    one, many = (ARCHITECTURES[arch].tokens_per_frame for arch in ("foveated", "baseline"))
     parts = []
-    for cell, found in measured.items():
+    for cell, found in report["measured"].items():
         frames = [p for p in found["points"] if p["axis"] == "frames"]
         last = {p["arch"]: p for p in frames}  # the most frames that fitted
         steps = ", ".join(_steps(frames, count) for count in (_frames(cell), max(p["x"] for p in frames)))
         saved = found["saved_per_frame"]
         parts.append(
-            f"at {cell} one visual token a frame instead of 16 saves {1000 * saved['seconds']:.1f} ms and "
+            f"at {cell} {one} visual token a frame instead of {many} saves {1000 * saved['seconds']:.1f} ms and "
             f"{saved['memory'] / 1e6:.1f} MB for each frame, of the {1000 * _per_frame(found, cell):.1f} ms that a "
             f"frame costs the baseline. A whole step, what does not grow with frames included, takes foveated and "
             f"baseline with {steps}; the vision model is "
-            + " and ".join(f"{p['vision_share']:.0%} of the FLOPs ({p['cell']})" for p in last.values())
+            + " and ".join(
+                f"{100 * p['vision_share']:.0f} % of the FLOPs ({p['cell']})" for p in last.values()
+            )
         )
     return (
         f"**What one token a frame saves**, forward and backward: {'; '.join(parts)}.\n\n"
         "![Time and memory of a training step against frames, LLM and batch](outputs/figures/costs.png)"
-    ).replace("%", " %")
+    )
 
 
 def _per_frame(found: dict, cell: str) -> float:

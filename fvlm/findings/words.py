@@ -14,14 +14,14 @@ from fvlm.text import span, with_interval
 
 SCHEDULES = dict(  # of learning rates
     constant="constant",
-    wsd="constant, then falling to zero over the last {decay:.0%} of the steps",
+    wsd="constant, then falling to zero over the last {percent:.0f} % of the steps",
     cosine="falling to zero on a cosine",
 )
 
 
 def rate_over_steps(config: RunConfig) -> str:
     """How a run's learning rate goes."""
-    return SCHEDULES[config.schedule].format(decay=config.decay).replace("%", " %")
+    return SCHEDULES[config.schedule].format(percent=100 * config.decay)
 
 
 def beside_controls(task: str, samples: pd.DataFrame, archs) -> list[str]:

@@ -46,7 +46,7 @@ class StaticVLM(VideoLanguageModel):
         self.looks = K  # at each frame
         self.static_query = nn.Parameter(torch.empty(D))
         self.query_offsets = nn.Parameter(torch.empty(K, D)) if K > 1 else None
-        self.project = nn.Linear((1 + config.read_attended) * D, config.llm_config.hidden_size)
+        self.project = nn.Linear(self.feature_width(config) // K, config.llm_config.hidden_size)
 
     def feature_width(self, config):
         # each query's own channels: what is the same for all clips differs between queries
@@ -130,7 +130,7 @@ class FoveatedVLM(StaticVLM):
     by frame, each query from the state that the fine sequence itself has reached. static: the fine sequence
     over tokens of the static query.
 
-    The state after the last frame is never needed, as there is no frame left to look at. The first frame
+    The state after the last frame is never computed, as there is no frame left to look at. The first frame
     has no frame before it: its query is `first_query` alone or, with a prompt, so that a question steers this
     query too, `first_query` and the state at the mode token.
 

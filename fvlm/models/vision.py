@@ -82,9 +82,8 @@ class NormedInputs:
 
     def gather(self, attention: torch.Tensor) -> torch.Tensor:
         """As `KeysValues.gather`."""
-        gathered = (attention.flatten(2, 3) @ self.inputs).unflatten(
-            2, attention.shape[2:4]
-        )  # (B, T, H, K, D)
+        gathered = attention.flatten(2, 3) @ self.inputs  # (B, T, H K, D)
+        gathered = gathered.unflatten(2, attention.shape[2:4])  # (B, T, H, K, D)
         values = torch.einsum("bthke,hde->bthkd", gathered, self._weight(self.attention.v_proj))
         bias = self.attention.v_proj.bias.to(values.dtype)
         return values + bias.view(values.size(2), 1, values.size(-1))
@@ -357,10 +356,10 @@ class FoveatedEncoder(PreTrainedModel):
             raise ValueError(f"{queries.size(1)} queries for {len(cache)} frames")
         if queries.dim() == 3:
             states, attention = self._look(queries.unsqueeze(2), cache)
-            states, attention = states.squeeze(2), [map.squeeze(3) for map in attention]
+            states, attention = states.squeeze(2), [weights.squeeze(3) for weights in attention]
         else:
             states, attention = self._look(queries, cache)
-            attention = [map.transpose(2, 3) for map in attention]  # (B, T, K, H, N)
+            attention = [weights.transpose(2, 3) for weights in attention]  # (B, T, K, H, N)
         return (states, torch.stack(attention, dim=-3)) if return_attention else states
 
     def _look(self, queries: torch.Tensor, cache: FrameCache) -> tuple[torch.Tensor, list[torch.Tensor]]:

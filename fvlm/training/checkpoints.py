@@ -45,8 +45,7 @@ class TrainingState:
 
     @classmethod
     def start_or_resume(cls, config: RunConfig, model) -> "TrainingState":
-        """The state of the last whole checkpoint, whose weights go into `model`; a new one if there is none.
-        A damaged one is set aside, and it is said."""
+        """The state of the last checkpoint, whose weights go into `model`; a new one if there is none."""
         from safetensors.torch import load_file
 
         state = cls()
@@ -120,11 +119,12 @@ def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState, p
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is as it was written; later ones are set aside."""
-    for found in sorted((folder / "checkpoint").glob("step-*"), reverse=True):
-        name = damaged(found)
-        if name is None:
-            return found
+    return max((folder / "checkpoint").glob("step-*"), default=None)
+
+
+def set_aside_damaged(folder: Path):
+    """Rename a run's last checkpoint if it is not as it was written, and say so; then the one before it."""
+    while (found := _last_checkpoint(folder)) and (name := damaged(found)):
         aside = found.with_name(f"damaged-{found.name}")
         shutil.rmtree(aside, ignore_errors=True)
         found.rename(aside)
@@ -133,7 +133,6 @@ def _last_checkpoint(folder: Path) -> Path | None:
             "the one before it, or from the start",
             stacklevel=2,
         )
-    return None
 
 
 def save_model(config: RunConfig, model, tokenizer, processes: Processes):

@@ -1,7 +1,6 @@
 """`train(config)`: one run at a time in a folder, finished ones left alone, interrupted ones resumed, in one
 process or several."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
 from fvlm.files import sync, write_json
+from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
 from fvlm.training.loop import train_loop
 from fvlm.training.progress import Progress, TrainingError, read_progress
@@ -40,6 +40,7 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
             _claim(config)
             run = load_run(config.folder)
             if not run.finished:
+                set_aside_damaged(config.folder)  # here, before there are several processes
                 for leftover in ("stop", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)
                 try:
@@ -97,7 +98,7 @@ def _claim(config: RunConfig):
         path.unlink()
         sync(config.folder)
         for item in config.folder.iterdir():
-            if item.name not in (".lock", "config.json"):
+            if item.name != ".lock":
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
     for name in FOLDERS_LEFT:  # results of nobody: an overwrite was interrupted
         shutil.rmtree(config.folder / name, ignore_errors=True)
@@ -160,13 +161,7 @@ def train_in_processes(config: RunConfig, on_progress: Callable | None):
                     ):
                         told = now
                         on_progress(
-                            Progress(
-                                **{
-                                    f.name: progress[f.name]
-                                    for f in dataclasses.fields(Progress)
-                                    if f.name in progress
-                                }
-                            )
+                            Progress(**{k: v for k, v in progress.items() if k not in ("pid", "time")})
                         )
                     if ended:
                         break

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fvlm.config import RunConfig
+from fvlm.config import MessageAlone, RunConfig
 from fvlm.files import write_json
 from fvlm.training.distributed import Processes
 
 
-class TrainingError(RuntimeError):
+class TrainingError(MessageAlone, RuntimeError):
     """Training can't go on; the message says why and what is kept."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows of it: the message is all that a reader needs."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 class Stopped(TrainingError):
@@ -59,7 +55,7 @@ class Heartbeat:
             told = {
                 name: value for name, value in vars(progress).items() if name not in ("model", "tokenizer")
             }
-            write_json(self._path, told | dict(pid=os.getpid(), time=time.time()))
+            write_json(self._path, told | dict(pid=os.getpid(), time=time.time()), durable=False)
             self._written = time.monotonic()
 
 

@@ -14,7 +14,13 @@ def ratio(middle):
 
 
 def report(kind, measured):
-    return dict(kind=f"bench {kind}", device="a machine", date="2026-01-02T03:04:05", measured=measured)
+    return dict(
+        kind=f"bench {kind}",
+        device="a machine",
+        date="2026-01-02T03:04:05",
+        precision="bf16",
+        measured=measured,
+    )
 
 
 def points(seconds, memory, arch, cell):

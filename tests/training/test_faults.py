@@ -184,9 +184,10 @@ def test_a_reader_that_has_had_enough_is_no_error():
     reader = (
         "import subprocess, sys\n"
         "writer = subprocess.Popen(\n"
-        "    [sys.executable, '-m', 'fvlm', 'grid', 'params/micro.yaml', '--help'],\n"
+        "    [sys.executable, '-m', 'fvlm', 'features', '--list'],\n"
         "    stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
         "writer.stdout.close()\n"
-        "print(writer.stderr.read().decode())"
+        "print(writer.stderr.read().decode(), writer.wait())"
     )
-    assert "Traceback" not in python("-c", reader).stdout
+    said = python("-c", reader).stdout
+    assert "BrokenPipe" not in said and "Traceback" not in said and said.split()[-1] == "0"
