@@ -447,7 +447,7 @@ def _add_grid(commands):
 
     example = (
         "fvlm grid params/smoke.yaml\n  fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
-        "Ctrl-C stops every cell after its step, a second one at once; the same command goes on."
+        "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
     )
     parser = _command(
         commands, "grid", _grid, "Train every cell of a grid file, one executed notebook each.", example

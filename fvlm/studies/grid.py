@@ -367,7 +367,7 @@ class GridRun:
             status.lock = None
 
     def _stop(self, *_):
-        """The first signal: start nothing new, stop every cell after its step. The second: end them
+        """The first signal: start nothing new, stop every cell at its next checkpoint. The second: end them
         now."""
         self.stopping += 1
         if self.stopping > 1:

@@ -34,7 +34,7 @@ from fvlm.training.distributed import Processes
 from fvlm.training.evaluation import evaluate
 from fvlm.training.features import Features, batch_inputs, open_features
 from fvlm.training.optimizer import make_optimizer, schedule
-from fvlm.training.progress import Heartbeat, Progress, Stopped, TrainingError
+from fvlm.training.progress import NOW, Heartbeat, Progress, Stopped, TrainingError, stop_requested
 from fvlm.weights import load_tokenizer
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -293,8 +293,9 @@ def progress(config, state, loss, model=None, tokenizer=None) -> Progress:
 
 
 def stop_asked(config: RunConfig, state: "TrainingState", processes: Processes, evaluated: bool) -> bool:
-    """Whether to stop now: the last step is the end anyway, and several processes, which must agree, ask each
-    other at evaluations alone."""
+    """Whether to stop after this step: the last one is the end anyway, and several processes, which must
+    agree, ask each other at evaluations alone."""
     if state.step == config.steps or (processes.world_size > 1 and not evaluated):
         return False
-    return any(processes.all_gather((config.folder / "stop").exists()))
+    asked = stop_requested(config.folder)
+    return any(processes.all_gather(asked == NOW or (evaluated and asked is not None)))

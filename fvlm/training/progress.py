@@ -12,6 +12,8 @@ from fvlm.config import MessageAlone, RunConfig
 from fvlm.files import write_json
 from fvlm.training.distributed import Processes
 
+NOW = "now"  # in the file that asks a run to stop
+
 
 class TrainingError(MessageAlone, RuntimeError):
     """Training can't go on; the message says why and what is kept."""
@@ -68,7 +70,16 @@ def read_progress(folder: Path) -> dict | None:
         return None
 
 
-def request_stop(folder: Path):
-    """Ask the run that trains in `folder`, from any process or thread, to stop: after its current step it
-    writes a checkpoint and raises `Stopped`; in several processes, after its next evaluation."""
-    (folder / "stop").touch()
+def request_stop(folder: Path, now: bool = False):
+    """Ask the run that trains in `folder`, from any process or thread, to stop at its next checkpoint: it
+    raises `Stopped`. now: at a checkpoint that it writes after its current step (several processes: as
+    without)."""
+    (folder / "stop").write_text(NOW if now else "")
+
+
+def stop_requested(folder: Path) -> str | None:
+    """What `request_stop` asked of the run in `folder`: NOW, or "" for its next checkpoint; None: nothing."""
+    try:
+        return (folder / "stop").read_text()
+    except FileNotFoundError:
+        return None

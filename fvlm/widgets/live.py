@@ -34,7 +34,7 @@ async def train_live(config: RunConfig, every: float = 2.0) -> Run:
     try:
         return await asyncio.shield(training)
     except (asyncio.CancelledError, KeyboardInterrupt):
-        request_stop(config.folder)
+        request_stop(config.folder, now=True)
         return await training
 
 
@@ -125,5 +125,5 @@ class LiveCurve:
         )
 
     def _stop(self, _):
-        request_stop(self.config.folder)
+        request_stop(self.config.folder, now=True)
         self.stop.disabled, self.stop.description = True, "stopping"

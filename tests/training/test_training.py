@@ -404,12 +404,12 @@ def test_running_out_of_memory_in_mid_training_changes_no_result(tmp_path, finis
     )
 
 
-def test_a_run_that_is_asked_to_stop_does_so_after_its_step_and_ends_as_one_that_was_not(tmp_path):
+def test_a_run_that_is_asked_to_stop_now_does_so_after_its_step_and_ends_as_one_that_was_not(tmp_path):
     config = tiny(out=str(tmp_path / "stopped"), steps=5, eval_every=4, eval_samples=2, effective_batch=2)
 
     def ask(progress):
         if progress.step == 2:
-            request_stop(config.folder)
+            request_stop(config.folder, now=True)
 
     with pytest.raises(Stopped, match="goes on from step 3"):
         train(config, on_progress=ask)
