@@ -1,6 +1,7 @@
 """The command line. A user's mistake ends with exit status 2 and one message; no traceback."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -21,10 +22,21 @@ VERBS = {  # by what one wants to do, in the order they are listed
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads
+        return status
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read what is printed, `head` perhaps, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where this kind of work can", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -613,6 +625,8 @@ def _swap(options) -> int:
 
 
 def _add_grid(commands):
+    from fvlm.studies.executors import EXECUTORS
+
     example = (
         "fvlm grid params/smoke.yaml\n  fvlm grid params/study.yaml --only 'S-S_*' --list\n\n"
         "Ctrl-C stops every cell at its next checkpoint, a second one at once; the same command goes on."
@@ -647,7 +661,7 @@ def _add_grid(commands):
     parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
     parser.add_argument(
         "--on",
-        choices=["local", "ray", "slurm"],
+        choices=list(EXECUTORS),
         default="local",
         help="where cells run (default: %(default)s)",
     )
@@ -663,7 +677,7 @@ def _add_grid(commands):
 
 
 def _grid(options) -> int:
-    from fvlm.studies.executors import Local, Ray, Slurm
+    from fvlm.studies.executors import EXECUTORS
     from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
     from fvlm.studies.page import study_page
     from fvlm.studies.progress import Table, cells_table, list_cells, summary
@@ -683,11 +697,6 @@ def _grid(options) -> int:
         )
         return 0
     folder = grid.cells[0].folder.parent
-    executors = dict(
-        local=lambda: Local(options.jobs),
-        ray=lambda: Ray(options.jobs),
-        slurm=lambda: Slurm(folder / ".grid" / "slurm", options.jobs, grid.slurm),
-    )
     table, done = Table(), set()
 
     def on_change(run):
@@ -699,7 +708,7 @@ def _grid(options) -> int:
 
     run = GridRun(
         grid,
-        executors[options.on](),
+        EXECUTORS[options.on](folder, options.jobs, grid.slurm),
         options.retries,
         options.retry_failed,
         options.overwrite,
@@ -730,22 +739,26 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "evaluate", "gaze", "generate", "scaling", "gpu"],
+        choices=["train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
-        "reading, waiting; features: training with a filled feature store and without; "
-        "evaluate: all three losses against the parallel one alone; gaze: the explorer and the causal gaze; "
-        "generate: looking, and writing a text; scaling: time and memory against frames, LLM and batch; gpu: "
-        "first whether a device computes what a CPU does, then training steps of every cell of the study at "
-        "its largest micro-batch",
+        "reading, waiting; features: training with a filled feature store and without; evaluate: all three "
+        "losses against the parallel one alone; gaze: the explorer and the causal gaze; generate: looking, "
+        "and writing a text; peers: a training step beside SmolVLM's; scaling: time and memory against "
+        "frames, LLM and batch; gpu: first whether a device computes what a CPU does, then training steps of "
+        "every cell of the study at its largest micro-batch",
     )
     parser.add_argument(
-        "--cell", help="(default: S-S_8f_fov; of features: five cells of the tiny pairs; of gpu: the study's)"
+        "--cell",
+        help="one, or several joined by commas (default: S-S_8f_fov; of features: five cells of the tiny "
+        "pairs; of gpu: the study's)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
     )
     parser.add_argument(
-        "--samples", type=int, help="clips per step (default: 4; of gpu: the cell's effective batch)"
+        "--samples",
+        type=int,
+        help="clips per step (default: 4; of features and gpu: the cell's effective batch)",
     )
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
@@ -775,7 +788,7 @@ def _bench(options) -> int:
     if options.what == "gpu":
         return _bench_gpu(options, given)
     samples, repeats = options.samples or 4, options.repeats
-    cells = {options.cell or "S-S_8f_fov": {}}
+    cells = {cell: {} for cell in (options.cell or "S-S_8f_fov").split(",")}
     if options.what == "features" and not options.cell:
         cells = CELLS
     measured = {}
@@ -793,9 +806,11 @@ def _bench(options) -> int:
             measured[cell] = bench.bench_gaze(config, repeats)
         elif options.what == "scaling":
             measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
+        elif options.what == "features":
+            measured[cell] = bench.bench_features(config, options.samples, repeats)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
-    if len(measured) > 1:
+    if len(measured) > 1 and options.what not in ("peers", "scaling"):  # those have a table for each cell
         print(table(list(measured.values())))
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)
@@ -811,8 +826,7 @@ def _bench_gpu(options, given: dict) -> int:
     if options.samples:
         given["effective_batch"] = options.samples
     if options.cell:
-        cells = [RunConfig.from_cell(options.cell, **given)]
-        checked = cells
+        checked = cells = [RunConfig.from_cell(cell, **given) for cell in options.cell.split(",")]
     else:
         grid = read_grid(find_folder("params/study.yaml"), overrides=given)
         cells = [cell.config for cell in grid.cells]
@@ -901,10 +915,13 @@ def _add_tune(commands):
     parser.add_argument("--rates", help="joined by commas (default: five, doubling from 2.5e-4)")
     parser.add_argument("--share", type=float, default=1.0, help="of the grid's steps (default: %(default)s)")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
+    parser.add_argument("--archs", help="joined by commas, such as fov,bas,avg (default: fov,bas)")
+    parser.add_argument("--jobs", type=int, help="cells that run at once (default: as a grid's)")
 
 
 def _tune(options) -> int:
-    from fvlm.studies.tune import RATES, best_rates, run_sweep, sweep
+    from fvlm.architectures import ARCH_OF_SHORT
+    from fvlm.studies.tune import RATES, TUNED, best_rates, own_rates, run_sweep, sweep
 
     try:
         rates = [float(rate) for rate in options.rates.split(",")] if options.rates else RATES
@@ -912,12 +929,18 @@ def _tune(options) -> int:
         raise ConfigError(
             f"--rates {options.rates}: expected numbers joined by commas, such as 0.00025,0.0005"
         ) from None
-    table, done = run_sweep(sweep(options.grid, rates, options.share, options.only))
+    shorts = options.archs.split(",") if options.archs else []
+    if unknown := set(shorts) - set(ARCH_OF_SHORT):
+        raise ConfigError(f"--archs {', '.join(unknown)}: valid are {', '.join(ARCH_OF_SHORT)}")
+    archs = tuple(ARCH_OF_SHORT[short] for short in shorts) or TUNED
+    grids = sweep(options.grid, rates, options.share, options.only, archs=archs)
+    table, done = run_sweep(grids, options.jobs)
     if len(table):
         print(
             table.pivot(index=["steps", "pair", "arch"], columns="rate", values="loss").round(4).to_string()
         )
         print(best_rates(table).round(4).to_string(index=False))
+        print(own_rates(table).round(4).to_string(index=False))
     if not done:
         print("not every run is finished; the same command goes on", file=sys.stderr)
     return 0 if done else 1
@@ -997,9 +1020,11 @@ def _add_figures(commands):
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_gap, draw_question_gaze
+    from fvlm.findings.figures import draw_costs, draw_gap, draw_question_gaze
 
-    print(draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), sep="\n")
+    print(
+        draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), draw_costs(), sep="\n"
+    )
     return 0
 
 

@@ -61,7 +61,14 @@ RENAMED = {
 }  # fields that older runs and grid files know by another name
 
 
-class ConfigError(ValueError):
+class MessageAlone(Exception):
+    """An exception whose message is all that a reader needs: a notebook shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(MessageAlone, ValueError):
     """A user's mistake: says what is wrong, where, and what would be valid."""
 
 
@@ -126,8 +133,9 @@ class RunConfig:
     )
     warmup: int = _option("auto", "steps of linear warm-up; auto: 50, 40 for a tiny LLM")
     schedule: str = _option(
-        "auto", "constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM"
+        "auto", "constant, wsd (in the end a decay to zero) or cosine; auto: constant, wsd for a tiny LLM"
     )
+    decay: float = _option(0.3, "share of the steps, at the end, over which wsd decays")
     weight_decay: float = _option("auto", "AdamW weight decay of matrices; auto: 0.01")
     max_grad_norm: float = _option(1.0, "gradient norm above which gradients are scaled down")
     micro_batch: int = _option(
@@ -194,6 +202,7 @@ class RunConfig:
             put("precision", "bf16" if gpu or _cpu_has_bf16() else "fp32")
         if "out" in auto:
             put("out", str(REPOSITORY / "outputs"))
+        put("out", str(Path(self.out).expanduser()))
 
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)
@@ -227,6 +236,8 @@ class RunConfig:
         for name in ("learning_rate", "connector_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if not 0 <= self.decay <= 1:
+            raise ConfigError(f"decay = {self.decay}: a share of the steps, from 0 to 1")
         for name in ("seed", "warmup", "weight_decay", "query_init_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
@@ -240,7 +251,7 @@ class RunConfig:
         """The configuration of a cell such as `S-S_8f_fov`; `settings` override its other fields.
 
         Raises `ConfigError` on a name outside the grid's grammar."""
-        match = re.fullmatch(r"([A-Za-z0-9]+-[A-Za-z]+)_(\d+)f_([a-z]+)", cell)
+        match = re.fullmatch(r"([A-Za-z0-9]+-[A-Za-z]+)_(\d+)f_([a-z0-9]+)", cell)
         pairs = {name: pair for pair, name in PAIRS.items()}
         if not match or match[1] not in pairs or match[3] not in ARCH_OF_SHORT:
             raise ConfigError(

@@ -1,5 +1,8 @@
-"""Writing whole files, or none of them; folders by name; the commit that results belong to."""
+"""Writing whole files, or none of them, also when power fails; checksums; folders by name; the commit that
+results belong to."""
 
+import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,25 +15,87 @@ def find_folder(name: str | Path) -> Path:
     return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
 
 
-def write_json(path: Path, content):
-    """Write a file so that nobody ever reads half of it."""
-    write_text(path, json.dumps(content, indent=1))
+def write_json(path: Path, content, durable: bool = True):
+    """Write a file so that nobody ever reads half of it. durable=False: not even after a kill, but a power
+    failure may take it, for what is written often and soon means nothing."""
+    write_text(path, json.dumps(content, indent=1), durable)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file so that nobody ever reads half of it."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    return scratch.replace(path)
+def write_text(path: Path, text: str, durable: bool = True) -> Path:
+    """As `write_json`."""
+    with _whole(path, durable) as scratch:
+        scratch.write_text(text)
+    return path
 
 
 def write_table(path: Path, rows: list[dict]):
     """Rows as Parquet; nobody ever reads half of it."""
     import pandas as pd
 
+    with _whole(path) as scratch:
+        pd.DataFrame(rows).to_parquet(scratch, index=False)
+
+
+@contextlib.contextmanager
+def _whole(path: Path, durable: bool = True):
+    """Inside, a scratch path to write; afterwards `path` is what was written there, if durable on disk. If
+    that fails `path` is as it was."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    pd.DataFrame(rows).to_parquet(scratch, index=False)
-    scratch.replace(path)
+    try:
+        yield scratch
+        if durable:
+            sync(scratch)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def sync(path: Path):
+    """Have a file's content, or a folder's names, on disk and, where the system can be asked, not in memory:
+    what is read next comes from the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if hasattr(os, "posix_fadvise") and path.is_file():
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+CHECKSUMS = "checksums.json"
+
+
+def seal(folder: Path):
+    """Have a folder's files on disk, and beside them what `damaged` compares them with: checksums of what was
+    written, taken before it can come from the disk."""
+    files = sorted(folder.iterdir())
+    write_json(folder / CHECKSUMS, {path.name: sha256(path) for path in files})
+    for path in files:
+        sync(path)
+
+
+def damaged(folder: Path) -> str | None:
+    """The first file of a sealed folder that is not as it was sealed, or is not there; None if all are. A
+    folder that was never sealed is believed."""
+    if not (folder / CHECKSUMS).exists():
+        return None
+    try:
+        sealed = json.loads((folder / CHECKSUMS).read_text())
+        for name, digest in sealed.items():
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
+                return name
+    except (ValueError, AttributeError, OSError):
+        return CHECKSUMS
+    return None
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def update_table(path: Path, rows: list[dict], key: tuple[str, ...]) -> list[dict]:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.files import sha256
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -493,11 +494,6 @@ def _atomic(path: Path):
         building.rename(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _slug(name: str) -> str:

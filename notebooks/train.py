@@ -37,7 +37,8 @@ allow_epochs: bool = False  # allow more than one pass over the training clips
 learning_rate: float = "auto"  # AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM
 connector_learning_rate: float = "auto"  # AdamW rate of all that is neither; auto: the same as learning_rate
 warmup: int = "auto"  # steps of linear warm-up; auto: 50, 40 for a tiny LLM
-schedule: str = "auto"  # constant, wsd (last 30 % decay to zero) or cosine; auto: constant, wsd for a tiny LLM
+schedule: str = "auto"  # constant, wsd (in the end a decay to zero) or cosine; auto: constant, wsd for a tiny LLM
+decay: float = 0.3  # share of the steps, at the end, over which wsd decays
 weight_decay: float = "auto"  # AdamW weight decay of matrices; auto: 0.01
 max_grad_norm: float = 1.0  # gradient norm above which gradients are scaled down
 micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
@@ -76,10 +77,9 @@ plan(config)
 # parameters, its results are read instead; an interrupted run goes on from its last evaluation.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm import train
-from fvlm.widgets.live import LiveCurve
+from fvlm.widgets.live import train_live
 
-run = train(config, callbacks=[LiveCurve(config)])
+run = await train_live(config)
 
 # %% [markdown]
 # ## Results

@@ -48,6 +48,7 @@ def test_study_cells_mean_what_the_study_meant():
         (dict(arch="fovated"), ["fovated", "foveated", "baseline", "static", "meanpool", "blind"]),
         (dict(task="captions"), ["captions", "caption", "question"]),
         (dict(schedule="linear"), ["linear", "constant", "wsd", "cosine"]),
+        (dict(decay=30), ["decay", "share"]),
         (dict(steps=0), ["steps", "at least 1"]),
         (dict(steps="many"), ["steps", "many", "whole number"]),
         (dict(steps=2.5), ["steps", "2.5", "whole number"]),

@@ -6,6 +6,7 @@ from fvlm.bench.features import bench_features
 from fvlm.bench.gaze import bench_gaze
 from fvlm.bench.generate import bench_generate
 from fvlm.bench.gpu import bench_gpu
+from fvlm.bench.peers import bench_peers
 from fvlm.bench.scaling import bench_scaling
 from fvlm.bench.train import bench_train, compare_train
 
@@ -16,6 +17,7 @@ __all__ = [
     "bench_gaze",
     "bench_generate",
     "bench_gpu",
+    "bench_peers",
     "bench_scaling",
     "bench_train",
     "compare_train",

@@ -4,13 +4,12 @@ import dataclasses
 
 import torch
 
-from fvlm.bench.turns import in_turns
+from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import RunConfig
 from fvlm.costs.machine import autocast
 from fvlm.costs.memory import CPU_LARGEST, MicroBatch, evaluation_sizes
 from fvlm.data import Collator, validation_batches
 from fvlm.models import build_model
-from fvlm.text import with_interval
 from fvlm.training.evaluation import evaluate
 from fvlm.training.loop import frozen_weights
 from fvlm.weights import load_tokenizer
@@ -40,16 +39,15 @@ def bench_evaluate(config: RunConfig, samples: int = 4, repeats: int = 5) -> dic
         turns = in_turns(
             lambda: evaluate(model, collator, config, micro), parallel_alone, repeats, config.device
         )
-    shown = with_interval(turns["ratio"], turns["ratio_low"], turns["ratio_high"], signed=False)
     print(
         f"{config.cell}, {samples} clips, {config.precision}, {config.device}: an evaluation takes "
         f"{turns['first_seconds']:.2f} s, encoding and the parallel loss alone "
-        f"{turns['second_seconds']:.2f} s: {shown} times"
+        f"{turns['second_seconds']:.2f} s: {times(turns)} times"
     )
     return dict(
         cell=config.cell,
         samples=samples,
         evaluation_seconds=turns["first_seconds"],
         parallel_seconds=turns["second_seconds"],
-        **{name: turns[name] for name in ("ratio", "ratio_low", "ratio_high")},
+        **ratio_of(turns),
     )

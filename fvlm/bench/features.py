@@ -8,40 +8,46 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+import torch
+
+from fvlm.bench.turns import times
 from fvlm.config import RunConfig
 from fvlm.costs.machine import synchronize
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, training_batches
 from fvlm.models import build_model
-from fvlm.text import with_interval
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, fill
 from fvlm.training.loop import frozen_weights, training_step
 from fvlm.training.optimizer import make_optimizer
 from fvlm.weights import load_tokenizer
 
+THREADS = 1
+
 CELLS = {  # measured where none is named, with what they have besides their names
     "T1-T_8f_fov": {},
     "T1-T_8f_bas": {},
     "T3-T_8f_fov": {},
     "T5-T_8f_fov": {},
-    "T2-T_2f_fov": dict(task="question", vision_layers=6, fine_passes=3),
+    "T2-T_2f_fov": dict(task="question", vision_layers=6, fine_passes=3, effective_batch=32),
 }
 
 
-def bench_features(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
+def bench_features(config: RunConfig, samples: int | None = None, repeats: int = 5) -> dict:
     """Clips a second of training steps that read a filled feature store and of steps that compute, in turns.
 
+    samples: clips in a step, by default the cell's own number. With one thread, as a grid's small cells run.
     Loading is part of a step, filling is not. The store is a temporary one. Prints and returns both rates
     (medians of `repeats` after one step each to warm up) and `ratio`, the median of the turns' own, with the
     lowest and highest. ValueError if the vision model is not frozen."""
+    samples = samples or config.effective_batch
     config = dataclasses.replace(
         config, dataset="shapes", effective_batch=samples, eval_samples=1, steps=repeats + 1
     )
     seconds = {True: [], False: []}
     model = build_model(config, pretrained=False).to(config.device)
     collator = Collator(load_tokenizer(config.llm), config.task)
-    with _temporary_store():
+    with _temporary_store(), _threads(THREADS):
         fill(config, model, None)
         features = Features(config, model)
         stored = training_batches(config, collator, store=features.store)
@@ -67,19 +73,29 @@ def bench_features(config: RunConfig, samples: int = 4, repeats: int = 5) -> dic
     found = dict(
         cell=config.cell,
         samples=samples,
+        threads=THREADS,
         clips_per_second_stored=samples / statistics.median(seconds[True]),
         clips_per_second_computed=samples / statistics.median(seconds[False]),
         ratio=statistics.median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
     )
-    shown = with_interval(found["ratio"], found["ratio_low"], found["ratio_high"], signed=False)
     print(
-        f"{config.cell}, {config.precision}, {config.device}: "
-        f"{found['clips_per_second_stored']:.1f} clips a second with the store, "
-        f"{found['clips_per_second_computed']:.1f} without: {shown} times"
+        f"{config.cell}, {samples} clips a step, {config.precision}, {config.device}, "
+        f"{THREADS} thread: {found['clips_per_second_stored']:.1f} clips a second with the store, "
+        f"{found['clips_per_second_computed']:.1f} without: {times(found)} times"
     )
     return found
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -17,13 +17,7 @@ from fvlm.bench.turns import timed
 from fvlm.config import LLMS, RunConfig
 from fvlm.costs.flops import flops_per_sample, visual_tokens_per_clip
 from fvlm.costs.machine import autocast
-from fvlm.costs.memory import (
-    HEADROOM,
-    available_memory,
-    is_out_of_memory,
-    peak_memory,
-    reset_peak_memory,
-)
+from fvlm.costs.memory import HEADROOM, PeakGrowth, available_memory, is_out_of_memory
 from fvlm.costs.plan import parameter_counts
 from fvlm.models import FrameCache, build_model
 from fvlm.training.loop import accumulate_gradient, frozen_weights
@@ -120,9 +114,10 @@ def bench_scaling(
 def fit_cost(points: list[tuple[float, float]]) -> dict[str, float] | None:
     """What costs y at x are made of: `fixed` + `slope` x + `quadratic` x^2, none below zero, by least squares
     of relative deviations; `worst` is the largest of these. The square is fitted from four points on, three
-    are needed at all, else None."""
+    are needed at all, else None; a point of no cost was too small to be measured and does not count."""
     from scipy.optimize import nnls
 
+    points = [(x, y) for x, y in points if y > 0]
     if len(points) < 3:
         return None
     x, y = np.array(points, dtype=float).T
@@ -159,8 +154,18 @@ def _points(config: RunConfig, frames, llms, batches) -> Iterable[tuple[str, Run
 
 def _measure(config: RunConfig, samples: int, repeats: int) -> dict:
     """One point's time and memory."""
-    reset_peak_memory(config.device)
-    before = peak_memory(config.device)
+    with PeakGrowth(config.device) as growth:
+        times = _times(config, samples, repeats)
+    flops = flops_per_sample(config, TEXT_TOKENS)
+    return times | dict(
+        visual_tokens=visual_tokens_per_clip(config),
+        peak_memory_bytes=growth.bytes,
+        gflop=samples * flops["total"] / 1e9,
+        vision_share=flops["vision"] / flops["total"],
+    )
+
+
+def _times(config: RunConfig, samples: int, repeats: int) -> dict[str, float]:
     with torch.device(config.device):
         model = build_model(config, pretrained=False)
     batch = random_batch(config, samples)
@@ -182,12 +187,4 @@ def _measure(config: RunConfig, samples: int, repeats: int) -> dict:
             if turn:
                 seconds.append(step)
                 encoding.append(encoded)
-    flops = flops_per_sample(config, TEXT_TOKENS)
-    return dict(
-        visual_tokens=visual_tokens_per_clip(config),
-        seconds=statistics.median(seconds),
-        encode_seconds=statistics.median(encoding),
-        peak_memory_bytes=peak_memory(config.device) - before,
-        gflop=samples * flops["total"] / 1e9,
-        vision_share=flops["vision"] / flops["total"],
-    )
+    return dict(seconds=statistics.median(seconds), encode_seconds=statistics.median(encoding))

@@ -5,13 +5,13 @@ import time
 
 from fvlm.bench.inputs import TEXT_TOKENS, random_batch
 from fvlm.bench.report import table
-from fvlm.bench.turns import in_turns
+from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
 from fvlm.models import build_model
-from fvlm.text import span, with_interval
+from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient, compile_backbones, frozen_weights
 
 
@@ -53,20 +53,19 @@ def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int 
 
     Prints and returns seconds of either (medians of `repeats` after one to warm up) and `ratio`, the first's
     over the second's: so many times as fast is the second; with the lowest and highest of the turns."""
-    steps = [_step(config, samples) for config in configs.values()]
+    steps = [training_step_of(config, samples) for config in configs.values()]
     first, second = configs
     turns = in_turns(*steps, repeats, max(config.device for config in configs.values()))  # cuda before cpu
     rows = [
         dict(setting=name, cell=config.cell, samples=samples, seconds=turns[f"{which}_seconds"])
         for which, (name, config) in zip(("first", "second"), configs.items())
     ]
-    ratio = {name: turns[name] for name in ("ratio", "ratio_low", "ratio_high")}
     print(table(rows))
-    print(f"{second} is {with_interval(*ratio.values(), signed=False)} times as fast as {first}")
-    return dict(settings=rows, **ratio)
+    print(f"{second} is {times(turns)} times as fast as {first}")
+    return dict(settings=rows, **ratio_of(turns))
 
 
-def _step(config: RunConfig, samples: int):
+def training_step_of(config: RunConfig, samples: int):
     """A function that does a training step but for the optimizer's part."""
     model = build_model(config, pretrained=False).to(config.device).train()
     model.set_gradient_checkpointing(config.gradient_checkpointing is True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from fvlm.costs.machine import synchronize
+from fvlm.text import with_interval
 
 
 def in_turns(first: Callable, second: Callable, repeats: int, device: str) -> dict[str, float]:
@@ -25,6 +26,16 @@ def in_turns(first: Callable, second: Callable, repeats: int, device: str) -> di
         ratio_low=min(ratios),
         ratio_high=max(ratios),
     )
+
+
+def ratio_of(turns: dict) -> dict[str, float]:
+    """The ratio among what `in_turns` found, with its lowest and highest."""
+    return {name: turns[name] for name in ("ratio", "ratio_low", "ratio_high")}
+
+
+def times(found: dict) -> str:
+    """A ratio as text, with the lowest and highest turn's."""
+    return with_interval(*ratio_of(found).values(), signed=False)
 
 
 def timed(function: Callable, device: str) -> float:

@@ -7,6 +7,9 @@ counts all pairs, as `torch.utils.flop_counter` does, although a causal kernel m
 activations, softmax, embedding look-ups and the resampling of positions are left out (together under 1 %, see
 tests/costs/test_flops.py)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fvlm.config import RunConfig
 from fvlm.models import model_class
 from fvlm.weights import llm_config, vision_config
@@ -87,6 +90,37 @@ def nanosmol_flops_per_sample(
         llm=18 * FlopCounter(config).llm_parameters() * tokens,
     )
     return groups | {"total": sum(groups.values())}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A way to count a run's training FLOPs.
+
+    column: in tables of runs. name: in menus. axis: what figures write. per_sample: of a clip, by group and
+    "total"; ValueError where it does not say. None: a run counts them itself, while it trains."""
+
+    column: str
+    name: str
+    axis: str
+    per_sample: Callable[[RunConfig], dict[str, float]] | None = None
+
+    def flops(self, config: RunConfig, samples: float) -> float:
+        """Of a run of so many samples; NaN where the convention does not say."""
+        try:
+            return self.per_sample(config)["total"] * samples if self.per_sample else float("nan")
+        except ValueError:
+            return float("nan")
+
+
+CONVENTIONS = (
+    Convention("flops", "counted (fvlm/costs/flops.py)", "training FLOPs (multiply-accumulate = 2)"),
+    Convention(
+        "flops_nanosmol",
+        "as nanoSmol counted (6N)",
+        "training FLOPs (nanoSmol's 6N)",
+        nanosmol_flops_per_sample,
+    ),
+)
 
 
 class FlopCounter:

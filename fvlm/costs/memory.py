@@ -123,7 +123,7 @@ class _CPUFit:
             free = available_memory("cpu")
             growth = []
             for size in (1, 2)[: micro.size]:
-                with _PeakGrowth() as peak:
+                with PeakGrowth() as peak:
                     attempt(size, micro.checkpointing)
                 growth.append(peak.bytes)
             # at least a quarter per sample, should the first measurement be a fluke
@@ -133,11 +133,20 @@ class _CPUFit:
         return first + more * (micro.size - 1) + moments <= HEADROOM * free
 
 
-class _PeakGrowth:
-    """How much the process grew at most inside the block, in `bytes`, sampled every few milliseconds."""
+class PeakGrowth:
+    """By how much more memory was held at most inside the block than before it, in `bytes`: allocated on a
+    GPU, resident on a CPU (the whole process, sampled every few milliseconds: 0 if all of it was there)."""
+
+    def __init__(self, device: str = "cpu"):
+        self.device = device
 
     def __enter__(self):
         gc.collect()  # what is let go of inside the block would hide what it takes
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+            reset_peak_memory(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+            return self
         self._before, self._peak, self._stop = _resident(), _resident(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -149,8 +158,11 @@ class _PeakGrowth:
             time.sleep(0.003)
 
     def __exit__(self, *exception):
-        self._stop.set()
-        self._thread.join()
+        if self.device.startswith("cuda"):
+            self._peak = peak_memory(self.device)
+        else:
+            self._stop.set()
+            self._thread.join()
         self.bytes = max(self._peak - self._before, 0)
 
 

@@ -32,8 +32,8 @@ from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import Drawn, Record, open_source
 from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+from fvlm.files import sha256
 from fvlm.parameters import notebook_parameters
-from fvlm.weights import sha256
 
 FORMAT = 1
 SPLITS = ("train", "validation")

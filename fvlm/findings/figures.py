@@ -1,4 +1,4 @@
-"""The README's two pictures: one clip asked two questions, and the gap at every size."""
+"""The README's pictures: one clip asked two questions, the gap at every size, what a training step costs."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ import numpy as np
 
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import where
+from fvlm.findings.costs import FOLDER as BENCH
+from fvlm.findings.costs import scaling_report
 from fvlm.training.results import Run, load_run
 
 FOLDER = REPOSITORY / "outputs" / "figures"
 ASKED = "T2-T_2f_fov_seed0"  # the run of the question study that the picture shows; its model is not kept
+MEASURE = "fvlm bench scaling --cell T3-T_8f_fov --json outputs/bench/scaling.json"
 TRAIN = f"fvlm grid params/question.yaml --only {ASKED} --study picture"
 
 
@@ -66,4 +69,17 @@ def draw_gap() -> Path:
 
     micro = open_results(str(REPOSITORY / "outputs" / "micro"), unfinished=False)
     (path,) = save_figures(dict(gap=gap_vs_scale(micro.runs, all_gaps(micro))), FOLDER, ["png"])
+    return path
+
+
+def draw_costs() -> Path:
+    """Time and memory against frames, LLM and batch, of outputs/bench/scaling.json. ConfigError if that is not
+    there, or no kaleido."""
+    from fvlm.plots import cost_scaling, save_figures
+
+    found = scaling_report()
+    if found is None:
+        raise ConfigError(f"{where(BENCH)}: no scaling.json. `{MEASURE}` measures")
+    (measured,) = found["measured"].values()
+    (path,) = save_figures(dict(costs=cost_scaling(measured)), FOLDER, ["png"])
     return path

@@ -8,6 +8,7 @@ from fvlm.config import REPOSITORY
 from fvlm.files import write_text
 from fvlm.findings import sources
 from fvlm.findings.answer import answer
+from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
 from fvlm.findings.sections import (
@@ -113,7 +114,7 @@ def _answer_table(micro, gaps) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-BLOCKS = dict(answer=readme_answer, results=readme_results, tree=tree)
+BLOCKS = dict(answer=readme_answer, results=readme_results, costs=readme_costs, tree=tree)
 
 
 def with_answer(readme: str) -> str:

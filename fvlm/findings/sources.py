@@ -43,7 +43,7 @@ def captions(micro: Results) -> pd.DataFrame:
 
 def with_names(table: pd.DataFrame) -> pd.DataFrame:
     """A table of runs with what their names say: `pair`, `arch` (in the order of ARCHITECTURES), `seed`."""
-    names = table["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z]+)_seed(?P<seed>\d+)$")
+    names = table["run"].str.extract(r"^(?P<pair>[^_]+)_\d+f_(?P<arch>[a-z0-9]+)_seed(?P<seed>\d+)$")
     archs = pd.Categorical(names["arch"].map(ARCH_OF_SHORT), list(ARCHITECTURES))
     return table.assign(pair=names["pair"], arch=archs, seed=names["seed"])
 

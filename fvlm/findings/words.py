@@ -4,19 +4,24 @@ import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.config import RunConfig
 from fvlm.findings import sources
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
 from fvlm.text import span, with_interval
-from fvlm.training.optimizer import DECAY_SHARE
 
 SCHEDULES = dict(  # of learning rates
     constant="constant",
-    wsd=f"constant, then falling to zero over the last {100 * DECAY_SHARE:.0f} % of the steps",
+    wsd="constant, then falling to zero over the last {percent:.0f} % of the steps",
     cosine="falling to zero on a cosine",
 )
+
+
+def rate_over_steps(config: RunConfig) -> str:
+    """How a run's learning rate goes."""
+    return SCHEDULES[config.schedule].format(percent=100 * config.decay)
 
 
 def beside_controls(task: str, samples: pd.DataFrame, archs) -> list[str]:
@@ -55,7 +60,7 @@ def question_rates(sizes: list[str]) -> str:
     """At which rates these sizes of the question were trained."""
     configs = {cell.config.pair: cell.config for cell in read_grid(GRID).cells}
     rates = ", ".join(f"{pair} {configs[pair].learning_rate:g}" for pair in sizes)
-    how = SCHEDULES[configs[sizes[0]].schedule]
+    how = rate_over_steps(configs[sizes[0]])
     return f"The questions' learning rate ({how}), tuned on a held-out seed, the same for all architectures of a size: {rates}."
 
 
@@ -118,7 +123,7 @@ def budget(results: Results) -> str:
     hours = runs["seconds"].sum() / 3600
     return (
         f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, learning rate "
-        f"{SCHEDULES[config.schedule]}, {config.precision}, on {devices}: {hours:.1f} hours of one process, "
+        f"{rate_over_steps(config)}, {config.precision}, on {devices}: {hours:.1f} hours of one process, "
         "evaluations included."
     )
 

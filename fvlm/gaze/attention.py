@@ -102,9 +102,7 @@ class EncodedClip:
     @torch.no_grad()
     def _gaze(self, mode: str) -> Gaze:
         queries = self.queries(mode)
-        _, attention = self.model.vision.look(
-            queries, self.cache, return_attention=True
-        )  # (1, T, layers, H, N)
+        attention = self.model.attention(queries, self.cache)  # (1, T, layers, H, N)
         attention = attention[0].float().cpu().numpy()
         maps = attention[..., 1:].reshape(*attention.shape[:-1], *self.cache.grid)
         return Gaze(

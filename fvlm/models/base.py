@@ -51,10 +51,11 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
     def fit(self, x: torch.Tensor):
-        """Measure mean and deviation on features (..., D)."""
+        """Measure mean and deviation on features (..., D); a single row has no deviation, it stays 1."""
         x = x.flatten(0, -2).float()
         self.mean.copy_(x.mean(0))
-        self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
+        if len(x) > 1:
+            self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """The baseline, 16 visual tokens per frame as in SmolVLM, and two controls without queries.
 
-B batch, T frames, P patches, D vision width, W LLM width.
+B batch, T frames, K visual tokens per frame, P patches, D vision width, W LLM width.
 """
+
+import math
 
 import torch
 from torch import nn
@@ -48,25 +50,29 @@ class BaselineVLM(VideoLanguageModel):
 
 
 class MeanPoolVLM(VideoLanguageModel):
-    """The control that does not choose: the mean of a frame's patches, one visual token per frame."""
+    """The control that does not choose: the mean of a frame's patches, one visual token per frame; of a
+    record with more tokens, the means of so many equal parts of the frame, in reading order."""
 
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config, foveal=False, frozen=config.freeze_vision)
 
     def build_connector(self, config):
+        self.side = math.isqrt(self.architecture.tokens_per_frame)  # of the grid of parts
         self.project = nn.Linear(config.vision_config.hidden_size, config.llm_config.hidden_size)
 
     def visual_tokens(self, cache, mode, queries=None, given=NO_PROMPT):
-        mean_patch = self.standardise(self.features(cache))  # (B, T, 1, D)
-        return self.scale(self.project(mean_patch)), None  # (B, T, 1, W)
+        means = self.standardise(self.features(cache))  # (B, T, K, D)
+        return self.scale(self.project(means)), None  # (B, T, K, W)
 
     def features(self, cache):
-        return cache.patches.mean(dim=2, keepdim=True)  # (B, T, 1, D)
+        blocks = space_to_depth(cache.patches, cache.grid, self.side)  # (B, T, K, P / K D)
+        return blocks.unflatten(-1, (-1, cache.patches.size(-1))).mean(-2)  # (B, T, K, D)
 
     @classmethod
     def visual_token_flops(cls, count, prompt_tokens, mode):
         T, D, W = count.config.frames, count.vision_width, count.llm_width
-        connector = count.linear(T, D, W, input_grad=not count.config.freeze_vision)
+        tokens = T * count.config.architecture.tokens_per_frame
+        connector = count.linear(tokens, D, W, input_grad=not count.config.freeze_vision)
         return dict(vision=count.vision(T), connector=connector)
 
 

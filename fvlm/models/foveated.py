@@ -14,7 +14,11 @@ before. In training:
 At inference there is no coarse pass: the LLM reads `[prompt] <fine>` and then one token at a time, and its
 state makes the query for the next frame. See `FoveatedVLM` for what the sketch leaves out.
 
-B batch, T frames, L text tokens, W LLM width, V vocabulary, D vision width, Q = D query width.
+With K tokens per frame a frame is looked at by K queries, each the one of the sketch and a learned offset,
+and the state after a frame is the one at its last token. K = 1 has no offset.
+
+B batch, T frames, K visual tokens per frame, L text tokens, W LLM width, V vocabulary, D vision width,
+Q = D query width.
 """
 
 import torch
@@ -29,24 +33,33 @@ from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 class StaticVLM(VideoLanguageModel):
     """The control whose query nothing steers: one learned query for every frame. `FoveatedVLM` adds steering
-    to it."""
+    to it. Its record's `tokens_per_frame` is with how many offsets on it a frame is looked at."""
 
     vision: FoveatedEncoder
+    query_offsets: nn.Parameter | None
 
     def build_vision(self, config):
         return FoveatedEncoder(config.vision_config, frozen=config.freeze_vision)
 
     def build_connector(self, config):
-        self.static_query = nn.Parameter(torch.empty(config.vision_config.hidden_size))
-        self.project = nn.Linear(self.feature_width(config), config.llm_config.hidden_size)
+        D, K = config.vision_config.hidden_size, self.architecture.tokens_per_frame
+        self.looks = K  # at each frame
+        self.static_query = nn.Parameter(torch.empty(D))
+        self.query_offsets = nn.Parameter(torch.empty(K, D)) if K > 1 else None
+        self.project = nn.Linear(self.feature_width(config) // K, config.llm_config.hidden_size)
 
     def feature_width(self, config):
-        return (1 + config.read_attended) * config.vision_config.hidden_size
+        # each query's own channels: what is the same for all clips differs between queries
+        return (
+            self.architecture.tokens_per_frame * (1 + config.read_attended) * config.vision_config.hidden_size
+        )
 
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, StaticVLM):
             init.normal_(module.static_query, std=1.0)  # 0.02 would make its attention uniform
+            if module.query_offsets is not None:
+                init.normal_(module.query_offsets, std=1.0)
 
     @torch.no_grad()
     def init_from_backbones(self):
@@ -67,21 +80,33 @@ class StaticVLM(VideoLanguageModel):
         return self.static_query.expand(cache.batch_size, len(cache), -1)
 
     def see(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
-        """One visual token per frame: queries (B, T, Q) to tokens (B, T, 1, W) at the LLM's embedding
-        norm."""
-        found = self.standardise(self.glimpse(queries, cache))  # (B, T, D or 2 D)
-        return self.scale(self.project(found)).unsqueeze(2)  # (B, T, 1, W)
+        """Queries (B, T, Q) to each frame's visual tokens (B, T, K, W) at the LLM's embedding norm."""
+        found = self.standardise(self.glimpse(queries, cache))  # (B, T, K D or K 2 D)
+        found = found.unflatten(-1, (self.looks, -1))  # (B, T, K, D or 2 D)
+        return self.scale(self.project(found))  # (B, T, K, W)
 
     def glimpse(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
         """What queries (B, T, Q) bring back: their states (B, T, D) and, with `config.read_attended`, beside
-        them what the last layer's attention falls on, (B, T, 2 D) in all.
+        them what the last layer's attention falls on, (B, T, 2 D) in all. With offsets one after the other,
+        (B, T, K D) or (B, T, K 2 D).
 
         Alone, a query's state carries little of the clip: it is the sum of what each layer adds to the query
         itself. See LOG.md, 2026-11-25."""
-        states, attention = self.vision.look(queries, cache, return_attention=True)
-        if not self.config.read_attended:
-            return states
-        return torch.cat([states, cache.attended(attention[:, :, -1])], dim=-1)
+        looks = self.with_offsets(queries)  # (B, T, Q) or (B, T, K, Q)
+        found, attention = self.vision.look(looks, cache, return_attention=True)
+        if self.config.read_attended:
+            found = torch.cat([found, cache.attended(attention[..., -1, :, :])], dim=-1)
+        return found.flatten(2)
+
+    def with_offsets(self, queries: torch.Tensor) -> torch.Tensor:
+        """Queries (B, T, Q) as they look: (B, T, K, Q), and themselves where there are no offsets."""
+        return queries if self.query_offsets is None else queries.unsqueeze(2) + self.query_offsets
+
+    def attention(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
+        """The attention weights (B, T, layers, H, N), CLS first, of queries (B, T, Q); with offsets the mean
+        over them."""
+        _, attention = self.vision.look(self.with_offsets(queries), cache, return_attention=True)
+        return attention if self.query_offsets is None else attention.mean(2)
 
     def features(self, cache: FrameCache) -> torch.Tensor:
         return self.glimpse(self.static_queries(cache), cache)
@@ -89,10 +114,11 @@ class StaticVLM(VideoLanguageModel):
     @classmethod
     def visual_token_flops(cls, count, prompt_tokens, mode):
         T, D, W = count.config.frames, count.vision_width, count.llm_width
+        looks = T * count.config.architecture.tokens_per_frame
         return dict(
             vision=count.vision(T, final_states=False),
-            static_look=count.look(T),
-            connector=count.linear(T, (1 + count.config.read_attended) * D, W),
+            static_look=count.look(looks),
+            connector=count.linear(looks, (1 + count.config.read_attended) * D, W),
         )
 
 
@@ -142,16 +168,17 @@ class FoveatedVLM(StaticVLM):
         from the pass before, from the state one frame back."""
         queries = self.static_queries(cache)  # (B, T, Q)
         for mode_token in [self.coarse_token] + [self.fine_token] * (self.config.fine_passes - 1):
-            tokens = self.see(queries, cache)[:, :-1]  # (B, T - 1, 1, W)
+            tokens = self.see(queries, cache)[:, :-1]  # (B, T - 1, K, W)
             prefix, mask = self.prefix(mode_token, tokens, cache.batch_size, given)  # (B, S, W), (B, S)
-            states = self.read(prefix, mask)[:, -len(cache) :]  # (B, T, W)
+            # at the mode token and at each frame's last token
+            states = self.read(prefix, mask)[:, -1 - self.looks * (len(cache) - 1) :: self.looks]  # (B, T, W)
             queries = self.queries_from(states, given.prompt_ids is not None)  # (B, T, Q)
         return queries
 
     def look_frame_by_frame(
         self, cache: FrameCache, given: PromptAndMasks = NO_PROMPT
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, T, 1, W) and queries (B, T, Q) as at inference: a frame is looked at when the LLM has
+        """Tokens (B, T, K, W) and queries (B, T, Q) as at inference: a frame is looked at when the LLM has
         read the tokens of those before it, and no other."""
         B, T = cache.batch_size, len(cache)
         seen = torch.ones(B, T, device=self.device) if given.frame_mask is None else given.frame_mask
@@ -162,11 +189,12 @@ class FoveatedVLM(StaticVLM):
         query = self.queries_from(state, given.prompt_ids is not None)  # (B, 1, Q)
         tokens, queries = [], []
         for t in range(T):
-            token = self.see(query, cache[t : t + 1])  # (B, 1, 1, W)
+            token = self.see(query, cache[t : t + 1])  # (B, 1, K, W)
             tokens.append(token)
             queries.append(query)
             if t < T - 1:
-                state = self.read(token.squeeze(2).to(prefix.dtype), seen[:, t : t + 1], context)
+                mask = seen[:, t : t + 1].expand(-1, token.size(2))  # (B, K)
+                state = self.read(token.squeeze(1).to(prefix.dtype), mask, context)[:, -1:]  # (B, 1, W)
                 query = self.to_queries(state)  # (B, 1, Q)
         return torch.cat(tokens, dim=1), torch.cat(queries, dim=1)
 
@@ -184,21 +212,24 @@ class FoveatedVLM(StaticVLM):
     @classmethod
     def visual_token_flops(cls, count, prompt_tokens, mode):
         T, D, W, passes = count.config.frames, count.vision_width, count.llm_width, count.config.fine_passes
+        K = count.config.architecture.tokens_per_frame
         vision, project, to_query = (
             count.vision(T, final_states=False),
-            count.linear(T, (1 + count.config.read_attended) * D, W),
+            count.linear(T * K, (1 + count.config.read_attended) * D, W),
             count.linear(T, W, D),
         )
         if mode == "autoregressive":
             start = prompt_tokens + 1  # tokens that are read at once, before the first frame
-            pairs = start**2 + sum(start + t for t in range(1, T))
-            read = count.llm(prompt_tokens + T, pairs)
-            return dict(vision=vision, fine_look=count.look(T), connector=project + to_query, fine_llm=read)
-        read = count.llm(prompt_tokens + T)
+            pairs = start**2 + sum(K * (start + K * t) for t in range(1, T))
+            read = count.llm(start + K * (T - 1), pairs)
+            return dict(
+                vision=vision, fine_look=count.look(T * K), connector=project + to_query, fine_llm=read
+            )
+        read = count.llm(prompt_tokens + 1 + K * (T - 1))
         return dict(
             vision=vision,
-            static_look=count.look(T),
-            fine_look=passes * count.look(T),
+            static_look=count.look(T * K),
+            fine_look=passes * count.look(T * K),
             connector=(1 + passes) * project + passes * to_query,
             coarse_llm=read,
             fine_llm=(passes - 1) * read,

@@ -122,8 +122,7 @@ class StreamSession:
         pixels, cache, query = self._last
         query = self.model.static_queries(cache) if query is None else query
         with torch.no_grad():
-            _, attention = self.model.vision.look(query, cache, return_attention=True)  # (1, 1, layers, H, N)
-        attention = attention[0].float().cpu().numpy()
+            attention = self.model.attention(query, cache)[0].float().cpu().numpy()  # (1, layers, H, N)
         maps = attention[..., 1:].reshape(*attention.shape[:-1], *cache.grid)
         return Gaze(
             maps=maps,

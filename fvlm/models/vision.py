@@ -1,7 +1,8 @@
 """The vision encoder: DINOv2, and the query pass, in which a query goes through its layers and attends to
 their tokens, but no token attends to it.
 
-B batch, T frames, P patches, N = 1 + P tokens (CLS first), D vision width, H heads, d = D / H, Q query width.
+B batch, T frames, K queries per frame, P patches, N = 1 + P tokens (CLS first), D vision width, H heads,
+d = D / H, Q query width.
 """
 
 import contextlib
@@ -30,12 +31,12 @@ class KeysValues:
     inputs: torch.Tensor | None = None
 
     def scores(self, q: torch.Tensor) -> torch.Tensor:
-        """Scaled queries (B, T, H, d) to attention scores (B, T, H, N)."""
-        return (q.unsqueeze(-2) @ self.keys.transpose(-1, -2)).squeeze(-2)
+        """Scaled queries (B, T, H, K, d) to attention scores (B, T, H, K, N)."""
+        return q @ self.keys.transpose(-1, -2)
 
     def gather(self, attention: torch.Tensor) -> torch.Tensor:
-        """Attention (B, T, H, N) to the values it falls on (B, T, H, d)."""
-        return (attention.unsqueeze(-2) @ self.values).squeeze(-2)
+        """Attention (B, T, H, K, N) to the values it falls on (B, T, H, K, d)."""
+        return attention @ self.values
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "KeysValues":
         inputs = None if self.inputs is None else function(self.inputs)
@@ -75,15 +76,17 @@ class NormedInputs:
 
     def scores(self, q: torch.Tensor) -> torch.Tensor:
         """As `KeysValues.scores`, but for a constant of each query."""
-        back = torch.einsum("bthd,hde->bthe", q, self._weight(self.attention.k_proj))  # (B, T, H, D)
-        return back @ self.inputs.transpose(-1, -2)
+        back = torch.einsum("bthkd,hde->bthke", q, self._weight(self.attention.k_proj))  # (B, T, H, K, D)
+        scores = back.flatten(2, 3) @ self.inputs.transpose(-1, -2)  # (B, T, H K, N)
+        return scores.unflatten(2, back.shape[2:4])
 
     def gather(self, attention: torch.Tensor) -> torch.Tensor:
         """As `KeysValues.gather`."""
-        gathered = attention @ self.inputs  # (B, T, H, D)
-        values = torch.einsum("bthe,hde->bthd", gathered, self._weight(self.attention.v_proj))
+        gathered = attention.flatten(2, 3) @ self.inputs  # (B, T, H K, D)
+        gathered = gathered.unflatten(2, attention.shape[2:4])  # (B, T, H, K, D)
+        values = torch.einsum("bthke,hde->bthkd", gathered, self._weight(self.attention.v_proj))
         bias = self.attention.v_proj.bias.to(values.dtype)
-        return values + bias.view(values.shape[-2:])
+        return values + bias.view(values.size(2), 1, values.size(-1))
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "NormedInputs":
         return NormedInputs(function(self.inputs), self.attention)
@@ -168,10 +171,11 @@ class FrameCache:
 
     def attended(self, attention: torch.Tensor) -> torch.Tensor:
         """What the last layer's attention (B, T, H, N) falls on: its normed inputs, weighted with the
-        attention's mean over heads, (B, T, D)."""
+        attention's mean over heads, (B, T, D); of K queries a frame, (B, T, K, H, N), (B, T, K, D)."""
         inputs = self.layers[-1].inputs
         assert inputs is not None, "the last layer's are kept"
-        return (attention.mean(2).unsqueeze(-2) @ inputs).squeeze(-2)
+        weights = attention.mean(-2)  # (B, T, N) or (B, T, K, N)
+        return weights @ inputs if weights.dim() == 4 else (weights.unsqueeze(-2) @ inputs).squeeze(-2)
 
     @property
     def last_hidden_state(self) -> torch.Tensor:
@@ -355,27 +359,37 @@ class FoveatedEncoder(PreTrainedModel):
         return torch.addcmul(x, layer.mlp(layer.norm2(x)), layer.layer_scale2.lambda1)
 
     def look(self, queries: torch.Tensor, cache: FrameCache, return_attention: bool = False):
-        """The query pass, one query per frame: queries (B, T, Q) to states (B, T, D).
+        """The query pass: one query per frame (B, T, Q) to states (B, T, D), or K queries per frame,
+        (B, T, K, Q), to (B, T, K, D). Queries do not see each other.
 
-        With `return_attention` also the attention weights (B, T, layers, H, N), CLS first, that the states
-        were made with; they sum to 1 over N. ValueError if there is not one query a frame."""
+        With `return_attention` also the attention weights (B, T, layers, H, N), of K queries
+        (B, T, K, layers, H, N), CLS first, that the states were made with; they sum to 1 over N. ValueError
+        if there are not queries for each frame."""
         if queries.size(1) != len(cache):
             raise ValueError(f"{queries.size(1)} queries for {len(cache)} frames")
+        if queries.dim() == 3:
+            states, attention = self._look(queries.unsqueeze(2), cache)
+            states, attention = states.squeeze(2), [weights.squeeze(3) for weights in attention]
+        else:
+            states, attention = self._look(queries, cache)
+            attention = [weights.transpose(2, 3) for weights in attention]  # (B, T, K, H, N)
+        return (states, torch.stack(attention, dim=-3)) if return_attention else states
+
+    def _look(self, queries: torch.Tensor, cache: FrameCache) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Queries (B, T, K, Q) to states (B, T, K, D) and each layer's attention (B, T, H, K, N)."""
         maps = []
-        x = self.query_in(queries)  # (B, T, D)
+        x = self.query_in(queries)  # (B, T, K, D)
         for layer, seen in zip(self.dinov2.encoder.layer, cache.layers, strict=True):
             q = layer.attention.q_proj(layer.norm1(x))
             q = q.unflatten(-1, (layer.attention.num_attention_heads, -1)) * layer.attention.scaling
-            scores = seen.scores(q)  # (B, T, H, N)
+            scores = seen.scores(q.transpose(2, 3))  # (B, T, H, K, N)
             if cache.hidden is not None:
-                scores = scores.masked_fill(cache.hidden[:, :, None], float("-inf"))
-            attention = scores.softmax(-1)  # (B, T, H, N)
-            attended = seen.gather(attention).flatten(-2)  # (B, T, D)
+                scores = scores.masked_fill(cache.hidden[:, :, None, None], float("-inf"))
+            attention = scores.softmax(-1)  # (B, T, H, K, N)
+            attended = merge_heads(seen.gather(attention))  # (B, T, K, D)
             x = self.finish_layer(layer, x, attended)
-            if return_attention:
-                maps.append(attention)
-        states = self.query_out(self.dinov2.layernorm(x))  # (B, T, D)
-        return (states, torch.stack(maps, dim=2)) if return_attention else states
+            maps.append(attention)
+        return self.query_out(self.dinov2.layernorm(x)), maps
 
 
 def _as_read(x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@
 `training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `clips.py` · `gaze.py` ·
 `style.py` what they share, every colour among it · `files.py` figures as files."""
 
+from fvlm.plots.costs import cost_scaling
 from fvlm.plots.files import save_figures
 from fvlm.plots.scaling import (
     all_figures,
@@ -34,6 +35,7 @@ __all__ = [
     "all_figures",
     "cells_of",
     "chinchilla_ratio",
+    "cost_scaling",
     "efficiency_frontier",
     "flops_breakdown",
     "frame_scaling",

@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.costs.flops import CONVENTIONS
 from fvlm.notebooks import import_jsonschema_quickly
 
 import_jsonschema_quickly()  # Plotly does when it draws
@@ -35,15 +36,13 @@ LAYOUT = dict(template="plotly_white", font_size=12, margin=dict(l=60, r=20, t=6
 AXES = {
     "loss_parallel": "loss, nats per text token (parallel)",
     "loss_autoregressive": "loss, nats per text token (frame by frame)",
-    "flops": "training FLOPs (multiply-accumulate = 2)",
-    "flops_nanosmol": "training FLOPs (nanoSmol's 6N)",
     "params_total": "parameters",
     "params_trainable": "parameters that are trained",
     "params_without_embeddings": "parameters without embeddings",
     "params_claimed": "parameters as nanoSmol counted",
     "visual_tokens": "visual tokens per clip",
     "frames": "frames per clip",
-}
+} | {convention.column: convention.axis for convention in CONVENTIONS}
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 

@@ -7,9 +7,9 @@ import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.costs.flops import (
+    CONVENTIONS,
     NANOSMOL_TEXT_TOKENS,
     flops_per_sample,
-    nanosmol_flops_per_sample,
     visual_tokens_per_clip,
 )
 from fvlm.costs.plan import parameter_counts
@@ -25,7 +25,7 @@ PARAMETERS = {
     "without embeddings": "params_without_embeddings",
     "as nanoSmol counted": "params_claimed",
 }
-FLOPS = {"counted (fvlm/costs/flops.py)": "flops", "as nanoSmol counted (6N)": "flops_nanosmol"}
+FLOPS = {convention.name: convention.column for convention in CONVENTIONS}
 
 
 class Results(NamedTuple):
@@ -92,7 +92,11 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
         last["params_total"] - last["params_embedding"],
         float("nan"),
     )
-    last["flops_nanosmol"] = [_study_flops(row.config) * row.samples_seen for row in last.itertuples()]
+    for convention in CONVENTIONS:
+        if convention.per_sample:
+            last[convention.column] = [
+                convention.flops(row.config, row.samples_seen) for row in last.itertuples()
+            ]
     kept = [
         "study",
         "run",
@@ -170,13 +174,6 @@ def nanosmol_runs() -> pd.DataFrame:
 def nanosmol_training_flops(config: RunConfig) -> float:
     """What nanoSmol trained a cell with, counted from shapes."""
     return NANOSMOL_SAMPLES * flops_per_sample(config, NANOSMOL_TEXT_TOKENS)["total"]
-
-
-def _study_flops(config: RunConfig) -> float:
-    try:
-        return nanosmol_flops_per_sample(config)["total"]
-    except ValueError:
-        return float("nan")
 
 
 def read_gaze_scores(names: str = "auto") -> pd.DataFrame:

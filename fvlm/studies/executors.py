@@ -455,5 +455,14 @@ class Slurm:
             submitted.cancel()
 
 
+# Where `fvlm grid --on` can run cells, made of: the study's folder, how many cells at once, the grid file's
+# `slurm`.
+EXECUTORS = {
+    "local": lambda folder, jobs, settings: Local(jobs),
+    "ray": lambda folder, jobs, settings: Ray(jobs),
+    "slurm": lambda folder, jobs, settings: Slurm(folder / ".grid" / "slurm", jobs, settings),
+}
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1]))

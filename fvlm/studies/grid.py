@@ -148,7 +148,8 @@ class Grid:
 
 
 def read_grid(path: str | Path, overrides: dict | None = None, study: str | None = None) -> Grid:
-    """A grid file: `study`, `seeds`, `settings` (fields of RunConfig for all), `pairs` (settings of a pair),
+    """A grid file: `study`, `seeds`, `settings` (fields of RunConfig for all), `pairs` (settings of a pair,
+    or of the cells whose names fit a pattern, as `T1-T_*_fov`; a later one wins over those before it),
     `slurm`, and `cells`, a list of blocks with `pairs`, `frames`, `archs` and perhaps `seeds`, `settings`,
     `priority`.
 
@@ -174,8 +175,8 @@ def read_grid(path: str | Path, overrides: dict | None = None, study: str | None
             for block in blocks
             for cell in _cells_of(block, content, overrides or {}, study or content["study"])
         ]
-        used = {pair for block in blocks for pair in block["pairs"]}
-        if unused := set(content.get("pairs", {})) - used:
+        unused = [key for key in content.get("pairs", {}) if not any(_for(key, c.config.cell) for c in cells)]
+        if unused:
             raise ConfigError(f"settings for {', '.join(sorted(unused))}, but no such cell")
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -192,14 +193,15 @@ def read_grid(path: str | Path, overrides: dict | None = None, study: str | None
 def _cells_of(block: dict, content: dict, overrides: dict, study: str):
     seeds = block.get("seeds", content.get("seeds", [0]))
     for seed, pair, frames, arch in itertools.product(seeds, block["pairs"], block["frames"], block["archs"]):
+        name = f"{pair}_{frames}f_{arch}"
         layers = (
             content.get("settings", {}),
-            content.get("pairs", {}).get(pair, {}),
+            *(values for key, values in content.get("pairs", {}).items() if _for(key, name)),
             block.get("settings", {}),
             overrides,
         )
         settings = {name: value for layer in map(todays_names, layers) for name, value in layer.items()}
-        config = RunConfig.from_cell(f"{pair}_{frames}f_{arch}", **settings | dict(seed=seed, study=study))
+        config = RunConfig.from_cell(name, **settings | dict(seed=seed, study=study))
         check_dataset(config.dataset)
         named = {
             name: getattr(config, name)
@@ -207,6 +209,11 @@ def _cells_of(block: dict, content: dict, overrides: dict, study: str):
         }
         typed = {name: getattr(config, name) for name in settings}
         yield Cell(config, typed | named, block.get("priority", 1))
+
+
+def _for(key: str, cell: str) -> bool:
+    """Whether settings under `key` of a grid file's `pairs` are this cell's."""
+    return key == cell.partition("_")[0] or fnmatch.fnmatchcase(cell, key)
 
 
 def _expect(content, needed: dict, optional: dict):

@@ -1,9 +1,10 @@
 """Which learning rate suits each size? `fvlm tune params/micro.yaml` tries them on a seed that the study does
 not use, and says which to write under `pairs:` in the grid file.
 
-Every pair of the grid is trained at every rate in the study's first number of frames, foveated and baseline.
-A rate serves both architectures: chosen is the one with the lowest mean of their last losses, so that neither
-is favoured. A part of the study's steps (`--share 0.4`) rules rates out cheaply; what is near the best is
+Every pair of the grid is trained at every rate in the study's first number of frames, foveated and baseline
+or those that `--archs` names. Where one rate is to serve all of them, it is the one with the lowest mean of
+their last losses, so that none is favoured (`best_rates`); the best of each by itself is told beside it
+(`own_rates`). A part of the study's steps (`--share 0.4`) rules rates out cheaply; what is near the best is
 then tried with all of them, `--only` its pairs: the longest runs decide. All that was found is kept in
 `outputs/<study>_rates/rates.parquet`; runs go on where they were stopped."""
 
@@ -27,10 +28,15 @@ TUNED = ("foveated", "baseline")
 
 
 def sweep(
-    path: str | Path, rates=RATES, share: float = 1.0, only: str | None = None, out: str | Path | None = None
+    path: str | Path,
+    rates=RATES,
+    share: float = 1.0,
+    only: str | None = None,
+    out: str | Path | None = None,
+    archs=TUNED,
 ) -> list[Grid]:
     """The sweep's cells, a grid for each rate. share: of the study's steps; only: cells whose name fits, as
-    `T[45]-T_*`. ConfigError as `read_grid`, and if the grid file has no pair in both architectures."""
+    `T[45]-T_*`. ConfigError as `read_grid`, and if the grid file has no cell of these architectures."""
     study = read_grid(path)
     frames = study.cells[0].config.frames
     steps = max(1, round(share * study.cells[0].config.steps))
@@ -42,7 +48,7 @@ def sweep(
         cells = {
             cell.config.cell: cell
             for cell in grid.cells
-            if cell.config.frames == frames and cell.config.arch in TUNED
+            if cell.config.frames == frames and cell.config.arch in archs
         }
         held_out = [
             Cell(dataclasses.replace(cell.config, seed=SEED), cell.settings | dict(seed=SEED))
@@ -50,7 +56,7 @@ def sweep(
         ]
         grids.append(Grid(grid.study, held_out))
     if not all(grid.cells for grid in grids):
-        raise ConfigError(f"{path}: no cell of {' or '.join(TUNED)} with {frames} frames")
+        raise ConfigError(f"{path}: no cell of {' or '.join(archs)} with {frames} frames")
     return grids
 
 
@@ -135,12 +141,12 @@ def own_rates(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_sweep(grids: list[Grid]) -> tuple[pd.DataFrame, bool]:
-    """Train what of a sweep is not there yet. Returns all that was found so far (`keep`), and whether every
-    run is finished."""
+def run_sweep(grids: list[Grid], jobs: int | None = None) -> tuple[pd.DataFrame, bool]:
+    """Train what of a sweep is not there yet, `jobs` cells at once (see `Local`). Returns all that was found
+    so far (`keep`), and whether every run is finished."""
     done = True
     for grid in grids:
-        run = GridRun(grid, Local(), retry_failed=True, on_change=Table())
+        run = GridRun(grid, Local(jobs), retry_failed=True, on_change=Table())
         done = run.run() and done
         if run.stopping:  # Ctrl-C is meant for all of it
             return keep(Path(grids[0].cells[0].config.out)), False

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -10,8 +11,9 @@ from fvlm.config import ConfigError, RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Batch
-from fvlm.files import write_json
+from fvlm.files import damaged, seal, sync, write_json
 from fvlm.training.distributed import Processes
+from fvlm.training.progress import TrainingError
 
 
 def restore_moments(model, optimizer, state: "TrainingState", processes: Processes):
@@ -43,8 +45,7 @@ class TrainingState:
 
     @classmethod
     def start_or_resume(cls, config: RunConfig, model) -> "TrainingState":
-        """The state of the last complete checkpoint, whose weights go into `model`; a new one if there is
-        none."""
+        """The state of the last checkpoint, whose weights go into `model`; a new one if there is none."""
         from safetensors.torch import load_file
 
         state = cls()
@@ -69,7 +70,8 @@ class TrainingState:
 
 
 def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState, processes: Processes):
-    """Write a checkpoint beside the last one, and only then remove that: a kill at any moment leaves one."""
+    """Write a checkpoint beside the last one, and only when it can be read back remove that: a kill or a
+    power failure at any moment leaves one."""
     from safetensors.torch import save_file
 
     processes.reshard(model)
@@ -104,13 +106,33 @@ def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState, p
             evaluations=state.evaluations,
         ),
     )
-    building.rename(root / f"step-{state.step:06d}")
+    seal(building)
+    written = building.rename(root / f"step-{state.step:06d}")
+    sync(root)
+    if name := damaged(written):
+        raise TrainingError(
+            f"{written / name} can't be read back as it was written: is the disk failing? The checkpoint "
+            "before it is kept"
+        )
     for older in sorted(root.glob("step-*"))[:-1]:
         shutil.rmtree(older)
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
     return max((folder / "checkpoint").glob("step-*"), default=None)
+
+
+def set_aside_damaged(folder: Path):
+    """Rename a run's last checkpoint if it is not as it was written, and say so; then the one before it."""
+    while (found := _last_checkpoint(folder)) and (name := damaged(found)):
+        aside = found.with_name(f"damaged-{found.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        found.rename(aside)
+        warnings.warn(
+            f"{found / name} is damaged: this checkpoint is set aside as {aside.name}, training goes on from "
+            "the one before it, or from the start",
+            stacklevel=2,
+        )
 
 
 def save_model(config: RunConfig, model, processor, processes: Processes):

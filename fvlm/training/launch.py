@@ -1,7 +1,6 @@
 """`train(config)`: one run at a time in a folder, finished ones left alone, interrupted ones resumed, in one
 process or several."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -19,8 +18,9 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
-from fvlm.files import write_json
+from fvlm.files import sync, write_json
 from fvlm.training.callbacks import Callback, Callbacks
+from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
 from fvlm.training.loop import train_loop
 from fvlm.training.progress import Progress, TrainingError, read_progress, request_end
@@ -44,12 +44,13 @@ def train(
 
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
-    config.folder.mkdir(parents=True, exist_ok=True)
+    _require_writable(config)
     try:
         with FileLock(config.folder / ".lock", timeout=0):
             _claim(config)
             run = load_run(config.folder)
             if not run.finished:
+                set_aside_damaged(config.folder)  # here, before there are several processes
                 for leftover in ("stop", "end", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)
                 try:
@@ -63,6 +64,22 @@ def train(
             return run
     except Timeout:
         raise ConfigError(f"{config.folder}: another process is training this run") from None
+
+
+# What a run leaves that another must not find.
+FOLDERS_LEFT = ("checkpoint", "model", ".model")
+FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
+
+
+def _require_writable(config: RunConfig):
+    """ConfigError if results can't be written where the configuration wants them."""
+    probe = config.folder / f".probe.{os.getpid()}"
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"out = {config.out!r}: results can't be written there ({error})") from None
 
 
 def _claim(config: RunConfig):
@@ -88,9 +105,17 @@ def _claim(config: RunConfig):
                 "give overwrite (--set overwrite=true, -p overwrite True) to replace it, or another study "
                 "name"
             )
+        # first what says whose results these are: should this be interrupted, they are nobody's
+        path.unlink()
+        sync(config.folder)
         for item in config.folder.iterdir():
             if item.name != ".lock":
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
+    for name in FOLDERS_LEFT:  # results of nobody: an overwrite was interrupted
+        shutil.rmtree(config.folder / name, ignore_errors=True)
+    for name in FILES_LEFT:
+        if (config.folder / name).is_file():
+            (config.folder / name).unlink()
     write_json(
         path,
         {
@@ -143,8 +168,8 @@ def train_in_processes(config: RunConfig, callbacks: Callbacks):
                     progress = read_progress(config.folder)
                     if progress and (now := (progress["step"], len(progress["evaluations"]))) > told:
                         told = now
-                        names = [field.name for field in dataclasses.fields(Progress)]
-                        if callbacks(Progress(**{name: progress[name] for name in names})):
+                        shown = {k: v for k, v in progress.items() if k not in ("pid", "time")}
+                        if callbacks(Progress(**shown)):
                             request_end(config.folder)
                     if ended:
                         break

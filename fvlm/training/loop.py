@@ -4,10 +4,13 @@ A step is a function of (weights, optimizer state, seed, step number) alone, so 
 started again ends with the same weights, bit for bit, as one that was not."""
 
 import contextlib
+import errno
 import functools
 import math
+import os
 import shutil
 import time
+from collections.abc import Sized
 
 import torch
 
@@ -33,8 +36,10 @@ from fvlm.training.distributed import Processes
 from fvlm.training.evaluation import evaluate
 from fvlm.training.features import Features, batch_inputs, open_features
 from fvlm.training.optimizer import make_optimizer, schedule
-from fvlm.training.progress import Heartbeat, Progress, Stopped, TrainingError
+from fvlm.training.progress import NOW, Heartbeat, Progress, Stopped, TrainingError, stop_requested
 from fvlm.weights import load_tokenizer
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Processes):
@@ -66,20 +71,17 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
     if callbacks is not None:
         callbacks.start(config, len(state.evaluations))
 
-    def evaluate_and_save():
+    def evaluate_now():
         assert micro is not None
         alive = functools.partial(tell.alive, progress(config, state, loss))
         losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
         state.seconds = time.perf_counter() - started
         state.evaluations.append(evaluation_row(config, model, state, losses, micro))
-        state.micro_batch = micro
         if processes.is_main:
             write_table(config.folder / "evaluations.parquet", state.evaluations)
             write_table(config.folder / "samples.parquet", samples)
-        # last: what it stands for is then all there
-        save_checkpoint(config, model, optimizer, state, processes)
 
-    with frozen_weights(model, config):
+    with frozen_weights(model, config), disk_errors(config, state):
         while state.step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * schedule(state.step, config)
@@ -100,24 +102,50 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
                     f"step {state.checkpoint_step}, are kept in {config.folder}. "
                     "A lower learning_rate, a longer warmup or fp32 may help."
                 )
-            state.seconds = time.perf_counter() - started
+            state.seconds, state.micro_batch = time.perf_counter() - started, micro
             evaluated = state.step % config.eval_every == 0 or state.step == config.steps
+            stopping = stop_asked(config, state, processes, evaluated)
             if evaluated:
-                evaluate_and_save()
-                stop_if_asked(config, state, processes)
-            ended = tell(progress(config, state, loss))
+                evaluate_now()
+            if evaluated or stopping:  # after the evaluation is written, which it stands for
+                save_checkpoint(config, model, optimizer, state, processes)
+            if stopping:
+                raise Stopped(
+                    f"asked to stop: {config.cell}, seed {config.seed} goes on from step {state.step} when "
+                    "trained again"
+                )
+            ended = tell(progress(config, state, loss, model, tokenizer))
             if evaluated:  # the process that started several tells them so
                 ended |= any(processes.all_gather((config.folder / "end").exists()))
             if ended and state.step < config.steps:
                 if not evaluated:
-                    evaluate_and_save()
+                    evaluate_now()
+                    save_checkpoint(config, model, optimizer, state, processes)
                 break
 
     model.eval()
-    save_model(config, model, processor_of(config), processes)
+    with disk_errors(config, state):
+        save_model(config, model, processor_of(config), processes)
     if processes.is_main and state.step == config.steps:
         shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
     return model
+
+
+@contextlib.contextmanager
+def disk_errors(config: RunConfig, state: TrainingState):
+    """A disk that is full or can't be written ends a run with what is kept and how it goes on."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in DISK or any(os.strerror(code) in str(error) for code in DISK)
+        if not full:
+            raise
+        raise TrainingError(
+            f"{config.folder} can't be written ({error}). Its last good checkpoint, step "
+            f"{state.checkpoint_step}, is kept; the same command goes on from it when there is room"
+        ) from error
 
 
 def frozen_weights(model, config: RunConfig):
@@ -203,9 +231,13 @@ def accumulate_gradient(
 
 
 def calibrate(model, collator: Collator, config: RunConfig, clips: int = 16):
-    """Let the model measure its features' mean and spread on the first training clips."""
+    """Let the model measure its features' mean and spread on the first training clips: as many as a step has,
+    but two at least, as one frame has no spread."""
     dataset = open_dataset(config, "train")
-    batch = collator([dataset[i] for i in range(min(clips, config.effective_batch))])
+    clips = max(2, min(clips, config.effective_batch))
+    if isinstance(dataset, Sized):
+        clips = min(clips, len(dataset))
+    batch = collator([dataset[i] for i in range(clips)])
     with autocast(config):
         model.calibrate(batch.inputs(model.device)["frames"])
 
@@ -270,15 +302,16 @@ def evaluation_row(config, model, state: "TrainingState", losses, micro) -> dict
     )
 
 
-def progress(config, state, loss) -> Progress:
+def progress(config, state, loss, model=None, tokenizer=None) -> Progress:
     rate = state.samples / max(state.seconds, 1e-9)
     left = (config.steps - state.step) * config.effective_batch / max(rate, 1e-9)
-    return Progress(state.step, config.steps, loss, rate, left, state.evaluations)
+    return Progress(state.step, config.steps, loss, rate, left, state.evaluations, model, tokenizer)
 
 
-def stop_if_asked(config: RunConfig, state: "TrainingState", processes: Processes):
-    if any(processes.all_gather((config.folder / "stop").exists())) and state.step < config.steps:
-        raise Stopped(
-            f"asked to stop: {config.cell}, seed {config.seed} goes on from step {state.step} when trained "
-            "again"
-        )
+def stop_asked(config: RunConfig, state: "TrainingState", processes: Processes, evaluated: bool) -> bool:
+    """Whether to stop after this step: the last one is the end anyway, and several processes, which must
+    agree, ask each other at evaluations alone."""
+    if state.step == config.steps or (processes.world_size > 1 and not evaluated):
+        return False
+    asked = stop_requested(config.folder)
+    return any(processes.all_gather(asked == NOW or (evaluated and asked is not None)))

@@ -10,8 +10,6 @@ from fvlm.models import parameter_group
 # Of AdamW. 0.999 would remember the first steps' large gradients for the whole of so short a run.
 BETAS = (0.9, 0.95)
 
-DECAY_SHARE = 0.3  # of the steps, at the end of the wsd schedule
-
 
 def make_optimizer(model, config: RunConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices only and a rate of its own for the connector."""
@@ -41,7 +39,7 @@ def schedule(step: int, config: RunConfig) -> float:
         return (step + 1) / (config.warmup + 1)
     left = config.steps - step
     if config.schedule == "wsd":
-        return min(1.0, left / max(DECAY_SHARE * config.steps, 1))
+        return min(1.0, left / max(config.decay * config.steps, 1))
     if config.schedule == "cosine":
         done = (step - config.warmup) / max(config.steps - config.warmup, 1)
         return 0.5 * (1 + math.cos(math.pi * done))

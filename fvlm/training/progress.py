@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fvlm.config import RunConfig
+from fvlm.config import MessageAlone, RunConfig
 from fvlm.files import write_json
 from fvlm.training.distributed import Processes
 
+NOW = "now"  # in the file that asks a run to stop
 
-class TrainingError(RuntimeError):
+
+class TrainingError(MessageAlone, RuntimeError):
     """Training can't go on; the message says why and what is kept."""
 
 
@@ -32,6 +35,8 @@ class Progress:
     samples_per_second: float
     seconds_left: float
     evaluations: list[dict]
+    model: Any = None  # as it is now, and its tokenizer; None where it trains in processes of its own
+    tokenizer: Any = None
 
 
 class Heartbeat:
@@ -50,7 +55,10 @@ class Heartbeat:
     def alive(self, progress: Progress, now: bool = False):
         """A sign of life in the middle of an evaluation."""
         if self._path and (now or time.monotonic() - self._written > 1):
-            write_json(self._path, vars(progress) | dict(pid=os.getpid(), time=time.time()))
+            told = {
+                name: value for name, value in vars(progress).items() if name not in ("model", "tokenizer")
+            }
+            write_json(self._path, told | dict(pid=os.getpid(), time=time.time()), durable=False)
             self._written = time.monotonic()
 
 
@@ -63,10 +71,19 @@ def read_progress(folder: Path) -> dict | None:
         return None
 
 
-def request_stop(folder: Path):
-    """Ask the run that trains in `folder`, from any process, to stop at its next checkpoint: it raises
-    `Stopped`."""
-    (folder / "stop").touch()
+def request_stop(folder: Path, now: bool = False):
+    """Ask the run that trains in `folder`, from any process or thread, to stop at its next checkpoint: it
+    raises `Stopped`. now: at a checkpoint that it writes after its current step (several processes: as
+    without)."""
+    (folder / "stop").write_text(NOW if now else "")
+
+
+def stop_requested(folder: Path) -> str | None:
+    """What `request_stop` asked of the run in `folder`: NOW, or "" for its next checkpoint; None: nothing."""
+    try:
+        return (folder / "stop").read_text()
+    except FileNotFoundError:
+        return None
 
 
 def request_end(folder: Path):

@@ -10,6 +10,7 @@
 
 import functools
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +39,14 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        saved = json.loads((self.folder / "config.json").read_text())
-        return RunConfig.from_dict(
-            BEFORE | saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
-        )
+        path = self.folder / "config.json"
+        try:
+            saved = json.loads(path.read_text())
+            return RunConfig.from_dict(
+                BEFORE | saved | dict(out=str(self.folder.parent.parent), study=self.folder.parent.name)
+            )
+        except (OSError, ValueError, TypeError) as error:  # ConfigError is a ValueError
+            raise ConfigError(f"{where(path)}: {error}") from None
 
     @property
     def evaluations(self) -> "pd.DataFrame":
@@ -112,7 +117,10 @@ class Run:
         path = self.folder / name
         if not path.exists():
             raise ConfigError(f"{path}: not there yet; the run has not come to its first evaluation")
-        return pd.read_parquet(path)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{where(path)} can't be read: {error}") from None
 
 
 def load_run(folder: str | Path) -> Run:
@@ -136,17 +144,20 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
     """All finished runs of a study's folder, also while its grid runs; `unfinished`: the others too, as far
     as they are.
 
-    A run counts as finished once its last evaluation is there, its model need not be. ConfigError if there is
-    no run."""
+    A run counts as finished once its last evaluation is there, its model need not be. A run whose files can't
+    be read is left out, with a warning that names the file. ConfigError if there is no run."""
     import pandas as pd
 
     evaluations, samples = [], []
     for path in sorted(Path(folder).glob("*/config.json")):
         run = load_run(path.parent)
-        config = run.config
         if not (run.folder / "samples.parquet").exists():
             continue
-        table = run.evaluations
+        try:
+            config, table, losses = run.config, run.evaluations, run.samples
+        except ConfigError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         if not unfinished and table["step"].iloc[-1] < config.steps:
             continue
         names = dict(
@@ -161,7 +172,7 @@ def load_study(folder: str | Path, unfinished: bool = False) -> Study:
             task=config.task,
             schedule=config.schedule,
         )
-        for rows, found in ((evaluations, table), (samples, run.samples)):
+        for rows, found in ((evaluations, table), (samples, losses)):
             rows.append(pd.DataFrame(names, index=found.index).join(found.drop(columns=["cell", "seed"])))
     if not evaluations:
         raise ConfigError(f"{folder}: no {'run' if unfinished else 'finished run'} here")

@@ -2,7 +2,7 @@
 scaling explorer."""
 
 from fvlm.widgets.gaze import Explorer
-from fvlm.widgets.live import LiveCurve
+from fvlm.widgets.live import LiveCurve, train_live
 from fvlm.widgets.scaling import ScalingExplorer
 
-__all__ = ["Explorer", "LiveCurve", "ScalingExplorer"]
+__all__ = ["Explorer", "LiveCurve", "ScalingExplorer", "train_live"]

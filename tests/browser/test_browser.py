@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 
+import nbformat
 import numpy as np
 import pytest
 from conftest import REPOSITORY
@@ -28,6 +29,12 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+TRAINS = """from fvlm import RunConfig
+from fvlm.widgets import train_live
+
+small = dict(steps=300, eval_every=40, eval_samples=4, effective_batch=2, micro_batch=2, features=False)
+config = RunConfig.from_cell("T1-T_2f_fov", out="{out}", **small)
+run = await train_live(config, every=0.2)"""
 SCREENSHOTS = REPOSITORY / "outputs" / "test_screenshots"
 
 
@@ -48,9 +55,14 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Address of a JupyterLab of its own, with copies of the notebooks that have widgets."""
+    """Address of a JupyterLab of its own, with copies of the notebooks that have widgets, and one that
+    trains."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
+    cell = nbformat.v4.new_code_cell(TRAINS.format(out=folder / "runs"))
+    kernel = dict(kernelspec=dict(name="python3", display_name="Python 3"))
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
+    nbformat.write(notebook, folder / "notebooks" / "live.ipynb")
     for name in ("attention", "scaling"):
         shutil.copy(REPOSITORY / f"notebooks/{name}.ipynb", folder / "notebooks")
     for name, values in SETTINGS.items():
@@ -186,8 +198,8 @@ class Screen:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def run_all(browser, address: str):
-    """Open a notebook, run all its cells; no cell may fail."""
+def opened(browser, address: str):
+    """A notebook whose kernel is ready."""
     page = browser.new_page(viewport=dict(width=1400, height=1000))
     page.goto(address)
     page.wait_for_function(
@@ -195,7 +207,18 @@ def run_all(browser, address: str):
         " && jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'",
         timeout=90_000,
     )
-    page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
+    return page
+
+
+def run_cells(page):
+    """Begin to run all cells."""
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+
+def run_all(browser, address: str):
+    """Open a notebook, run all its cells; no cell may fail."""
+    page = opened(browser, address)
+    run_cells(page)
     page.wait_for_function(
         "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
         ".every(c => c.executionCount !== null && c.executionState !== 'running')"
@@ -247,7 +270,8 @@ def test_the_explorer_in_jupyterlab_shows_what_python_computes(chromium, lab):
         page.get_by_text("1 patch hidden").wait_for(timeout=20_000)
         said = page.locator(".widget-html-content", has_text="patch hidden").inner_text()
         numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", said)]
-        assert np.allclose(numbers[:2], [before, after], atol=2e-4) and screen.shown()["hidden"] == 1
+        assert np.allclose(numbers[:2], [before, after], atol=2e-4)
+        wait_for(lambda: screen.shown()["hidden"] == 1, 20)  # drawn after it is said
         screen.picture("3_patch_hidden")
 
         page.get_by_role("tab", name="side by side").click()
@@ -287,4 +311,46 @@ def test_the_scaling_notebook_s_figures_follow_its_widgets_in_jupyterlab(chromiu
         page.get_by_role("heading", name="Look for yourself").scroll_into_view_if_needed()
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOTS / "5_scaling.png")
+        browser.close()
+
+
+def test_the_live_view_moves_while_a_notebook_trains_and_its_button_stops_at_a_checkpoint(chromium, lab):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        page = opened(browser, f"{lab}/lab/tree/live.ipynb?reset")
+
+        def step() -> int:
+            texts = page.locator(".jp-OutputArea .widget-html-content").all_inner_texts()
+            found = re.search(r"step (\d+) of 300", " ".join(texts))
+            return int(found[1]) if found else 0
+
+        def points() -> int:
+            """Of the curve of single steps, as it is drawn."""
+            return page.evaluate(
+                "() => document.querySelector('.jp-OutputArea .js-plotly-plot')?._fullData?.[0]?.x?.length || 0"
+            )
+
+        run_cells(page)
+        wait_for(lambda: step() > 0 and points() > 0, 60)
+        first, drawn = step(), points()
+        wait_for(lambda: step() > first + 10 and points() > drawn + 10, 30)
+        page.locator(".widget-html-content img").wait_for(timeout=30_000)
+        caption = page.locator(".widget-html-content", has_text="after step")
+        assert re.search(r"after step (40|80|120)", caption.inner_text())
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / "6_live.png")
+
+        page.locator("button.widget-button", has_text="Stop").click()
+        error = page.locator(".jp-OutputArea", has_text="Stopped: asked to stop")
+        error.wait_for(timeout=30_000)
+        stopped = int(re.search(r"goes on from step (\d+)", error.inner_text())[1])
+        assert first < stopped < 300 and "Traceback" not in error.inner_text()
+
+        run_cells(page)
+        wait_for(lambda: step() > stopped, 60)
+        done = page.locator(".gtitle", has_text="step 300 of 300").first
+        done.wait_for(timeout=120_000)
+        assert points() == 300 - stopped, "the rest alone, and the whole view is replaced by the last figure"
+        page.screenshot(path=SCREENSHOTS / "7_trained.png")
         browser.close()

@@ -36,7 +36,7 @@ def test_gaze_is_the_attention_inside_the_forward_pass(looked, monkeypatch):
             monkeypatch.setattr(torch.Tensor, "softmax", watch)
             model(cache, mode=mode)
             monkeypatch.undo()
-        weights = [w for w in seen if w.dim() == 4]  # of the last pass: (1, t, H, N) per layer
+        weights = [w[:, :, :, 0] for w in seen if w.dim() == 5]  # of the last pass: (1, t, H, N) per layer
         layers = look.maps.shape[1]
         if mode == "autoregressive":
             inside = torch.cat(

@@ -43,7 +43,7 @@ def saved(tmp_path_factory):
 
 def steered(arch="foveated", **settings):
     model = build_model(tiny(arch, frames=4, **settings), pretrained=False)
-    return steering(model) if arch == "foveated" else model
+    return steering(model) if model.modes_differ else model
 
 
 PROMPTS = dict(

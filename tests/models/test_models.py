@@ -263,7 +263,10 @@ def test_the_baseline_orders_patches_as_smolvlm_does():
     )
 
 
-@pytest.mark.parametrize("arch, tokens", [("foveated", 1), ("static", 1), ("meanpool", 1), ("baseline", 16)])
+@pytest.mark.parametrize(
+    "arch, tokens",
+    [("foveated", 1), ("static", 1), ("foveated4", 4), ("meanpool", 1), ("meanpool4", 4), ("baseline", 16)],
+)
 def test_visual_tokens_per_frame(arch, tokens, clips):
     model = build_model(tiny(arch, frames=4), pretrained=False)
     assert model.visual_tokens(model.encode(clips[0]), "parallel")[0].shape == (2, 4, tokens, 96)
@@ -278,6 +281,45 @@ def test_a_model_makes_the_tokens_and_queries_that_its_record_says(arch, clips):
     model.architecture = dataclasses.replace(record, tokens_per_frame=record.tokens_per_frame + 1)
     with pytest.raises(ValueError, match=f"{record.tokens_per_frame} visual tokens per frame.*{arch}"):
         model(clips[0])
+
+
+HALVES = (slice(None, 4), slice(4, None))
+
+
+def test_means_of_parts_are_those_of_the_patches_in_them_in_reading_order(clips):
+    model = build_model(tiny("meanpool4", frames=4), pretrained=False)
+    cache = model.encode(clips[0])
+    patches = cache.patches.unflatten(2, (8, 8))  # 112 pixels
+    means = [patches[:, :, rows, columns].mean((2, 3)) for rows in HALVES for columns in HALVES]
+    assert torch.allclose(model.features(cache), torch.stack(means, 2), atol=1e-5)
+    whole = build_model(tiny("meanpool", frames=4), pretrained=False)
+    assert torch.allclose(whole.features(cache), cache.patches.mean(2, keepdim=True), atol=1e-5)
+
+
+def test_offsets_look_as_queries_of_their_own_would(clips):
+    model = build_model(tiny("foveated4", frames=4), pretrained=False)
+    cache, query = model.encode(clips[0]), torch.randn(2, 4, 384)
+    together = model.see(query, cache)
+    states, seen = model.vision.look(model.with_offsets(query), cache, return_attention=True)
+    for k, offset in enumerate(model.query_offsets):
+        alone, attention = model.vision.look(query + offset, cache, return_attention=True)
+        assert torch.allclose(states[:, :, k], alone, atol=1e-4)
+        assert torch.allclose(seen[:, :, k], attention, atol=1e-5)
+    assert torch.allclose(model.attention(query, cache), seen.mean(2)) and together.shape == (2, 4, 4, 96)
+    assert (together[:, :, 0] - together[:, :, 1]).abs().max() > 0.01, "they do not see the same"
+
+
+def test_with_several_tokens_a_frame_the_query_comes_from_the_state_at_the_frame_s_last(clips):
+    """Frame by frame, where queries are made one at a time, is what the parallel passes come to when the fine
+    pass is repeated."""
+    config = tiny("foveated4", frames=4, fine_passes=4)
+    model = steering(build_model(config, pretrained=False)).eval()
+    cache = model.encode(clips[0])
+    (parallel, queries), (one_by_one, made) = (
+        model.visual_tokens(cache, mode) for mode in ("parallel", "autoregressive")
+    )
+    assert torch.allclose(queries, made, atol=1e-3) and torch.allclose(parallel, one_by_one, atol=1e-3)
+    assert (queries[:, 2] - queries[:, 1]).abs().max() > 0.1, "the query moves"
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

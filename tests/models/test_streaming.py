@@ -20,7 +20,7 @@ def frames():
 
 def made(arch="foveated"):
     model = build_model(tiny(arch, frames=4), pretrained=False)
-    return steering(model) if arch == "foveated" else model
+    return steering(model) if model.modes_differ else model
 
 
 def watched(session, frames):

@@ -86,6 +86,35 @@ def test_the_grids_that_come_with_the_repository():
     assert len(real) == 3 and all(config == real[0] for config in real), "one budget for all architectures"
 
 
+def test_settings_can_be_those_of_a_pair_or_of_cells_by_a_pattern(tmp_path):
+    grid = dict(
+        study="mine",
+        settings=dict(steps=10),
+        pairs={"T1-T": dict(steps=20), "*_bas": dict(warmup=1), "T1-T_*_bas": dict(steps=30)},
+        cells=[dict(pairs=["T1-T", "T2-T"], frames=[2], archs=["fov", "bas"])],
+    )
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    found = {c.config.cell: c.config for c in read_grid(tmp_path / "mine.yaml").cells}
+    steps = {cell: config.steps for cell, config in found.items()}
+    assert steps == {"T1-T_2f_fov": 20, "T1-T_2f_bas": 30, "T2-T_2f_fov": 10, "T2-T_2f_bas": 10}
+    assert {cell for cell, config in found.items() if config.warmup == 1} == {"T1-T_2f_bas", "T2-T_2f_bas"}
+
+
+def test_the_study_on_captions_is_one_budget_whose_sizes_share_no_seed():
+    cells = read_grid(PARAMS / "captions.yaml").cells
+    seeds = {}
+    for cell in cells:
+        seeds.setdefault(cell.config.seed, set()).add(cell.config.pair)
+    assert all(len(pairs) == 1 for pairs in seeds.values()), "no seed serves two sizes"
+    budgets = {
+        (c.config.steps * c.config.effective_batch, c.config.eval_samples, c.config.dataset, c.config.decay)
+        for c in cells
+    }
+    assert budgets == {(24_000, 1600, "shapes:pool=24000", 0.2)}
+    passes = {(c.config.architecture.short, c.config.fine_passes) for c in cells}
+    assert {arch for arch, count in passes if count == 2} == {"fov", "f04", "f16"}
+
+
 @pytest.mark.slow
 def test_an_executed_notebook_names_no_folder_of_this_machine():
     """Slow: a job plans the memory of its cell."""

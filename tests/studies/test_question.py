@@ -51,6 +51,7 @@ def ask(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_trained_and_scored_and_other_scores_stay(ask):
     folder = ask("--all", "--only", "*_bas*")
     assert not (folder / "gaze.parquet").exists() and results(folder)["hit"].isna().all(), (

@@ -70,6 +70,8 @@ def test_a_sweep_trains_every_pair_at_every_rate_and_keeps_its_table(tmp_path):
             )
             assert cell.config.out != read_grid(path).cells[0].config.out, "beside the study, not in it"
             assert cell.settings["seed"] == SEED
+    blind = sweep(path, [1e-3], archs=("blind",), out=tmp_path / "rates")
+    assert [cell.config.arch for g in blind for cell in g.cells] == ["blind"]
     with pytest.raises(ConfigError, match="no cell of foveated or baseline"):
         path.write_text(yaml.safe_dump(grid | dict(cells=[dict(pairs=["T1-T"], frames=[2], archs=["bli"])])))
         sweep(path, [1e-3])

@@ -76,6 +76,7 @@ def test_a_damaged_file_is_noticed_and_made_again(harm):
     assert path.read_bytes() == content, "and it is there again"
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_store_and_none_reads_half_a_file():
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         wrong = pool.starmap(_write_and_read, [(seed, os.environ["FVLM_CACHE"]) for seed in range(2)])
@@ -179,6 +180,7 @@ def test_clips_are_told_without_being_drawn_once_they_are_kept():
     assert told.frames is None and (told.caption, told.clip_id) == (dataset[2].caption, dataset[2].clip_id)
 
 
+@pytest.mark.slow
 def test_fill_list_and_clear(tmp_path):
     options = [
         "--cell",

@@ -112,6 +112,7 @@ def share_right(model, batch: Batch, features: PerfectFeatures, config: RunConfi
     return (torch.cat(outs).argmax(-1) == batch.labels[:, 0]).float().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["baseline", "foveated"])
 def test_a_model_from_scratch_learns_which_shape_has_a_colour(arch):
     """A guess among a crowded scene's shapes is right in 0.26. At a rate of 1e-3 the baseline is right in

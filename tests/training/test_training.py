@@ -18,7 +18,7 @@ from fvlm.costs.memory import MicroBatch, OutOfMemory, find_micro_batch
 from fvlm.data import Collator, open_dataset, training_batches, validation_batches
 from fvlm.training.loop import accumulate_gradient
 from fvlm.training.optimizer import make_optimizer, schedule
-from fvlm.training.progress import TrainingError
+from fvlm.training.progress import Stopped, TrainingError, request_stop
 from fvlm.weights import load_tokenizer
 
 SHORT = dict(steps=4, eval_every=2, eval_samples=4, effective_batch=4, learning_rate=1e-3)
@@ -126,6 +126,8 @@ def test_schedules():
     assert schedule(0, config) == pytest.approx(1 / 11) and schedule(10, config) == schedule(99, config) == 1
     wsd = dataclasses.replace(config, schedule="wsd")
     assert schedule(69, wsd) == 1 and schedule(85, wsd) == pytest.approx(0.5) and 0 < schedule(99, wsd) < 0.05
+    fifth = dataclasses.replace(wsd, decay=0.2)
+    assert schedule(79, fifth) == 1 and schedule(90, fifth) == pytest.approx(0.5)
     cosine = dataclasses.replace(config, schedule="cosine")
     assert (
         schedule(10, cosine) == 1
@@ -217,6 +219,7 @@ def test_models_without_queries_have_one_loss(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_bf16_changes_a_loss_curve_by_less_than_a_seed(tmp_path):
     curves = {}
     for precision, seed in (("fp32", 0), ("bf16", 0), ("fp32", 1)):
@@ -402,3 +405,21 @@ def test_running_out_of_memory_in_mid_training_changes_no_result(tmp_path, finis
     assert run.evaluations["loss_parallel"].tolist() == pytest.approx(
         finished.evaluations["loss_parallel"].tolist(), abs=1e-4
     )
+
+
+def test_a_run_that_is_asked_to_stop_now_does_so_after_its_step_and_ends_as_one_that_was_not(tmp_path):
+    config = tiny(out=str(tmp_path / "stopped"), steps=5, eval_every=4, eval_samples=2, effective_batch=2)
+
+    def ask(progress):
+        if progress.step == 2:
+            request_stop(config.folder, now=True)
+
+    with pytest.raises(Stopped, match="goes on from step 3"):
+        train(config, on_progress=ask)
+    steps = []
+    stopped = train(config, on_progress=lambda progress: steps.append(progress.step))
+    whole = train(dataclasses.replace(config, out=str(tmp_path / "whole")))
+    assert steps == [4, 5] and not (config.folder / "stop").exists()
+    for one, other in zip(stopped.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert stopped.evaluations["loss_parallel"].tolist() == whole.evaluations["loss_parallel"].tolist()

@@ -1,6 +1,7 @@
 """The explorer without a browser: what it shows follows from the gaze, quickly, whatever is chosen. See
 test_browser.py too."""
 
+import asyncio
 import html
 import time
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from conftest import pixels, tiny, write_video
 
-from fvlm import ConfigError, train
+from fvlm import ConfigError, RunConfig, train
 from fvlm.gaze.attention import EncodedClip
+from fvlm.training.progress import Stopped
 from fvlm.widgets.gaze import Explorer
+from fvlm.widgets.live import train_live
 
 SHORT = dict(task="question", steps=1, eval_every=1, eval_samples=2, effective_batch=2, frames=3)
 
@@ -175,3 +178,26 @@ def test_the_live_curve_is_one_output_that_ends_as_the_last_figure():
     (output,) = NotebookClient(notebook, timeout=120).execute().cells[0].outputs
     figure = output.data["application/vnd.plotly.v1+json"]
     assert "step 3 of 3" in figure["layout"]["title"]["text"] and len(figure["data"][0]["x"]) == 3
+
+
+def test_interrupting_a_live_run_stops_it_at_a_checkpoint_and_it_goes_on(tmp_path):
+    config = tiny(out=str(tmp_path), steps=6, eval_every=6, eval_samples=1, effective_batch=1, features=False)
+
+    async def interrupted():
+        training = asyncio.ensure_future(train_live(config))
+        while not (config.folder / "progress.json").exists():
+            await asyncio.sleep(0.01)
+        training.cancel()
+        await training
+
+    with pytest.raises(Stopped, match="goes on from step"):
+        asyncio.run(interrupted())
+    assert list((config.folder / "checkpoint").glob("step-*"))
+    assert asyncio.run(train_live(config)).finished
+
+
+def test_what_a_user_did_wrong_is_one_line_in_a_notebook():
+    with pytest.raises(ConfigError) as wrong:
+        RunConfig(llm="tiny", steps=0)
+    (line,) = wrong.value._render_traceback_()
+    assert line.startswith("ConfigError: steps = 0")

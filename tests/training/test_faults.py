@@ -1,0 +1,193 @@
+"""What a run does when files are damaged, a disk is full or can't be written, an overwrite is interrupted."""
+
+import dataclasses
+import errno
+import os
+import shutil
+
+import pytest
+import torch
+from conftest import python, tiny
+
+from fvlm import ConfigError, load_run, train
+from fvlm.files import CHECKSUMS, damaged, seal, write_text
+from fvlm.training import checkpoints, launch, load_study, loop
+from fvlm.training.progress import Stopped, TrainingError, request_stop
+
+SHORT = dict(steps=4, eval_every=2, eval_samples=2, effective_batch=2, features=False)
+
+
+def stopped_run(out):
+    """A run that was stopped after its second step: its configuration and its checkpoint."""
+    config = tiny(out=str(out), **SHORT)
+    with pytest.raises(Stopped):
+        train(config, on_progress=lambda progress: request_stop(config.folder))
+    (checkpoint,) = (config.folder / "checkpoint").glob("step-*")
+    return config, checkpoint
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    return stopped_run(tmp_path_factory.mktemp("stopped"))
+
+
+@pytest.fixture
+def again(stopped, tmp_path):
+    """The stopped run in a folder of its own."""
+    config, checkpoint = stopped
+    mine = dataclasses.replace(config, out=str(tmp_path))
+    shutil.copytree(config.folder, mine.folder)
+    return mine, mine.folder / "checkpoint" / checkpoint.name
+
+
+def zero_tail(path):
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size - size // 2))
+
+
+def halve(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", CHECKSUMS]
+DAMAGES = [(name, damage) for name in FILES for damage in (zero_tail, halve, os.remove)]
+DAMAGES.remove((CHECKSUMS, os.remove))  # a checkpoint of before there were checksums is believed
+
+
+@pytest.mark.parametrize("name, damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_named(again, name, damage):
+    config, checkpoint = again
+    damage(checkpoint / name)
+    steps = []
+    with pytest.warns(UserWarning, match=f"{name} is damaged.*set aside as damaged-{checkpoint.name}"):
+        run = train(config, on_progress=lambda progress: steps.append(progress.step))
+    assert steps == [1, 2, 3, 4] and run.finished, "from the start, as there was none before it"
+    assert [row["step"] for row in run.evaluations.to_dict("records")] == [2, 4]
+
+
+def test_the_checkpoint_before_a_damaged_one_is_used(again):
+    config, checkpoint = again
+    later = checkpoint.with_name("step-000003")
+    shutil.copytree(checkpoint, later)
+    halve(later / "optimizer.safetensors")
+    steps = []
+    with pytest.warns(UserWarning, match="step-000003"):
+        train(config, on_progress=lambda progress: steps.append(progress.step))
+    assert steps == [3, 4]
+
+
+def test_a_checkpoint_that_can_t_be_read_back_leaves_the_one_before(again, monkeypatch):
+    config, checkpoint = again
+    monkeypatch.setattr(checkpoints, "damaged", lambda folder: None if folder == checkpoint else "weights")
+    with pytest.raises(TrainingError, match="can't be read back"):
+        train(config)
+    assert checkpoint.is_dir()
+
+
+@pytest.mark.parametrize("where", ["save_checkpoint", "write_table", "save_model"])
+def test_a_full_disk_ends_a_run_with_one_message_and_it_goes_on_when_there_is_room(again, where, monkeypatch):
+    config, _ = again
+    with monkeypatch.context() as full:
+
+        def no_room(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr(loop, where, no_room)
+        with pytest.raises(TrainingError, match="No space left.*step 2, is kept|No space left.*step 4"):
+            train(config)
+    assert train(config).finished
+
+
+def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(again, monkeypatch):
+    def lost(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(loop, "save_checkpoint", lost)
+    with pytest.raises(OSError, match="Input/output"):
+        train(again[0])
+
+
+def test_an_overwrite_that_is_interrupted_leaves_nothing_of_the_old_run(again, monkeypatch):
+    config, checkpoint = again
+    other = dataclasses.replace(config, learning_rate=1e-4, overwrite=True)
+    with monkeypatch.context() as interrupted:
+
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        interrupted.setattr(launch.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(other)
+    assert checkpoint.is_dir(), "the old checkpoint is still there"
+    steps = []
+    run = train(dataclasses.replace(other, overwrite=False), on_progress=lambda p: steps.append(p.step))
+    assert steps == [1, 2, 3, 4] and run.config.learning_rate == 1e-4
+
+
+def test_where_results_can_t_be_written_is_an_error_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="out = .*can't be written"):
+        train(tiny(out=str(tmp_path / "file"), **SHORT))
+
+
+def test_out_may_begin_with_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tiny(out="~/mine").folder.is_relative_to(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["config.json", "evaluations.parquet", "samples.parquet"])
+@pytest.mark.parametrize("damage", [zero_tail, halve])
+def test_a_run_that_can_t_be_read_does_not_take_its_study_down(again, tmp_path, name, damage):
+    config, _ = again
+    other = tmp_path / config.study / "T1-T_2f_fov_seed7"
+    shutil.copytree(config.folder, other)
+    damage(other / name)
+    with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
+        study = load_study(tmp_path / config.study, unfinished=True)
+    assert set(study.evaluations["run"]) == {config.folder.name}
+    with pytest.raises(ConfigError, match=name):
+        run = load_run(other)
+        assert run.config and len(run.evaluations) and len(run.samples)
+
+
+def test_one_frame_and_a_batch_of_one_calibrates(tmp_path):
+    config = tiny(out=str(tmp_path), frames=1, steps=1, effective_batch=1, eval_every=1, eval_samples=1)
+    run = train(config)
+    assert torch.isfinite(run.model.standardise.std).all() and run.model.standardise.std.std() > 0
+
+
+def test_a_sealed_folder_tells_which_file_changed(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    seal(tmp_path)
+    assert damaged(tmp_path) is None
+    (tmp_path / "b").write_text("c")
+    assert damaged(tmp_path) == "b"
+
+
+def test_a_file_that_can_t_be_written_whole_stays_as_it_was(tmp_path, monkeypatch):
+    path = write_text(tmp_path / "kept", "before")
+
+    def no_room(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fvlm.files.sync", no_room)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_had_enough_is_no_error():
+    reader = (
+        "import subprocess, sys\n"
+        "writer = subprocess.Popen(\n"
+        "    [sys.executable, '-m', 'fvlm', 'features', '--list'],\n"
+        "    stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
+        "writer.stdout.close()\n"
+        "print(writer.stderr.read().decode(), writer.wait())"
+    )
+    said = python("-c", reader).stdout
+    assert "BrokenPipe" not in said and "Traceback" not in said and said.split()[-1] == "0"
