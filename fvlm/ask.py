@@ -1,6 +1,7 @@
 """Which run answers, how good it can be expected to be, and what it says of a video."""
 
 import math
+import re
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
@@ -9,10 +10,12 @@ from fvlm.gaze.attention import as_clip
 from fvlm.text import clock
 from fvlm.training.results import Run, load_run
 
+OPTION = re.compile(r"^\s*\(?([A-Z])[).:]\s*(\S.*?)\s*$", re.MULTILINE)
+
 
 def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run:
-    """The run in a folder, or without one the newest finished run of `outputs/` that has its model.
-    ConfigError if there is none."""
+    """The run in a folder, or without one the newest finished run of `outputs/` that has its model, stand-ins
+    of notebooks (studies named `…_quick`) left out. ConfigError if there is none."""
     if folder is not None:
         run = load_run(folder)
         if not (run.folder / "model" / "config.json").exists():
@@ -21,6 +24,8 @@ def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run
     out = out or REPOSITORY / "outputs"
     models = sorted(out.glob("*/*/model/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in models:
+        if path.parents[2].name.endswith("_quick"):
+            continue
         if (path.parents[1] / "config.json").exists() and (run := load_run(path.parents[1])).finished:
             return run
     raise ConfigError(
@@ -81,3 +86,16 @@ def parse_seconds(text: str) -> float:
     if not 0 < found < math.inf:
         raise ConfigError(f"{text}: must be more than 0 seconds")
     return found
+
+
+def lettered(context: str) -> tuple[str, dict[str, str]]:
+    """A question with lettered options, "(A) red" or "A. red" a line, as the question alone and the options
+    by letter; all of the text and nothing where there are none."""
+    found = list(OPTION.finditer(context))
+    letters = [match[1] for match in found]
+    if len(found) < 2 or letters != [chr(ord("A") + i) for i in range(len(found))]:
+        return context.strip(), {}
+    asked = context[: found[0].start()].strip()
+    asked = re.sub(r"\n?\s*(options?|choices?|candidates?)\s*:?$", "", asked, flags=re.IGNORECASE).strip()
+    asked = re.sub(r"^question\s*:\s*", "", asked, flags=re.IGNORECASE)
+    return asked, {match[1]: match[2] for match in found}

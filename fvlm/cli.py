@@ -284,6 +284,7 @@ def _add_train(commands):
 
 
 def _train(options) -> int:
+    from fvlm.measures import measure_if_cheap
     from fvlm.training.callbacks import report_to
     from fvlm.training.launch import train
     from fvlm.training.progress import TrainingError
@@ -317,6 +318,9 @@ def _train(options) -> int:
         )
     if found := run.attribute_accuracy():
         print(f"\n{found}")
+    if (measures := measure_if_cheap(run)) is not None:
+        told = ", ".join(f"{row.measure} {row.value:.3g}" for row in measures.itertuples())
+        print(f"\nOn {measures['clips'].iloc[0]} validation clips (measured/ has intervals): {told}")
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
@@ -358,7 +362,9 @@ class ProgressBar(_Bar):
 
 def _add_asked(commands, name, run, help, example):
     parser = _command(commands, name, run, help, example)
-    parser.add_argument("video", metavar="VIDEO", help="a video, a picture or a folder of pictures")
+    parser.add_argument(
+        "video", metavar="VIDEO", help="a video, a picture, a folder of pictures or a camera's number"
+    )
     parser.add_argument(
         "--run", dest="folder", metavar="FOLDER", help="of a finished run (default: the newest in outputs/)"
     )
@@ -381,6 +387,7 @@ def _add_ask(commands):
 
 def _ask(options) -> int:
     run = _asked_run(options, options.question is not None)
+    _from_camera(run, options)
     print(run.model.answer(options.video, options.question, max_new_tokens=options.tokens))
     return _film(run, options, options.question)
 
@@ -398,6 +405,7 @@ def _describe(options) -> int:
 
     every = parse_seconds(options.every) if options.every else None
     run = _asked_run(options, asked=False)
+    _from_camera(run, options)
     print(*timed_lines(run, options.video, every, max_new_tokens=options.tokens), sep="\n")
     return _film(run, options, None)
 
@@ -419,22 +427,14 @@ def _add_watch(commands):
 def _watch(options) -> int:
     from fvlm.ask import parse_seconds
     from fvlm.data.live import live_frames
-    from fvlm.text import clock
+    from fvlm.watching import lines_of, watch
 
     every = parse_seconds(options.every)
     run = _asked_run(options, options.question is not None)
-    session, said, now = run.model.stream(options.question, options.window or None), 0.0, None
-
-    def say():
-        print(f"{clock(now)}  {session.say(max_new_tokens=options.tokens)}", flush=True)
-
-    for now, frame in live_frames(options.video, options.rate):
-        session.see(frame)
-        if now - said >= every:
-            say()
-            said = now
-    if now is not None and (now > said or session.seen == 1):
-        say()
+    session = run.model.stream(options.question, options.window or None)
+    for glimpse in watch(session, live_frames(options.video, options.rate), every, options.tokens):
+        for line in lines_of([glimpse]):
+            print(line, flush=True)
     return 0
 
 
@@ -444,6 +444,14 @@ def _asked_run(options, asked: bool):
     run = choose_run(options.folder)
     print(*expectation(run, asked), sep="\n", file=sys.stderr)
     return run
+
+
+def _from_camera(run, options):
+    """Look through a camera now, for as many frames as the model reads, where a camera's number is given."""
+    from fvlm.data.live import from_camera, is_camera
+
+    if is_camera(options.video):
+        options.video = from_camera(options.video, run.config.frames)
 
 
 def _film(run, options, question) -> int:
@@ -493,8 +501,7 @@ def _add_evaluate(commands):
 
 
 def _evaluate(options) -> int:
-    from fvlm.files import write_table, write_text
-    from fvlm.measures import MEASURES, differences, measure, summarise
+    from fvlm.measures import MEASURES, differences, measure, write_tables
     from fvlm.text import with_interval
 
     rows = []
@@ -502,11 +509,7 @@ def _evaluate(options) -> int:
         with GazeBar(Path(folder).name, options.clips) as bar:
             rows += measure(load_run(folder), options.dataset, options.clips, progress=bar)
     out = Path(options.out) if options.out else Path(options.folders[0]) / "measured"
-    out.mkdir(parents=True, exist_ok=True)
-    table = summarise(rows)
-    write_table(out / "texts.parquet", rows)
-    write_table(out / "measures.parquet", table.to_dict("records"))
-    write_text(out / "measures.csv", table.to_csv(index=False))
+    table = write_tables(rows, out)
     for name in table["measure"].unique():
         print(f"{name}: {MEASURES[name]}")
     print(f"\nWith bootstrap 95 % intervals over {table['clips'].min()} clips\n")
@@ -733,18 +736,33 @@ def _grid(options) -> int:
 # ── bench ────────────────────────────────────────────────────────────────────────────────────────
 
 
+KINDS = ("train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "stream")
+
+
 def _add_bench(commands):
     parser = _command(
         commands, "bench", _bench, "Measure this machine.", "fvlm bench train --cell S-S_8f_fov --samples 4"
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "gpu"],
+        choices=[
+            "train",
+            "data",
+            "features",
+            "evaluate",
+            "gaze",
+            "generate",
+            "peers",
+            "scaling",
+            "stream",
+            "gpu",
+        ],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; evaluate: all three "
         "losses against the parallel one alone; gaze: the explorer and the causal gaze; generate: looking, "
         "and writing a text; peers: a training step beside SmolVLM's; scaling: time and memory against "
-        "frames, LLM and batch; gpu: first whether a device computes what a CPU does, then training steps of "
+        "frames, LLM and batch; stream: frames a second and memory of a stream, beside 16, 64 and 81 tokens "
+        "a frame; gpu: first whether a device computes what a CPU does, then training steps of "
         "every cell of the study at its largest micro-batch",
     )
     parser.add_argument(
@@ -804,13 +822,19 @@ def _bench(options) -> int:
             measured[cell] = bench.compare_train(both, samples, repeats)
         elif options.what == "gaze":
             measured[cell] = bench.bench_gaze(config, repeats)
+        elif options.what == "stream":
+            measured[cell] = bench.bench_stream(config, repeats)
         elif options.what == "scaling":
             measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
         elif options.what == "features":
             measured[cell] = bench.bench_features(config, options.samples, repeats)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
-    if len(measured) > 1 and options.what not in ("peers", "scaling"):  # those have a table for each cell
+    if len(measured) > 1 and options.what not in (
+        "peers",
+        "scaling",
+        "stream",
+    ):  # those have a table for each cell
         print(table(list(measured.values())))
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)

@@ -4,28 +4,30 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
-from itertools import pairwise
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from fvlm.config import ConfigError
 from fvlm.data import Clip, Collator, open_dataset
-from fvlm.data.shapes import COLOURS, MARKS, MOTIONS, SHAPES, SIZES
+from fvlm.data.captions import attributes_right
 from fvlm.training.results import Run
 
 MEASURES = {  # in the order of tables
     "loss": "nats per text token, frame by frame; low is good",
     "perplexity": "of a text token: e to the loss; low is good",
     "exact_match": "share of texts that are the true one, but for case and spaces",
-    "attributes": "of shapes: share of the colours, shapes, sizes, ways to go and marks of the true text "
-    "that stand in the same sentence of the written one",
+    "attributes": "of captions of shapes: share of the true objects' colours, shapes, sizes and ways to go "
+    "that the text names right, its objects paired with the true ones",
     "bleu_4": "BLEU of all texts together, 0 to 100 (sacrebleu, 13a tokens)",
     "rouge_l": "ROUGE-L F1, the mean over clips, 0 to 1 (rouge-score)",
     "cider": "CIDEr, the mean over clips, 0 to 10 (pycocoevalcap; lower-case words and numbers as tokens)",
 }
 DRAWS = 1000
-NAMES = {*COLOURS, *SHAPES, *SIZES, *MOTIONS}
+LIBRARIES = ("sacrebleu", "rouge_score", "pycocoevalcap")  # pip install 'fvlm[measures]'
+CHEAP = 32  # clips that a tiny run is measured on when it is trained, in seconds
 
 
 def measure(
@@ -88,7 +90,7 @@ def _text_measures(truth: str, text: str, shapes: bool) -> dict:
     bleu = BLEU(effective_order=True).sentence_score(text, [truth])
     return dict(
         exact_match=float(truth.lower().split() == text.lower().split()),
-        attributes=attributes(truth, text) if shapes else math.nan,
+        attributes=attributes_right(truth, text) if shapes else math.nan,
         rouge_l=RougeScorer(["rougeL"]).score(truth, text)["rougeL"].fmeasure,
         bleu_statistics=[*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len],
     )
@@ -104,23 +106,6 @@ def _ciders(rows: list[dict]) -> list[float]:
 
 def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def attributes(truth: str, text: str) -> float:
-    """Share of the true text's attributes that the written one has in the same sentence; NaN without any."""
-    found = total = 0
-    told = text.split(".")
-    for i, sentence in enumerate(truth.split(".")):
-        true = _attributes(sentence)
-        total += len(true)
-        found += len(true & _attributes(told[i] if i < len(told) else ""))
-    return found / total if total else math.nan
-
-
-def _attributes(sentence: str) -> set[str]:
-    words = sentence.split()
-    marks = {after for word, after in pairwise(words) if word == "marked" and after in MARKS}
-    return {word for word in words if word in NAMES} | marks
 
 
 # ── Over clips ───────────────────────────────────────────────────────────────────────────────────
@@ -159,6 +144,32 @@ def differences(rows: list[dict]):
                 low, high = np.percentile(values - were, [2.5, 97.5])
                 found.append(dict(run=run, less=first, measure=name, value=value - was, low=low, high=high))
     return pd.DataFrame(found)
+
+
+def write_tables(rows: list[dict], folder: Path):
+    """Write `measure`'s rows as texts.parquet and their `summarise` as measures.parquet and .csv into a
+    folder; returns the latter."""
+    from fvlm.files import write_table, write_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = summarise(rows)
+    write_table(folder / "texts.parquet", rows)
+    write_table(folder / "measures.parquet", table.to_dict("records"))
+    write_text(folder / "measures.csv", table.to_csv(index=False))
+    return table
+
+
+def measure_if_cheap(run: Run):
+    """What `fvlm train` leaves in `measured/` of a tiny run: its measures on CHEAP clips, written once;
+    returns them. None of a large run, or where the kept libraries are not installed."""
+    import pandas as pd
+
+    kept = run.folder / "measured" / "measures.parquet"
+    if kept.exists():
+        return pd.read_parquet(kept)
+    if not run.config.tiny or not all(map(find_spec, LIBRARIES)):
+        return None
+    return write_tables(measure(run, clips=CHEAP), kept.parent)
 
 
 def _by_run(rows: list[dict]) -> dict[str, list[dict]]:

@@ -54,6 +54,12 @@ def _register_processor():
     AutoProcessor.register(config, importing("fvlm.huggingface.processor").FoveatedProcessor, exist_ok=True)
 
 
+def lmms_eval_models():
+    """What lmms-eval is told of this package, by its entry point."""
+    manifest = importlib.import_module("lmms_eval.models.registry_v2").ModelManifest
+    return manifest(model_id="fvlm", simple_class_path="fvlm.lmms.FoveatedLmms")
+
+
 WAITING = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.processing_auto": _register_processor,

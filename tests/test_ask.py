@@ -9,7 +9,7 @@ from conftest import tiny, write_video
 from PIL import Image
 
 from fvlm import ConfigError, train
-from fvlm.ask import choose_run, parse_seconds
+from fvlm.ask import choose_run, lettered, parse_seconds
 from fvlm.cli import main
 from fvlm.data.live import live_frames
 from fvlm.gaze import gaze
@@ -131,3 +131,34 @@ def test_times_are_read(text, value):
 def test_what_is_no_time_is_a_user_s_mistake(text):
     with pytest.raises(ConfigError):
         parse_seconds(text)
+
+
+def test_pictures_folders_and_cameras_are_asked_too(run, video, tmp_path, capsys, monkeypatch):
+    """A file stands where a camera's device would be, and is read as its frames come."""
+    from fvlm.data import live
+
+    for i, (_, frame) in enumerate(live_frames(video, rate=1)):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    os.link(video, tmp_path / "video3")
+    monkeypatch.setattr(live, "CAMERAS", str(tmp_path / "video{}"))
+    monkeypatch.setattr(live, "CAMERA_FORMAT", None)
+    first = [frame for _, (_, frame) in zip(range(2), live_frames(video, rate=2))]
+    for source, same in ((tmp_path / "0.png", None), (tmp_path, None), ("3", first)):
+        assert main(["ask", str(source), "What?", "--run", str(run.folder), "--tokens", "5"]) == 0
+        said = run.model.answer(same or source, "What?", max_new_tokens=5)
+        assert capsys.readouterr().out.strip() == said
+    assert main(["ask", "9", "--run", str(run.folder)]) == 2 and "no camera" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "context, question, options",
+    [
+        ("Question:Which?\nOption:\n(A) red\n(B) a blue one\nOnly give", "Which?", ["red", "a blue one"]),
+        ("Which is it?\nA. red\nB. blue\nC. green", "Which is it?", ["red", "blue", "green"]),
+        ("What happens?\nA. only one", "What happens?\nA. only one", []),
+        ("What happens?", "What happens?", []),
+    ],
+)
+def test_lettered_options_are_told_from_the_question(context, question, options):
+    found, letters = lettered(context)
+    assert (found, list(letters.values())) == (question, options) and "".join(letters) in "ABCDE"

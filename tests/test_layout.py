@@ -27,6 +27,8 @@ ORDER = (
     "scaling",
     "plots",
     "ask",
+    "watching",
+    "lmms",
     "measures",
     "hub",
     "widgets",

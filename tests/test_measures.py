@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU
 
 from fvlm import ConfigError, load_run, train
 from fvlm.cli import main
-from fvlm.measures import MEASURES, attributes, differences, measure, score_texts, summarise
+from fvlm.measures import MEASURES, differences, measure, score_texts, summarise
 
 
 @pytest.fixture(scope="module")
@@ -53,25 +53,11 @@ def test_a_perfect_writer_and_one_that_writes_of_another_clip():
     perfect, shifted = table.loc["perfect"], table.loc["shifted"]
     assert perfect[["exact_match", "attributes", "rouge_l"]].eq(1).all()
     assert perfect["bleu_4"] == pytest.approx(100) and perfect["cider"] > 3
-    assert shifted["exact_match"] == 0 and shifted["attributes"] == pytest.approx(7 / 8)
+    assert shifted["exact_match"] == 0 and shifted["attributes"] == pytest.approx(7 / 8), "all but a colour"
     assert 0 < shifted["rouge_l"] < 1 and 0 < shifted["bleu_4"] < 90 and shifted["cider"] < perfect["cider"]
     gaps = differences(both).set_index("measure")
     assert gaps.loc["exact_match", ["value", "low", "high"]].tolist() == [-1, -1, -1]
     assert gaps.loc["loss", "value"] == gaps.loc["loss", "low"] == 0, "the same losses on the same draws"
-
-
-@pytest.mark.parametrize(
-    "text, share",
-    [
-        ("A large red circle moves left.", 4 / 9),
-        ("A small black star marked 7 stays still. A large red circle moves left.", 0),
-        ("", 0),
-    ],
-)
-def test_attributes_count_where_they_are_told(text, share):
-    truth = "A large red circle moves left. A small black star marked 7 stays still."
-    assert attributes(truth, text) == pytest.approx(share) and attributes(truth, truth) == 1
-    assert math.isnan(attributes("A dog barks.", text))
 
 
 def test_intervals_hold_the_value_and_runs_on_other_clips_are_not_compared(rows):
@@ -97,3 +83,16 @@ def test_one_command_measures_runs_and_writes_tables(runs, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "measures.csv"), table, check_dtype=False)
     assert set(table["measure"]) == set(MEASURES)
     assert (load_run(folders[0]).folder / "measures.csv").exists() is False, "kept results are left alone"
+
+
+def test_a_tiny_run_is_measured_when_it_is_trained_once(runs, monkeypatch):
+    from fvlm import measures
+
+    run = runs[0]
+    monkeypatch.setattr(measures, "CHEAP", 3)
+    found = measures.measure_if_cheap(run)
+    kept = run.folder / "measured"
+    assert set(found["measure"]) == set(MEASURES) and (found["clips"] == 3).all()
+    assert pd.read_parquet(kept / "texts.parquet")["text"].tolist() == run.write(run.validation_clips(3))
+    monkeypatch.setattr(measures, "measure", None)
+    pd.testing.assert_frame_equal(measures.measure_if_cheap(run), found)

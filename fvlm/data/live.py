@@ -8,7 +8,7 @@ import numpy as np
 from fvlm.config import ConfigError
 from fvlm.data.sources import PICTURE_SUFFIXES
 
-CAMERAS = "/dev/video{}"
+CAMERAS, CAMERA_FORMAT = "/dev/video{}", "v4l2"  # where Linux has them
 
 
 def live_frames(source: str | Path, rate: float = 2.0) -> Iterator[tuple[float, np.ndarray]]:
@@ -18,7 +18,7 @@ def live_frames(source: str | Path, rate: float = 2.0) -> Iterator[tuple[float, 
     one. ConfigError for what can't be read."""
     if not rate > 0:
         raise ConfigError(f"{rate} frames a second: must be more than 0")
-    path, camera = Path(source), str(source).isdigit() and not Path(source).exists()
+    path, camera = Path(source), is_camera(source)
     if path.is_dir():
         yield from _pictures(path, rate)
         return
@@ -26,7 +26,17 @@ def live_frames(source: str | Path, rate: float = 2.0) -> Iterator[tuple[float, 
         path = Path(CAMERAS.format(source))
     if not path.exists():
         raise ConfigError(f"{source}: {f'no camera {path} here' if camera else 'not there'}")
-    yield from _video(path, rate, "v4l2" if camera else None)
+    yield from _video(path, rate, CAMERA_FORMAT if camera else None)
+
+
+def is_camera(source) -> bool:
+    """Whether this is the number of a camera, not a file."""
+    return isinstance(source, str) and source.isdigit() and not Path(source).exists()
+
+
+def from_camera(source: str, count: int, rate: float = 2.0) -> list[np.ndarray]:
+    """The next so many frames of a camera, `rate` a second. ConfigError if there is none."""
+    return [frame for _, (_, frame) in zip(range(count), live_frames(source, rate))]
 
 
 def _pictures(folder: Path, rate: float):

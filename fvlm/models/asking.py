@@ -73,17 +73,23 @@ class Asking:
         """The mean loss in nats per text token of each answer (options,) to a question about one video."""
         if len(options) < 2 or not all(options):
             raise ConfigError(f"options = {options!r}: a choice is between two texts at least")
-        n = len(options)
+        return self.score(video, question, options)[0]
+
+    def score(self: Any, video, question: str | None, texts: list[str]) -> tuple[torch.Tensor, list[bool]]:
+        """How likely texts are after a question about one video: the mean loss of each in nats per text token
+        (texts,), and whether it is, to its end, what the model itself would write."""
+        n = len(texts)
         inputs = self.processor([video], question).to(self.device)
         with torch.no_grad():
             queries = self(**inputs, mode="autoregressive").queries  # (1, T, Q)
             rows = {name: x.expand(n, *x.shape[1:]) for name, x in inputs.items()}
-            rows["labels"] = self.processor.label_ids(options).to(self.device)
+            rows["labels"] = self.processor.label_ids(texts).to(self.device)
             rows["queries"] = None if queries is None else queries.expand(n, -1, -1)
             if isinstance(cache := self.encode(inputs["frames"]), FrameCache):
                 rows["frames"] = cache.repeat(n)
             out = self(**rows, mode="autoregressive")
-        return out.token_losses.sum(1) / out.text_mask.sum(1)
+        greedy = ((out.logits.argmax(-1) == rows["labels"]) | ~out.text_mask).all(1)
+        return out.token_losses.sum(1) / out.text_mask.sum(1), greedy.tolist()
 
     def describe(self: Any, video, every: float | None = None, **generate) -> str | list[str] | list[Moment]:
         """What the model says of a video unasked: a text, or a list of them for several clips.

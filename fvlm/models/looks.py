@@ -98,6 +98,7 @@ def _entropy(shares: np.ndarray) -> np.ndarray:
     return -(shares * np.log(np.maximum(shares, 1e-30))).sum(axis=-1)
 
 
+@torch.no_grad()
 def carried_lengths(model, cache: FrameCache) -> np.ndarray:
     """How long the vector is that each patch adds to a query's state if all attention falls on it: (B, T,
     layers, H, P).

@@ -78,7 +78,7 @@ class StreamSession:
         else:
             self._kept += 1
             states = self.model.read(
-                tokens.flatten(1, 2).to(self._dtype), self._ones(tokens.size(2)), self._context
+                tokens.flatten(1, 2).to(self._dtype), self._ones(tokens.size(2)), self.context
             )
             self.query = self._next_query(states)
 
@@ -96,10 +96,10 @@ class StreamSession:
         """What the model says of what it has seen so far; watching goes on as if it had not spoken.
 
         generate: further arguments of transformers' `generate`."""
-        past = self._context.mask.size(1)
+        past = self.context.mask.size(1)
         end = self.model.end_token.expand(1, 1, -1)  # (1, 1, W)
         embeds = torch.cat([end.new_zeros(1, past, end.size(2)), end], dim=1)  # what is cached is not read
-        cache = copy.deepcopy(self._context.cache)
+        cache = copy.deepcopy(self.context.cache)
         if generate.get("num_beams", 1) > 1:
             cache.batch_repeat_interleave(generate["num_beams"])
         ids = self.model.generate(
@@ -110,6 +110,11 @@ class StreamSession:
             **generate,
         )
         return self.model.processor.decode(ids[0], skip_special_tokens=True).strip()
+
+    @property
+    def frame(self) -> np.ndarray | None:
+        """The last frame as the model saw it (3, S, S) uint8; None before the first."""
+        return None if self._last is None else self._last[0].numpy()
 
     @property
     def gaze(self) -> Gaze | None:
@@ -186,7 +191,7 @@ class StreamSession:
         cache = DynamicCache(config=self.model.config.llm_config)
         for i, (keys, values) in enumerate(layers):
             cache.update(keys, values, i)
-        self._context = Context(cache, self._ones(cache.get_seq_length()))
+        self.context = Context(cache, self._ones(cache.get_seq_length()))
         return self
 
     # ── What the LLM has read ────────────────────────────────────────────────────────────────────
@@ -203,8 +208,8 @@ class StreamSession:
         self._kept = len(self._tokens)
         with torch.no_grad():
             x, mask = self.model.prefix(self.model.fine_token, tokens, 1, given)  # (1, S, W), (1, S)
-            self._context = Context(DynamicCache(config=self.model.config.llm_config), mask[:, :0])
-            states = self.model.read(x, mask, self._context)
+            self.context = Context(DynamicCache(config=self.model.config.llm_config), mask[:, :0])
+            states = self.model.read(x, mask, self.context)
             self.query = self._next_query(states, first=tokens is None, prompted=prompt is not None)
 
     def _next_query(self, states: torch.Tensor, first: bool = False, prompted: bool = False):
@@ -225,5 +230,5 @@ class StreamSession:
     @property
     def _layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Each layer's keys and values (1, heads, S, d)."""
-        layers: Any = self._context.cache.layers
+        layers: Any = self.context.cache.layers
         return [(layer.keys, layer.values) for layer in layers]

@@ -67,7 +67,7 @@ def train(
 
 
 # What a run leaves that another must not find.
-FOLDERS_LEFT = ("checkpoint", "model", ".model")
+FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
 FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
 
 

@@ -86,13 +86,33 @@ def test_tensorboard_reads_what_was_reported(tmp_path):
 
 
 def test_trackio_reads_what_was_reported(tmp_path, monkeypatch):
-    pytest.importorskip("trackio")
+    pytest.importorskip("trackio", reason="make installs it: pip install --no-deps trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     from trackio.sqlite_storage import SQLiteStorage
 
     run = train(tiny(**SHORT, out=str(tmp_path)), [report_to("trackio")])
     rows = SQLiteStorage.get_logs(run.config.study, run.folder.name)
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
+
+
+def test_wandb_reads_what_was_reported(tmp_path, monkeypatch):
+    """Without an account: what it keeps for later is read again by its own code."""
+    pytest.importorskip("wandb", reason="pip install 'fvlm[wandb]'")
+    for name, value in dict(MODE="offline", DIR=str(tmp_path), SILENT="true").items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    train(tiny(**SHORT, out=str(tmp_path)), [report_to("wandb")])
+    (path,) = tmp_path.rglob("*.wandb")
+    store, steps = DataStore(), []
+    store.open_for_scan(str(path))
+    while data := store.scan_data():
+        record = Record()
+        record.ParseFromString(data)
+        keys = [item.key or ".".join(item.nested_key) for item in record.history.item]
+        steps += ["train/loss" in keys] if keys else []
+    assert steps == [True] * 4, "a row a step, evaluations with theirs"
 
 
 def test_a_report_that_is_none_or_not_installed_is_a_user_s_mistake(monkeypatch):
