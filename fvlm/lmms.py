@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import torch
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from transformers import AutoModel
 
@@ -33,10 +33,11 @@ class FoveatedLmms(lmms):
             model = AutoModel.from_pretrained(pretrained)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """The mean loss of each answer, in nats per token, and whether it is what the model would write.
 
-        lmms-eval's multiple choice takes the least of these numbers, so they are losses."""
+        lmms-eval's multiple choice takes the least of these numbers, so they are losses. Version 0.7.3 makes
+        text of everything but a `GenerationResult`, of a bare pair too."""
         found = []
         for _, group in itertools.groupby(requests, lambda request: (request.args[0], request.args[3:6])):
             same = [request.args for request in group]
@@ -44,7 +45,7 @@ class FoveatedLmms(lmms):
             texts = [self._document(*where, answer) if callable(answer) else answer for _, answer, *_ in same]
             texts = [text.strip() for text in texts]
             losses, greedy = self.model.score(self._video(visual, *where), context.strip() or None, texts)
-            found += zip(losses.tolist(), greedy)
+            found += [GenerationResult(pair) for pair in zip(losses.tolist(), greedy)]
         return found
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

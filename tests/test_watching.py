@@ -119,10 +119,10 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     watcher = Watcher(run, film[0], rate=20, every=1, max_new_tokens=3, shots=film[1])
     assert film[1][0].clip.caption in watcher.true.value
     watcher.play.value = True
-    while len(watcher.glimpses) < 3:
+    end = time.monotonic() + 60
+    while len(watcher.glimpses) < 3 and time.monotonic() < end:
         time.sleep(0.01)
     watcher.question.value = "Which shape is <red>?"
-    end = time.monotonic() + 60
     while watcher.play.value and time.monotonic() < end:
         time.sleep(0.05)
     assert watcher.play.disabled, "it has ended"
@@ -130,6 +130,7 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     assert asked[0] is None and asked[-1] == "Which shape is <red>?" and "&lt;red&gt;" in watcher.said.value
     shown = watcher._view.figure.data[1].z
     assert np.allclose(shown, watcher.glimpses[-1].gaze.map()[0])
+    assert len(watcher.glimpses) == 21 and film[1][-1].clip.caption in watcher.true.value
     assert watcher._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
 
 

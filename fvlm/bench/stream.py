@@ -1,4 +1,4 @@
-"""Frames a second, and memory, of models that watch a video without end: one token a frame, 16, 64 and 81."""
+"""How many frames a second models see that watch without end, and what they keep of them."""
 
 import dataclasses
 import statistics

@@ -94,11 +94,16 @@ class Watcher(ipw.VBox):
 
     def _play(self):
         due = time.monotonic()
-        while self.play.value and self.step():
-            due = max(due + 1 / self.rate, time.monotonic())
-            time.sleep(max(0.0, due - time.monotonic()))
-        if self._over:
-            self.play.value, self.play.disabled = False, True
+        try:
+            while self.play.value and self.step():
+                due = max(due + 1 / self.rate, time.monotonic())
+                time.sleep(max(0.0, due - time.monotonic()))
+        except Exception as error:  # nobody hears a thread
+            self.now.value, self._over = html.escape(f"{type(error).__name__}: {error}"), True
+            raise
+        finally:
+            if self._over:
+                self.play.value, self.play.disabled = False, True
 
     def _show(self, glimpse: Glimpse):
         asked = f"asked: {glimpse.question}" if glimpse.question else "describes"
@@ -114,8 +119,10 @@ class Watcher(ipw.VBox):
     def _truth(self, glimpse: Glimpse):
         """The boxes (1, n, 4) of this frame, the target and what is true, where the film is known."""
         for shot in self.shots:
-            if shot.start <= glimpse.seconds + 0.25 / self.rate < shot.end and shot.clip.boxes is not None:
-                t = round((glimpse.seconds - shot.start) * self.rate)
+            if shot.start <= glimpse.seconds < shot.end and shot.clip.boxes is not None:
+                t = int(
+                    (glimpse.seconds - shot.start) / (shot.end - shot.start) * len(shot.clip.boxes) + 1e-6
+                )
                 return shot.clip.boxes[t : t + 1], shot.clip.target, shot.clip.caption
         return None, -1, ""
 
