@@ -4,7 +4,8 @@
     config.json            the RunConfig, but for where it lies
     evaluations.parquet    one row per evaluation (columns: README)
     samples.parquet        the loss of every validation sample at the last evaluation
-    model/                 weights and tokenizer, Hugging Face layout
+    model/                 weights and processor, Hugging Face layout
+    measured/              measures of what it writes, where `fvlm train` or `fvlm evaluate` took them
     checkpoint/            what training resumes from; gone when it has finished
 """
 
