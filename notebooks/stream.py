@@ -63,7 +63,7 @@ from fvlm.watching import captions_right, streamed_captions
 film = REPOSITORY / "outputs" / "exports" / "shapes.mp4"
 shots = write_film(shown.validation_clips(round(60 * minutes / 4)), film, rate=2)
 captions = streamed_captions(shown, film, shots, window=8, rate=2)
-captions.head(4)[["start", "end", "streamed", "true"]].style.hide(axis="index")
+captions.head(4)[["start", "end", "streamed", "true"]].style.format(precision=0).hide(axis="index")
 
 # %% [markdown]
 # How many of the objects' colours, shapes, sizes and ways to go it tells right, with 95 % intervals over clips. *alone*: the
@@ -71,7 +71,7 @@ captions.head(4)[["start", "end", "streamed", "true"]].style.hide(axis="index")
 # which is what knowing the world without looking gives.
 
 # %% tags=["nbval-ignore-output"]
-captions_right(captions).round(3).style.hide(axis="index")
+captions_right(captions).style.format(precision=3).hide(axis="index")
 
 # %% [markdown]
 # ## Asked something else while it plays
@@ -86,7 +86,7 @@ captions_right(captions).round(3).style.hide(axis="index")
 from fvlm.watching import moved_by
 
 question = "Which shape is red?"
-moved_by(shown, film, question, after=4.0, until=10.0, rate=2).round(3).style.hide(axis="index")
+moved_by(shown, film, question, after=4.0, until=10.0, rate=2).style.format(precision=3).hide(axis="index")
 
 # %% [markdown]
 # ## Frames a second, and memory
@@ -97,7 +97,7 @@ moved_by(shown, film, question, after=4.0, until=10.0, rate=2).round(3).style.hi
 # %% tags=["nbval-ignore-output"]
 from fvlm.watching import pace
 
-pace(shown, film, windows=(None, 64)).round(2).style.hide(axis="index")
+pace(shown, film, windows=(None, 64)).style.format(precision=1).hide(axis="index")
 
 # %% [markdown]
 # ## Watch for yourself
