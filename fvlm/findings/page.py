@@ -8,6 +8,7 @@ from fvlm.config import REPOSITORY
 from fvlm.files import write_text
 from fvlm.findings import sources
 from fvlm.findings.answer import answer
+from fvlm.findings.captions import captions, captions_section
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
@@ -40,8 +41,10 @@ def mark(name: str) -> str:
 
 def render() -> str:
     """The page, from the results that are there."""
-    micro = sources.study(MICRO)
+    micro, study = sources.study(MICRO), captions()
     sections = [_head(), withdrawn_section(micro)]
+    if study:
+        sections.append(captions_section(study))
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     sections += [question_section(), question_seeds_section(), sees_section()]

@@ -1,0 +1,253 @@
+"""The study of captions (`params/captions.yaml`): what fewer tokens cost along three axes, and beside what."""
+
+import numpy as np
+import pandas as pd
+
+from fvlm.architectures import ARCHITECTURES
+from fvlm.findings import sources
+from fvlm.findings.words import budget, verdict_of
+from fvlm.scaling import Results
+from fvlm.scaling.contrasts import AXES, Contrast, Parts, contrast, holm, share_kept
+from fvlm.text import with_interval
+
+STUDY, FRAMES = "captions", 8
+PRIMARY = ("foveated", "baseline")  # written down in LOG.md before the first run
+SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
+
+
+def captions() -> Results | None:
+    """The finished runs of the study; None where there are none."""
+    return sources.study(STUDY)
+
+
+def ready(study: Results | None) -> bool:
+    """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both sides."""
+    if study is None or not _has(study, *PRIMARY):
+        return False
+    return int((contrast(_of(study), *PRIMARY).table["seeds"] >= SEEDS).sum()) >= SIZES
+
+
+def captions_section(study: Results) -> str:
+    """The study's section of FINDINGS.md."""
+    part = _of(study)
+    compared = {pair: contrast(part, *pair) for pair in contrasts(part)}
+    lines = "\n".join(f"- {line}" for line in sentences(part))
+    return f"""## What one token a frame costs, from scratch
+
+{budget(part)} Rates were tuned on a held-out seed for each size and architecture: `{STUDY}_rates/rates.parquet`.
+All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
+seeds, with the clips' share by the delta method. Sizes share no seed.
+
+{losses_table(part).to_markdown(index=False)}
+
+{lines}
+
+The foveated model's loss over the baseline's, in percent, along each axis:
+
+{axes_table(part).to_markdown(index=False)}
+
+Architectures beside each other at equal clips, percent of the second one's loss. *Holm*: p after Holm's correction for all
+{_count(compared.values())} comparisons of this table; below 0.05 a difference stands.
+
+{compared_table(compared).to_markdown(index=False)}
+{_kept(part)}{_noise(compared)}
+Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
+"""
+
+
+def contrasts(study: Results) -> list[tuple[str, str]]:
+    """Which architectures are compared: the primary contrast first, then everything with one token beside the
+    means that cost as little, and more tokens beside one."""
+    asked = [
+        PRIMARY,
+        ("foveated", "meanpool"),
+        ("foveated", "static"),
+        ("foveated", "blind"),
+        ("meanpool", "baseline"),
+        ("foveated4", "foveated"),
+        ("foveated16", "foveated"),
+        ("meanpool4", "meanpool"),
+        ("meanpool16", "meanpool"),
+        ("foveated4", "meanpool4"),
+        ("foveated16", "meanpool16"),
+        ("meanpool16", "baseline"),
+    ]
+    return [pair for pair in asked if _has(study, *pair)]
+
+
+def losses_table(study: Results) -> pd.DataFrame:
+    """Mean losses in nats per text token, a row per size, a column per architecture."""
+    runs = study.runs
+    means = runs.pivot_table(index="pair", columns="arch", values="loss_autoregressive")
+    sizes = runs[runs["arch"] == PRIMARY[0]].groupby("pair")["params_trainable"].mean().sort_values()
+    rows = []
+    for pair in [*sizes.index, *means.index.difference(sizes.index)]:
+        counts = runs[runs["pair"] == pair].groupby("arch")["seed"].nunique()
+        row = {"size": pair, "trained": f"{sizes[pair] / 1e6:.2f} M" if pair in sizes else ""}
+        for arch in (arch for arch in ARCHITECTURES if arch in means):
+            there = np.isfinite(means.loc[pair, arch])
+            row[arch] = f"{means.loc[pair, arch]:.3f} ({counts[arch]})" if there else ""
+        rows.append(row)
+    return pd.DataFrame(rows).rename(columns={"trained": "trained parameters"})
+
+
+def axes_table(study: Results) -> pd.DataFrame:
+    """The primary contrast along every axis, a row per size and one for the trend."""
+    along = {axis: contrast(study, *PRIMARY, axis=axis) for axis in AXES}
+    rows = []
+    for row in along["clips"].table.itertuples():
+        told = {"size": row.pair, "seeds": row.seeds}
+        for axis, found in along.items():
+            mine = found.table[found.table["pair"] == row.pair]
+            told[_heading(axis, found)] = _interval(mine.iloc[0]) if len(mine) else "no common point"
+        rows.append(told)
+    trends = {_heading(axis, found): _trend_cell(found) for axis, found in along.items()}
+    return pd.DataFrame([*rows, {"size": "per tenfold", "seeds": ""} | trends])
+
+
+def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
+    """Every contrast at every size, with the p value that is left after Holm's correction for all of them."""
+    rows = [
+        dict(first=a, second=b, **row._asdict())
+        for (a, b), found in compared.items()
+        for row in found.table.itertuples(index=False)
+    ]
+    table = pd.DataFrame(rows)
+    adjusted = holm(table["p"])
+    return pd.DataFrame(
+        {
+            "first": table["first"],
+            "second": table["second"],
+            "size": table["pair"],
+            "seeds": table["seeds"],
+            "percent": [_interval(row) for _, row in table.iterrows()],
+            "Holm": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in adjusted],
+            "stands": ["yes" if p < 0.05 else "no" for p in adjusted],
+        }
+    )
+
+
+def sentences(study: Results) -> list[str]:
+    """What the study says, each sentence from its intervals."""
+    told = [cost_sentence(study)]
+    for arch in ("meanpool", "static", "blind"):
+        if _has(study, "foveated", arch):
+            found = contrast(study, "foveated", arch)
+            told.append(f"**Beside {ARCHITECTURES[arch].description}**: {_by_size(found)}.")
+    return told
+
+
+def cost_sentence(study: Results) -> str:
+    """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
+    along = {axis: contrast(study, *PRIMARY, axis=axis) for axis in AXES}
+    told = "; ".join(
+        f"{_said(axis, found)} {_ends(found)}{_trend_words(found)}"
+        for axis, found in along.items()
+        if len(found.table)
+    )
+    return (
+        "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
+        f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
+    )
+
+
+def _kept(study: Results) -> str:
+    tables = {
+        arch: share_kept(study, arch)
+        for arch in ("foveated", "meanpool", "static")
+        if _has(study, arch, "baseline", "blind")
+    }
+    sizes = list(dict.fromkeys(pair for table in tables.values() for pair in table["pair"]))
+    if not sizes:
+        return ""
+    rows = [
+        {"size": pair}
+        | {
+            arch: _interval(table.set_index("pair").loc[pair], digits=1, signed=False)
+            for arch, table in tables.items()
+            if pair in set(table["pair"])
+        }
+        for pair in sizes
+    ]
+    return f"""
+Of what the baseline's 16 tokens gain on a model that sees nothing, the share that one token keeps, in percent:
+
+{pd.DataFrame(rows).fillna("").to_markdown(index=False)}
+"""
+
+
+def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
+    table = compared[PRIMARY].table if PRIMARY in compared else pd.DataFrame(columns=["seeds"])
+    table = table[table["seeds"] > 1]
+    if not len(table):
+        return ""
+    told = ", ".join(f"{row.pair} {100 * row.share_of_seeds:.0f}" for row in table.itertuples())
+    return (
+        "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
+        f"variance, the draw of validation clips the rest: {told}.\n"
+    )
+
+
+def _of(study: Results) -> Results:
+    """The study's runs with FRAMES frames."""
+    return Results(*(table[table["frames"] == FRAMES] for table in study))
+
+
+def _has(study: Results, *archs: str) -> bool:
+    """Whether some size has a seed of all of these."""
+    seeds = [
+        set(map(tuple, study.runs.loc[study.runs["arch"] == arch, ["pair", "seed"]].to_numpy()))
+        for arch in archs
+    ]
+    return bool(set.intersection(*seeds))
+
+
+def _heading(axis: str, found: Contrast) -> str:
+    return f"{_said(axis, found)}, %"
+
+
+def _said(axis: str, found: Contrast) -> str:
+    return AXES[axis] + (f", {found.level:.3f} nats" if axis == "loss" else "")
+
+
+def _ends(found: Contrast) -> str:
+    """The smallest and the largest size, in words that follow their intervals."""
+    rows = [found.table.iloc[i] for i in sorted({0, len(found.table) - 1})]
+    return ", and ".join(
+        f"{_interval(row)} at {row['pair']}, where {verdict_of(row['low'], row['high'])}" for row in rows
+    )
+
+
+def _by_size(found: Contrast) -> str:
+    return "; ".join(
+        f"{_interval(row)} % at {row['pair']}, {verdict_of(row['low'], row['high'])}"
+        for _, row in found.table.iterrows()
+    )
+
+
+def _trend_words(found: Contrast) -> str:
+    if found.trend is None:
+        return " (a trend needs three sizes)"
+    low, high = found.trend.estimate.low, found.trend.estimate.high
+    word = (
+        "no trend with size can be told"
+        if low <= 0 <= high
+        else f"it {'grows' if low > 0 else 'shrinks'} with size"
+    )
+    return f" ({_trend(found.trend)} points per tenfold parameters: {word})"
+
+
+def _trend_cell(found: Contrast) -> str:
+    return "not identified" if found.trend is None else _trend(found.trend)
+
+
+def _trend(parts: Parts) -> str:
+    return with_interval(parts.estimate.value, parts.estimate.low, parts.estimate.high)
+
+
+def _interval(row, digits: int = 2, signed: bool = True) -> str:
+    return with_interval(row["percent"], row["low"], row["high"], digits, signed)
+
+
+def _count(compared) -> int:
+    return sum(len(found.table) for found in compared)
