@@ -34,8 +34,7 @@ def captions_section(study: Results) -> str:
     lines = "\n".join(f"- {line}" for line in sentences(part))
     return f"""## What one token a frame costs, from scratch
 
-{budget(part)} Rates were tuned on a held-out seed for each size and architecture: `{STUDY}_rates/rates.parquet`.
-All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
+{budget(part)} All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
 seeds, with the clips' share by the delta method. Sizes share no seed.
 
 {losses_table(part).to_markdown(index=False)}
@@ -50,8 +49,24 @@ Architectures beside each other at equal clips, percent of the second one's loss
 {_count(compared.values())} comparisons of this table; below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}
+{_kept(part)}{_noise(compared)}{_rates()}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
+"""
+
+
+def readme_table(study: Results) -> str:
+    """The study in the README: its losses, the primary contrast along every axis, and how to run it again."""
+    part = _of(study)
+    return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds).
+
+{losses_table(part).to_markdown(index=False)}
+
+The foveated model's loss over the baseline's, in percent with Student's 95 % intervals; below zero the foveated model is
+better.
+
+{axes_table(part).to_markdown(index=False)}
+
+{budget(part)} `fvlm grid params/{STUDY}.yaml --study mine` runs it again.
 """
 
 
@@ -186,6 +201,36 @@ def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
         "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
         f"variance, the draw of validation clips the rest: {told}.\n"
     )
+
+
+def _rates() -> str:
+    path = sources.rates_path(STUDY)
+    if not path.exists():
+        return ""
+    return f"""
+Rates were tuned for each size and architecture on a held-out seed: losses in nats after as many steps as the study
+has (all frames at once), the best one of a row in bold.
+
+{rates_table(pd.read_parquet(path)).to_markdown(index=False)}
+"""
+
+
+def rates_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm tune`'s rows of the longest runs: a row per size and architecture, a column per rate."""
+    table = table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
+    losses = table.pivot_table(index=["pair", "arch"], columns="rate", values="loss")
+    order = [arch for arch in ARCHITECTURES if arch in losses.index.get_level_values("arch")]
+    losses = losses.reindex(order, level="arch")
+    rows = []
+    for (pair, arch), found in losses.sort_index(level="pair", sort_remaining=False).iterrows():
+        told = {
+            f"{rate:g}": f"**{loss:.3f}**" if loss == found.min() else f"{loss:.3f}"
+            for rate, loss in found.items()
+            if np.isfinite(loss)
+        }
+        rows.append(dict(size=pair, architecture=arch) | told)
+    columns = ["size", "architecture", *(f"{rate:g}" for rate in losses.columns)]
+    return pd.DataFrame(rows, columns=columns).fillna("")
 
 
 def _of(study: Results) -> Results:
