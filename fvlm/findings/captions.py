@@ -7,7 +7,7 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.findings import sources
 from fvlm.findings.words import budget, verdict_of
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import AXES, Contrast, Parts, contrast, holm, share_kept
+from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, contrast, holm, share_kept
 from fvlm.text import with_interval
 
 STUDY, FRAMES = "captions", 8
@@ -49,7 +49,7 @@ Architectures beside each other at equal clips, percent of the second one's loss
 {_count(compared.values())} comparisons of this table; below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_rates()}
+{_kept(part)}{_noise(compared)}{_gaze()}{_rates()}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -201,6 +201,46 @@ def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
         "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
         f"variance, the draw of validation clips the rest: {told}.\n"
     )
+
+
+def _gaze() -> str:
+    path = sources.OUTPUTS / STUDY / "gaze.parquet"
+    if not path.exists():
+        return ""
+    return f"""
+Where it looks while it reads a clip to describe it. *On an object*: the share of frames whose most attended patch is
+inside the box of any object; *objects seen*: the share of a clip's objects that it was on in some frame. Beside each
+the same with the boxes of another clip (*null*), and the difference with Student's interval over seeds.
+
+{gaze_table(pd.read_parquet(path)).to_markdown(index=False)}
+
+Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
+"""
+
+
+def gaze_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm gaze`'s rows of several runs: a row per size and architecture that has queries."""
+    table = sources.with_names(rows[rows["asked"] == "caption"])
+    told = []
+    for (pair, arch), mine in table.groupby(["pair", "arch"], observed=True):
+        row = {"size": pair, "architecture": arch, "seeds": mine["seed"].nunique()}
+        for name, words in (("hit_any", "on an object"), ("coverage", "objects seen")):
+            sides = [
+                mine.pivot(index="seed", columns="clip_id", values=score).to_numpy()  # (S, R)
+                for score in (name, f"{name}_null")
+            ]
+            levels = Levels(
+                [np.stack([side.mean(1) for side in sides])],
+                [np.stack([side.mean(0) - side.mean() for side in sides])],
+            )
+            found = levels.estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
+            row |= {
+                words: f"{sides[0].mean():.3f}",
+                f"{words}, null": f"{sides[1].mean():.3f}",
+                f"{words}, difference": with_interval(found.value, found.low, found.high, 3),
+            }
+        told.append(row)
+    return pd.DataFrame(told)
 
 
 def _rates() -> str:

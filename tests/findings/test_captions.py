@@ -15,6 +15,7 @@ from fvlm.findings.captions import (
     compared_table,
     contrasts,
     cost_sentence,
+    gaze_table,
     rates_table,
     ready,
     sentences,
@@ -119,6 +120,30 @@ def test_a_study_begun_is_told_as_far_as_it_is():
     text = captions_section(study(sizes=SIZES[:1], archs=("fov", "bas"), seeds=1))
     assert "seeds make up" not in text and "keeps, in percent" not in text
     assert "a trend needs three sizes" in text
+
+
+@pytest.mark.parametrize("better", [0.2, -0.2])
+def test_gaze_is_told_beside_another_clip_s_boxes(better):
+    rng = np.random.default_rng(0)
+    rows = [
+        dict(run=f"T1-T_8f_{arch}_seed{seed}", clip_id=str(clip), asked="caption")
+        | {
+            f"{name}{null}": 0.4 + (better if arch == "fov" and not null else 0) + rng.normal(0, 0.02)
+            for name in ("hit_any", "coverage")
+            for null in ("", "_null")
+        }
+        for arch in ("fov", "sta")
+        for seed in range(3)
+        for clip in range(30)
+    ]
+    fov, sta = gaze_table(pd.DataFrame(rows)).to_dict("records")
+    assert (fov["architecture"], sta["architecture"], fov["seeds"]) == ("foveated", "static", 3)
+    for words in ("on an object", "objects seen"):
+        assert float(fov[words]) == pytest.approx(0.4 + better, abs=0.01)
+        value, low, high = map(float, re.findall(r"[-+][\d.]+", fov[f"{words}, difference"]))
+        assert low < better < high and (low > 0) == (better > 0) == (value > 0)
+        _, low, high = map(float, re.findall(r"[-+][\d.]+", sta[f"{words}, difference"]))
+        assert low < 0 < high
 
 
 def test_a_rate_table_has_the_best_of_each_row_in_bold():
