@@ -7,12 +7,13 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.findings import sources
 from fvlm.findings.words import budget, verdict_of
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, contrast, holm, share_kept
+from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, clips_needed, contrast, holm, share_kept
 from fvlm.text import with_interval
 
 STUDY, FRAMES = "captions", 8
-PRIMARY = ("foveated", "baseline")  # written down in LOG.md before the first run
+PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
+NEEDED = "clips needed for the same loss, times"
 
 
 def captions() -> Results | None:
@@ -29,13 +30,13 @@ def ready(study: Results | None) -> bool:
 
 def captions_section(study: Results) -> str:
     """The study's section of FINDINGS.md."""
-    part = _of(study)
+    part, unseeing = seeing(_of(study))
     compared = {pair: contrast(part, *pair) for pair in contrasts(part)}
     lines = "\n".join(f"- {line}" for line in sentences(part))
     return f"""## What one token a frame costs, from scratch
 
 {budget(part)} All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
-seeds, with the clips' share by the delta method. Sizes share no seed.
+seeds, with the clips' share by the delta method. Sizes share no seed. {_unseeing(unseeing)}
 
 {losses_table(part).to_markdown(index=False)}
 
@@ -45,8 +46,9 @@ The foveated model's loss over the baseline's, in percent, along each axis:
 
 {axes_table(part).to_markdown(index=False)}
 
-Architectures beside each other at equal clips, percent of the second one's loss. *Holm*: p after Holm's correction for all
-{_count(compared.values())} comparisons of this table; below 0.05 a difference stands.
+Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
+first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table are corrected for their
+number (*p*, by Holm). Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
 {_kept(part)}{_noise(compared)}{_gaze()}{_rates()}
@@ -56,7 +58,7 @@ Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 
 def readme_table(study: Results) -> str:
     """The study in the README: its losses, the primary contrast along every axis, and how to run it again."""
-    part = _of(study)
+    part, _ = seeing(_of(study))
     return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds).
 
 {losses_table(part).to_markdown(index=False)}
@@ -110,25 +112,30 @@ def axes_table(study: Results) -> pd.DataFrame:
     """The primary contrast along every axis, a row per size and one for the trend."""
     along = {axis: contrast(study, *PRIMARY, axis=axis) for axis in AXES}
     rows = []
+    needed = clips_needed(study, *PRIMARY).set_index("pair")
     for row in along["clips"].table.itertuples():
         told = {"size": row.pair, "seeds": row.seeds}
         for axis, found in along.items():
             mine = found.table[found.table["pair"] == row.pair]
             told[_heading(axis, found)] = _interval(mine.iloc[0]) if len(mine) else "no common point"
+        told[NEEDED] = _times(needed.loc[row.pair]) if row.pair in needed.index else "no common point"
         rows.append(told)
     trends = {_heading(axis, found): _trend_cell(found) for axis, found in along.items()}
-    return pd.DataFrame([*rows, {"size": "per tenfold", "seeds": ""} | trends])
+    return pd.DataFrame([*rows, {"size": "per tenfold", "seeds": "", NEEDED: ""} | trends])
 
 
 def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
-    """Every contrast at every size, with the p value that is left after Holm's correction for all of them."""
+    """Every contrast at every size with its p value, which but for the primary one's is what is left after
+    Holm's correction for all of them."""
     rows = [
         dict(first=a, second=b, **row._asdict())
         for (a, b), found in compared.items()
         for row in found.table.itertuples(index=False)
     ]
     table = pd.DataFrame(rows)
-    adjusted = holm(table["p"])
+    primary = (table[["first", "second", "pair"]] == [*PRIMARY, PRIMARY_SIZE]).all(axis=1)
+    adjusted = table["p"].to_numpy(copy=True)
+    adjusted[~primary] = holm(table.loc[~primary, "p"])
     return pd.DataFrame(
         {
             "first": table["first"],
@@ -136,7 +143,10 @@ def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
             "size": table["pair"],
             "seeds": table["seeds"],
             "percent": [_interval(row) for _, row in table.iterrows()],
-            "Holm": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in adjusted],
+            "p": [
+                (f"{p:.3f}" if p >= 0.001 else "< 0.001") + ", primary" * alone
+                for p, alone in zip(adjusted, primary)
+            ],
             "stands": ["yes" if p < 0.05 else "no" for p in adjusted],
         }
     )
@@ -273,6 +283,30 @@ def rates_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).fillna("")
 
 
+def seeing(study: Results) -> tuple[Results, list[str]]:
+    """The runs that see, and the names of those that do not: whose loss is not under that of the blind run of
+    their size and seed, where there is one."""
+    runs = study.runs
+    blind = runs[runs["arch"] == "blind"].set_index(["pair", "seed"])["loss_autoregressive"]
+    own = pd.MultiIndex.from_frame(runs[["pair", "seed"]])
+    limit = blind.reindex(own).to_numpy()
+    unseeing = (runs["arch"] != "blind").to_numpy() & (runs["loss_autoregressive"].to_numpy() >= limit)
+    names = list(runs.loc[unseeing, "run"])
+    return Results(*(table[~table["run"].isin(names)] for table in study)), names
+
+
+def _unseeing(names: list[str]) -> str:
+    if not names:
+        return "Every run is under the blind run of its seed, where there is one."
+    return f"Left out, as their loss is not under that of the blind run of their seed: {', '.join(names)}."
+
+
+def _times(row) -> str:
+    if not np.isfinite(row["low"]):
+        return f"{row['times']:.2f}"
+    return with_interval(row["times"], row["low"], row["high"], signed=False)
+
+
 def _of(study: Results) -> Results:
     """The study's runs with FRAMES frames."""
     return Results(*(table[table["frames"] == FRAMES] for table in study))
@@ -332,7 +366,3 @@ def _trend(parts: Parts) -> str:
 
 def _interval(row, digits: int = 2, signed: bool = True) -> str:
     return with_interval(row["percent"], row["low"], row["high"], digits, signed)
-
-
-def _count(compared) -> int:
-    return sum(len(found.table) for found in compared)

@@ -175,6 +175,43 @@ COLUMNS = [
 ]
 
 
+def clips_needed(results: Results, a: str = "foveated", b: str = "baseline") -> pd.DataFrame:
+    """How many times the clips `a` needs for the loss that `b` has: a row per size with `pair`, `times`,
+    `low`, `high`, `p` (of as many), `seeds`, and `level`, the mean loss at which they are compared.
+
+    Of each seed it is the loss that both reach at the full rate, the last one of the worse of the two; curves
+    are straight in log clips between evaluations. Student's t over the seeds' logarithms, NaN with one seed.
+    Left out are sizes where some seed's curve is below that loss from its first evaluation on, as it does not
+    say since when."""
+    rows = []
+    for pair in _pairs(results, (a, b)):
+        size = _Size(results, pair, (a, b))
+        curves = [size.curves["clips"][arch] for arch in (a, b)] if size.seeds else []
+        logs, levels = [], []
+        for losses in zip(*(curve.loss for curve in curves)):
+            level = max(loss[-1] for loss in losses)
+            at = [_crossing(_Curve(c.at, loss[None]), level) for c, loss in zip(curves, losses)]
+            logs.append(np.log(at[0] / at[1]) if None not in at else np.nan)
+            levels.append(level)
+        if not logs or not np.isfinite(logs).all():
+            continue
+        parts = Levels([np.array([logs])], [np.zeros((1, 2))]).estimate(lambda means: float(means[0, 0]))
+        found = parts.estimate
+        low, high = (found.low, found.high) if len(logs) > 1 else (np.nan, np.nan)
+        rows.append(
+            dict(
+                pair=pair,
+                times=np.exp(found.value),
+                low=np.exp(low),
+                high=np.exp(high),
+                p=found.p if len(logs) > 1 else np.nan,
+                seeds=len(logs),
+                level=float(np.mean(levels)),
+            )
+        )
+    return pd.DataFrame(rows, columns=["pair", "times", "low", "high", "p", "seeds", "level"])
+
+
 def share_kept(results: Results, arch: str = "foveated", best: str = "baseline") -> pd.DataFrame:
     """Of what `best` gains on a model that sees nothing, the share that `arch` keeps, in percent, at every
     size that has a seed of all three: a row with `pair`, `percent`, `low`, `high`, `p` (of none kept),
@@ -312,7 +349,7 @@ def _crossing(curve: _Curve, level: float) -> float | None:
     """Where the mean over seeds first comes down to a level, straight between evaluations in the logarithm of
     the axis; None where it never does, or was below it from the first evaluation on."""
     mean, x = curve.loss.mean(0), np.log(curve.at)
-    if not len(mean) or mean[0] < level:
+    if not len(mean) or mean[0] < level * (1 - 1e-12):
         return None
     for i, (before, after) in enumerate(itertools.pairwise(mean)):
         if after <= level * (1 + 1e-12) < before + 1e-12:

@@ -18,6 +18,7 @@ from fvlm.findings.captions import (
     gaze_table,
     rates_table,
     ready,
+    seeing,
     sentences,
 )
 from fvlm.scaling import Results
@@ -74,16 +75,33 @@ def test_each_control_has_its_sentence_and_its_numbers():
     assert "it is better" in told[3] and "it is worse" not in told[3], "blind was planted at 30 %"
 
 
-def test_holm_counts_every_comparison_of_the_table():
+def test_holm_counts_every_comparison_of_the_table_but_the_primary_one():
     results = study()
     compared = {pair: contrast(results, *pair) for pair in contrasts(results)}
     table = compared_table(compared)
     assert len(table) == 5 * 5 and next(iter(compared)) == ("foveated", "baseline")
     raw = np.concatenate([found.table["p"] for found in compared.values()])
-    smallest = float(table["Holm"].str.removeprefix("< ").astype(float).min())
-    assert smallest == pytest.approx(max(min(1, raw.min() * len(raw)), 0.001), abs=5e-4)
-    assert set(table["stands"]) <= {"yes", "no"}
-    assert ((table["Holm"].str.removeprefix("< ").astype(float) < 0.05) == (table["stands"] == "yes")).all()
+    (primary,) = np.flatnonzero(table["p"].str.endswith(", primary"))
+    assert list(table.loc[primary, ["first", "second", "size"]]) == ["foveated", "baseline", "T3-T"]
+    p = table["p"].str.removesuffix(", primary").str.removeprefix("< ").astype(float).to_numpy()
+    assert p[primary] == pytest.approx(max(raw[primary], 0.001), abs=5e-4)
+    others = np.delete(raw, primary)
+    worst, best = np.argmax(others), np.argmin(others)
+    assert np.delete(p, primary)[best] == pytest.approx(max(others[best] * 24, 0.001), abs=5e-4)
+    assert np.delete(p, primary)[worst] >= min(1, others[worst]) - 5e-4
+    assert list(table["stands"]) == ["yes" if value < 0.05 else "no" for value in p]
+
+
+def test_a_run_that_does_not_see_is_left_out_and_named():
+    results = study(seeds=3)
+    runs = results.runs.copy()
+    lost = "T2-T_8f_fov_seed1"
+    runs.loc[runs["run"] == lost, "loss_autoregressive"] = 99.0
+    changed = Results(runs, results.evaluations, results.samples)
+    kept, names = seeing(changed)
+    assert names == [lost] and lost not in set(kept.samples["run"]) | set(kept.evaluations["run"])
+    assert f"not under that of the blind run of their seed: {lost}" in captions_section(changed)
+    assert seeing(study(archs=("fov", "bas")))[1] == [] and "Every run is under" in captions_section(results)
 
 
 def test_the_section_has_every_axis_the_kept_share_and_the_seeds_share():

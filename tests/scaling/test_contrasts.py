@@ -6,7 +6,16 @@ import pytest
 
 from fvlm import ConfigError
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import AXES, Levels, contrast, full_rate_until, holm, percent, share_kept
+from fvlm.scaling.contrasts import (
+    AXES,
+    Levels,
+    clips_needed,
+    contrast,
+    full_rate_until,
+    holm,
+    percent,
+    share_kept,
+)
 from tests.planted import BUDGETS, SIZES, planted
 
 CELLS = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
@@ -127,6 +136,35 @@ def test_where_the_rate_was_let_down_no_curve_is_read():
     evaluations.loc[evaluations["step"] == config.steps, "loss_autoregressive"] = 0.01
     found = contrast(Results(results.runs, evaluations, results.samples), axis="flops")
     assert found.table[["loss_a", "loss_b"]].min().min() > 0.1
+
+
+@pytest.mark.parametrize("times", [3.0, 0.4])
+def test_how_many_times_the_clips_are_needed(times):
+    def loss(row):
+        return 3 * (row.samples_seen / (times if row.arch == "foveated" else 1)) ** -0.3
+
+    found = clips_needed(with_curves(planted(CELLS, seeds=range(3)), loss))
+    assert list(found["pair"]) == list(SIZES) and found["times"].to_numpy() == pytest.approx(times, rel=0.02)
+    one = clips_needed(with_curves(planted(CELLS), loss))
+    assert one["low"].isna().all() and (one["seeds"] == 1).all()
+
+
+def test_clips_are_not_told_where_a_curve_does_not_say_when():
+    def loss(row):
+        return 0.1 if row.arch == "baseline" else 3 * row.samples_seen**-0.1
+
+    assert not len(clips_needed(with_curves(planted(CELLS, seeds=range(2)), loss)))
+
+
+def test_seeds_that_differ_widen_how_many_times():
+    def loss(row):
+        return 3 * (row.samples_seen / (2 * 1.2**row.seed if row.arch == "foveated" else 1)) ** -0.3
+
+    found = clips_needed(with_curves(planted(CELLS[:2], seeds=range(3)), loss)).iloc[0]
+    assert found["times"] == pytest.approx(2 * 1.2, rel=0.02)
+    half = 4.3027 * np.log(1.2) / 3**0.5
+    assert (found["low"], found["high"]) == pytest.approx((2.4 / np.exp(half), 2.4 * np.exp(half)), rel=0.03)
+    assert found["p"] < 0.05
 
 
 def test_the_share_of_what_vision_gives_that_is_kept():
