@@ -85,8 +85,8 @@ class ShapesWorld:
             raise ConfigError(f"shapes: passes = {self.passes}: valid are 1 to 6")
         if self.passes > 1 and not (self.pool and set(self.questions) <= set(ASKED_OF_ANY)):
             raise ConfigError(
-                f"shapes: passes = {self.passes} needs a pool, and questions of {', '.join(ASKED_OF_ANY)} alone, "
-                "which any object can be asked"
+                f"shapes: passes = {self.passes} needs a pool, and only questions that every object can be "
+                f"asked: {', '.join(ASKED_OF_ANY)}"
             )
         unknown = [kind for kind in self.questions if kind not in QUESTIONS]
         if unknown or not self.questions:
