@@ -840,11 +840,10 @@ def _add_figures(commands):
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_costs, draw_gap, draw_question_gaze
+    from fvlm.findings.figures import draw_captions, draw_costs, draw_gap, draw_question_gaze
 
-    print(
-        draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), draw_costs(), sep="\n"
-    )
+    asked = draw_question_gaze(*([options.folder] if options.folder else []))
+    print(asked, draw_gap(), *draw_captions(), draw_costs(), sep="\n")
     return 0
 
 

@@ -17,8 +17,10 @@ NEEDED = "clips needed for the same loss, times"
 
 
 def captions() -> Results | None:
-    """The finished runs of the study; None where there are none."""
-    return sources.study(STUDY)
+    """The finished runs of the study; None before some size has a seed of both sides of the primary
+    contrast."""
+    study = sources.study(STUDY)
+    return study if study is not None and _has(_of(study), *PRIMARY) else None
 
 
 def ready(study: Results | None) -> bool:
@@ -58,7 +60,7 @@ Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 
 def readme_table(study: Results) -> str:
     """The study in the README: its losses, the primary contrast along every axis, and how to run it again."""
-    part, _ = seeing(_of(study))
+    part = seen(study)
     return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds).
 
 {losses_table(part).to_markdown(index=False)}
@@ -70,6 +72,16 @@ better.
 
 {budget(part)} `fvlm grid params/{STUDY}.yaml --study mine` runs it again.
 """
+
+
+def seen(study: Results) -> Results:
+    """The study's runs with FRAMES frames that see."""
+    return seeing(_of(study))[0]
+
+
+def contrasts_of(study: Results) -> list[Contrast]:
+    """The primary contrast along every axis."""
+    return [contrast(study, *PRIMARY, axis=axis) for axis in AXES]
 
 
 def contrasts(study: Results) -> list[tuple[str, str]]:
@@ -110,7 +122,7 @@ def losses_table(study: Results) -> pd.DataFrame:
 
 def axes_table(study: Results) -> pd.DataFrame:
     """The primary contrast along every axis, a row per size and one for the trend."""
-    along = {axis: contrast(study, *PRIMARY, axis=axis) for axis in AXES}
+    along = {found.axis: found for found in contrasts_of(study)}
     rows = []
     needed = clips_needed(study, *PRIMARY).set_index("pair")
     for row in along["clips"].table.itertuples():
@@ -164,10 +176,9 @@ def sentences(study: Results) -> list[str]:
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
-    along = {axis: contrast(study, *PRIMARY, axis=axis) for axis in AXES}
     told = "; ".join(
-        f"{_said(axis, found)} {_ends(found)}{_trend_words(found)}"
-        for axis, found in along.items()
+        f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}"
+        for found in contrasts_of(study)
         if len(found.table)
     )
     return (
