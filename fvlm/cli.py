@@ -554,7 +554,7 @@ def _add_gaze(commands):
 
 def _gaze(options) -> int:
     from fvlm.files import write_table
-    from fvlm.gaze.scores import SCORES, gaze_scores, summarise
+    from fvlm.gaze.scores import OBJECT_SCORES, SCORES, gaze_scores, summarise
     from fvlm.tables import gaze_table
 
     rows = []
@@ -563,13 +563,15 @@ def _gaze(options) -> int:
             rows += gaze_scores(load_run(folder), options.clips, options.mode, options.summary, bar)
     out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
     write_table(out, rows)
-    for name, meaning in SCORES.items():
-        print(f"{name}: {meaning}")
+    summary = summarise(rows)
+    for scores in (SCORES, OBJECT_SCORES):
+        for name, meaning in scores.items():
+            print(f"{name}: {meaning}")
+        print(f"\n{gaze_table(summary, scores).to_string(index=False)}\n")
     print(
-        f"\nMeans and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and "
-        "heads\n"
+        f"Means and bootstrap 95 % intervals over clips; {options.mode}, {options.summary} over layers and "
+        "heads"
     )
-    print(gaze_table(summarise(rows)).to_string(index=False))
     print(f"\nRows: {out}")
     return 0
 
@@ -1044,11 +1046,10 @@ def _add_figures(commands):
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_costs, draw_gap, draw_question_gaze
+    from fvlm.findings.figures import draw_captions, draw_costs, draw_gap, draw_question_gaze
 
-    print(
-        draw_question_gaze(*([options.folder] if options.folder else [])), draw_gap(), draw_costs(), sep="\n"
-    )
+    asked = draw_question_gaze(*([options.folder] if options.folder else []))
+    print(asked, draw_gap(), *draw_captions(), draw_costs(), sep="\n")
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fvlm.config import ConfigError
-from fvlm.gaze.scores import SCORES, gaze_scores, interval, summarise
+from fvlm.gaze.scores import OBJECT_SCORES, SCORES, gaze_scores, interval, summarise
 from fvlm.parameters import command
 from fvlm.text import with_interval
 from fvlm.training.results import LOSSES, Run
@@ -136,7 +136,7 @@ def gaze_lines(run: Run, clips: int) -> list[str]:
         return []
     lines = ["## Where it looks", ""]
     for row in table.itertuples():
-        for name, meaning in SCORES.items():
+        for name, meaning in (SCORES | OBJECT_SCORES).items():
             low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
             told = with_interval(getattr(row, name), low, high, digits=3, signed=False)
             lines.append(f"- {name} ({row.asked}, {row.clips} clips): {told}; {meaning}")

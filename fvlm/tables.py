@@ -1,5 +1,7 @@
 """Tables that notebooks show: what will run, what runs are, what a model predicts."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from fvlm.config import RunConfig
@@ -7,6 +9,7 @@ from fvlm.costs.flops import flops_per_sample, visual_tokens_per_clip
 from fvlm.costs.plan import expected_seconds, parameter_counts
 from fvlm.data import Clip, check_dataset
 from fvlm.files import where
+from fvlm.gaze.scores import SCORES
 from fvlm.text import with_interval
 from fvlm.training.results import Run
 
@@ -62,13 +65,11 @@ def run_table(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gaze_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """`fvlm.gaze.scores.summarise` as it is read: means with their intervals, a row per run and question
-    asked."""
-    from fvlm.gaze.scores import SCORES
-
+def gaze_table(summary: pd.DataFrame, scores: Iterable[str] = SCORES) -> pd.DataFrame:
+    """`fvlm.gaze.scores.summarise` as it is read: means of `scores` with their intervals, a row per run and
+    question asked."""
     table = summary[["run", "asked", "clips"]].copy()
-    for name in SCORES:
+    for name in scores:
         columns = (summary[name], summary[f"{name}_low"], summary[f"{name}_high"])
         table[name] = [with_interval(*row, digits=3, signed=False) for row in zip(*columns)]
     return table

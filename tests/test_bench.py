@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fvlm import build_model
 from fvlm.bench import bench_data, bench_evaluate, bench_features, bench_generate, bench_train, compare_train
+from fvlm.bench.parts import PARTS, parts_of_step
 from fvlm.bench.peers import bench_peers
 from fvlm.bench.scaling import bench_scaling, fit_cost
 from fvlm.bench.turns import in_turns
@@ -69,6 +70,42 @@ def test_what_bench_train_prints_is_what_it_returns(step):
     assert share == pytest.approx(found["share"], abs=0.005)
     assert peak == pytest.approx(found["peak_memory_bytes"] / 1e9, abs=0.005)
     assert said.startswith("T1-T_2f_fov, 2 clips x 2 frames, ")
+    parts = {name: found[f"{name.replace(' ', '_')}_seconds"] for name in PARTS}
+    for name, seconds in parts.items():
+        assert f"{name} {100 * seconds / sum(parts.values()):.0f} %" in said
+
+
+@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+def test_each_part_of_a_step_is_timed_and_none_twice(arch, monkeypatch):
+    config = tiny(arch)
+    model = build_model(config, pretrained=False).train()
+    slow = {"llm": 0.05, "query": 0.03} if arch == "foveated" else {"llm": 0.05}
+    decoder = model.llm.get_decoder()
+    passes = 2 if arch == "foveated" else 1  # coarse and fine
+    monkeypatch.setattr(decoder, "forward", slowed(decoder.forward, slow["llm"]))
+    if arch == "foveated":
+        monkeypatch.setattr(model.vision, "look", slowed(model.vision.look, slow["query"]))
+    before = dict(decoder.__dict__)
+    inputs = dict(
+        frames=torch.zeros(2, 2, 3, 112, 112, dtype=torch.uint8), labels=torch.randint(3, 400, (2, 8))
+    )
+    start = time.perf_counter()
+    found = parts_of_step(model, config, inputs, repeats=1)
+    whole = time.perf_counter() - start
+    assert list(found) == list(PARTS) and all(seconds >= 0 for seconds in found.values())
+    assert found["LLM"] >= passes * 0.05
+    assert (found["query pass"] >= 2 * 0.03) == (arch == "foveated")
+    assert (found["vision encoder"] > 0) == (arch != "blind")
+    assert sum(found.values()) < whole, "two steps were taken, one is told"
+    assert decoder.__dict__ == before and "token_losses" not in model.__dict__
+
+
+def slowed(function, seconds: float):
+    def call(*args, **kwargs):
+        time.sleep(seconds)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def test_share_times_matrix_rate_times_seconds_are_the_flops_of_the_step(step):

@@ -4,6 +4,7 @@ import statistics
 import time
 
 from fvlm.bench.inputs import TEXT_TOKENS, random_batch
+from fvlm.bench.parts import parts_of_step
 from fvlm.bench.report import table
 from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import RunConfig
@@ -19,7 +20,8 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     """A training step, forward and backward, against the machine's matrix product, alternating.
 
     Prints and returns seconds, the share of the matrix rate (median of `repeats` after two steps to warm up,
-    with the lowest and highest) and the peak memory in bytes. Random weights: they cost the same."""
+    with the lowest and highest), the peak memory in bytes, and the seconds of each part (`parts_of_step`).
+    Random weights: they cost the same."""
     model = build_model(config, pretrained=False).to(config.device).train()
     batch = random_batch(config, samples)
     flops = samples * flops_per_sample(config, TEXT_TOKENS)["total"]
@@ -45,7 +47,15 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
         f"({span(min(shares), max(shares), signed=False)}, last {ceiling / 1e9:.0f} GFLOP/s), "
         f"peak {peak / 1e9:.2f} GB"
     )
-    return dict(seconds=statistics.median(seconds), share=statistics.median(shares), peak_memory_bytes=peak)
+    parts = parts_of_step(model, config, batch.inputs(config.device), repeats)
+    total = sum(parts.values())
+    print("of a whole step: " + ", ".join(f"{name} {100 * s / total:.0f} %" for name, s in parts.items()))
+    return dict(
+        seconds=statistics.median(seconds),
+        share=statistics.median(shares),
+        peak_memory_bytes=peak,
+        **{f"{name.replace(' ', '_')}_seconds": part for name, part in parts.items()},
+    )
 
 
 def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int = 5) -> dict:

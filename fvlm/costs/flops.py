@@ -92,22 +92,36 @@ def nanosmol_flops_per_sample(
     return groups | {"total": sum(groups.values())}
 
 
+def flops_without_vision(config: RunConfig, text_tokens: float = 32) -> dict[str, float]:
+    """Training FLOPs of one clip as `flops_per_sample`, but without those of the frozen vision encoder: what
+    is left when its features are computed once and kept. ValueError where it is not frozen."""
+    if not config.freeze_vision:
+        raise ValueError(f"{config.cell}: its vision encoder is trained, so no step can do without it")
+    groups = {
+        name: value for name, value in flops_per_sample(config, text_tokens).items() if name in GROUPS
+    } | {"vision": 0.0}
+    return groups | {"total": sum(groups.values())}
+
+
 @dataclass(frozen=True)
 class Convention:
     """A way to count a run's training FLOPs.
 
-    column: in tables of runs. name: in menus. axis: what figures write. per_sample: of a clip, by group and
-    "total"; ValueError where it does not say. None: a run counts them itself, while it trains."""
+    column: in tables of runs. name: in menus. axis: what figures write. per_sample: of a clip with so many
+    text tokens, by group and "total"; ValueError where it does not say. None: a run counts them itself, while
+    it trains."""
 
     column: str
     name: str
     axis: str
-    per_sample: Callable[[RunConfig], dict[str, float]] | None = None
+    per_sample: Callable[[RunConfig, float], dict[str, float]] | None = None
 
-    def flops(self, config: RunConfig, samples: float) -> float:
+    def flops(self, config: RunConfig, samples: float, text_tokens: float) -> float:
         """Of a run of so many samples; NaN where the convention does not say."""
         try:
-            return self.per_sample(config)["total"] * samples if self.per_sample else float("nan")
+            return (
+                self.per_sample(config, text_tokens)["total"] * samples if self.per_sample else float("nan")
+            )
         except ValueError:
             return float("nan")
 
@@ -118,7 +132,13 @@ CONVENTIONS = (
         "flops_nanosmol",
         "as nanoSmol counted (6N)",
         "training FLOPs (nanoSmol's 6N)",
-        nanosmol_flops_per_sample,
+        lambda config, _: nanosmol_flops_per_sample(config),  # always with its own number of text tokens
+    ),
+    Convention(
+        "flops_without_vision",
+        "counted, without the frozen vision encoder",
+        "training FLOPs without the frozen vision encoder",
+        flops_without_vision,
     ),
 )
 

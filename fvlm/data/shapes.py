@@ -67,6 +67,7 @@ class ShapesWorld:
     questions: tuple[str, ...] = QUESTIONS  # kinds that are asked
     pool: int = 0  # training clips that all run seeds share, each in its own order; 0: each its own, no end
     stretch: int = 0  # which part of the world a pool is from: pools of different stretches share no clip
+    passes: int = 1  # so often is a pool gone through, each time with a question about another object
 
     def __post_init__(self):
         fewest, most = self.objects
@@ -80,6 +81,13 @@ class ShapesWorld:
         for name in ("pool", "stretch"):
             if not 0 <= getattr(self, name) < 1 << 32:
                 raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {(1 << 32) - 1}")
+        if not 1 <= self.passes <= 6:
+            raise ConfigError(f"shapes: passes = {self.passes}: valid are 1 to 6")
+        if self.passes > 1 and not (self.pool and set(self.questions) <= set(ASKED_OF_ANY)):
+            raise ConfigError(
+                f"shapes: passes = {self.passes} needs a pool, and only questions that every object can be "
+                f"asked: {', '.join(ASKED_OF_ANY)}"
+            )
         unknown = [kind for kind in self.questions if kind not in QUESTIONS]
         if unknown or not self.questions:
             raise ConfigError(
@@ -118,11 +126,15 @@ class ShapesWorld:
                 ) from None
         return cls(**values, **fixed)
 
-    def clip(self, index: int, draw: bool = True) -> Clip:
-        """Clip number `index`, complete with frames; without frames and boxes if it is not to be drawn."""
+    def clip(self, index: int, draw: bool = True, further: int = 0) -> Clip:
+        """Clip number `index`, complete with frames; without frames and boxes if it is not to be drawn.
+        further: so many objects on from the one that the clip's question is about (of a kind in
+        ASKED_OF_ANY)."""
         scene = self.scene(index)
         frames, boxes = self.draw(scene) if draw else (None, None)
         question, answer, target = scene.questions[scene.asked]
+        if further:
+            question, answer, target = scene.ask(scene.asked, (target + further) % len(scene.things))
         return Clip(
             frames=frames,
             caption=scene.caption(),
@@ -359,11 +371,11 @@ class ShapesDataset:
 
     def key(self, item: int) -> str:
         """Names the frames of an item: the same for every dataset whose world draws them so."""
-        return f"{self._settings('frames', 'pool', 'stretch', 'questions')} {self.index(item)}"
+        return f"{self._settings('frames', 'pool', 'stretch', 'passes', 'questions')} {self.index(item)}"
 
     @property
     def fingerprint(self) -> str:
-        return self._settings("frames", "pool", "stretch")
+        return self._settings("frames", "pool", "stretch", "passes")
 
     def _settings(self, *without: str) -> str:
         settings = (
@@ -377,26 +389,37 @@ class ShapesDataset:
 
 
 class ShapesPool(ShapesDataset):
-    """Training clips that all run seeds share, each seed in an order of its own, a new one every epoch: what
-    a frozen vision model makes of them is then computed once for all."""
+    """Training clips that all run seeds share, each seed in an order of its own, a new one every pass: what
+    a frozen vision model makes of them is then computed once for all. A pass after the first asks each clip
+    about another object, as far as it has others; all of the world's passes are one epoch."""
 
     def __init__(self, world: ShapesWorld, seed: int):
         super().__init__(world, "train", seed)
         self._orders = {}
 
     def __len__(self) -> int:
-        return self.world.pool
+        return self.world.pool * self.world.passes
+
+    def __getitem__(self, item: int) -> Clip:
+        return self.world.clip(self.index(item), further=self._pass(item))
+
+    def told(self, item: int) -> Clip:
+        return self.world.clip(self.index(item), draw=False, further=self._pass(item))
 
     def index(self, item: int) -> int:
-        epoch, place = divmod(int(item), self.world.pool)
-        if epoch not in self._orders:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.world.pool)
-            self._orders = {epoch: order}
-        return _training_index(_FIRST_POOL + self.world.stretch, int(self._orders[epoch][place]))
+        number, place = divmod(int(item), self.world.pool)
+        if number not in self._orders:
+            order = np.random.default_rng([self.seed, number]).permutation(self.world.pool)
+            self._orders = {number: order}
+        return _training_index(_FIRST_POOL + self.world.stretch, int(self._orders[number][place]))
+
+    def _pass(self, item: int) -> int:
+        """Which pass of its epoch an item is in."""
+        return int(item) // self.world.pool % self.world.passes
 
     @property
     def fingerprint(self) -> str:
-        return self._settings("frames")
+        return self._settings("frames", *(["passes"] if self.world.passes == 1 else []))
 
 
 def _training_index(stretch: int, item: int) -> int:

@@ -14,12 +14,13 @@ from fvlm.findings.words import (
 from fvlm.scaling import GapScaling, Results
 
 
-def answer(micro: Results, gaps: dict[str, GapScaling]) -> list[str]:
-    """What one token a frame costs, whether a question steers the gaze, what is withdrawn."""
-    return [_cost(micro, gaps), _steering(), withdrawn_in_short()]
+def beside_the_cost() -> list[str]:
+    """Whether a question steers the gaze, and what is withdrawn."""
+    return [_steering(), withdrawn_in_short()]
 
 
-def _cost(micro: Results, gaps: dict[str, GapScaling]) -> str:
+def cost_before(micro: Results, gaps: dict[str, GapScaling]) -> str:
+    """What one token a frame costs, by the runs before 2026-11-25."""
     (first, gap), *others = gaps.items()
     frames = frames_of(first)
     raw = {

@@ -72,6 +72,24 @@ def draw_gap() -> Path:
     return path
 
 
+def draw_captions() -> list[Path]:
+    """The study of captions: the gap along every axis, loss against tokens, curves. None where there are no
+    runs. ConfigError if there is no kaleido."""
+    from fvlm.findings.captions import captions, contrasts_of, seen
+    from fvlm.plots import gap_along_axes, loss_vs_tokens, save_figures, training_curves
+
+    study = captions()
+    if study is None:
+        return []
+    study = seen(study)
+    figures = dict(
+        captions_gap=gap_along_axes(contrasts_of(study), "The foveated model's loss over the baseline's"),
+        captions_tokens=loss_vs_tokens(study.runs),
+        captions_curves=training_curves(study.evaluations, loss="loss_autoregressive"),
+    )
+    return save_figures(figures, FOLDER, ["png"])
+
+
 def draw_costs() -> Path:
     """Time and memory against frames, LLM and batch, of outputs/bench/scaling.json. ConfigError if that is not
     there, or no kaleido."""

@@ -7,7 +7,8 @@ import pandas as pd
 from fvlm.config import REPOSITORY
 from fvlm.files import write_text
 from fvlm.findings import sources
-from fvlm.findings.answer import answer
+from fvlm.findings.answer import beside_the_cost, cost_before
+from fvlm.findings.captions import STUDY, captions, captions_section, cost_sentence, readme_table, ready
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
@@ -40,8 +41,10 @@ def mark(name: str) -> str:
 
 def render() -> str:
     """The page, from the results that are there."""
-    micro = sources.study(MICRO)
+    micro, study = sources.study(MICRO), captions()
     sections = [_head(), withdrawn_section(micro)]
+    if study:
+        sections.append(captions_section(study))
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     sections += [question_section(), question_seeds_section(), sees_section()]
@@ -55,7 +58,7 @@ def render() -> str:
 def _head() -> str:
     studies = [
         name
-        for name in (MICRO, "question", "sees", *REAL)
+        for name in (STUDY, MICRO, "question", "sees", *REAL)
         if any((sources.OUTPUTS / name).glob("*/evaluations.parquet"))
     ]
     devices = sorted(
@@ -70,17 +73,22 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 
 
 def readme_answer() -> str:
-    """The README's first block: the answer in three sentences."""
-    micro = sources.study(MICRO)
-    return (
-        "\n\n".join(answer(micro, all_gaps(micro))) if micro else "No study of sizes has been run here yet."
-    )
+    """The README's first block: the answer in three sentences, from the study of captions once it is far
+    enough (`ready`), from the earlier one until then."""
+    micro, study = sources.study(MICRO), captions()
+    if ready(study):
+        return "\n\n".join([cost_sentence(study), *beside_the_cost()])
+    if micro:
+        return "\n\n".join([cost_before(micro, all_gaps(micro)), *beside_the_cost()])
+    return "No study of sizes has been run here yet."
 
 
 def readme_results() -> str:
     """The README's second block: one table of results, a row per size."""
-    micro, lines = sources.study(MICRO), []
-    if micro:
+    micro, study, lines = sources.study(MICRO), captions(), []
+    if ready(study):
+        lines = [readme_table(study)]
+    elif micro:
         gaps = all_gaps(micro)
         lines = [
             "The foveated model's loss over the baseline's, then over that of controls, on captions of the "

@@ -26,6 +26,15 @@ SCORES = {
     "if it never is",
 }
 
+# A hit on one object says little of captions, which name them all: at a time it can look at only one of them.
+OBJECT_SCORES = {
+    "hit_any": "share of the frames with objects in which the most attended patch's centre is inside one of "
+    "their boxes",
+    "hit_any_null": "the same with the boxes of another clip",
+    "coverage": "share of a clip's objects on which the most attended patch was in some frame",
+    "coverage_null": "the same with the boxes of another clip",
+}
+
 
 def gaze_scores(
     run: Run,
@@ -36,13 +45,15 @@ def gaze_scores(
 ) -> list[dict]:
     """Scores of a run's gaze on its first validation clips that have a target: a row per clip and question.
 
-    Columns: run, clip_id, kind, objects (how many there are), asked, and SCORES. asked = "own": the clip's
-    question, scored on its target. asked = "other": a question of the same kind about another object, but
-    scored on the same target as before; a gaze that follows the question leaves it. A run that was not asked
-    (captions) has "caption" rows alone. ConfigError if the run was not made with `shapes`."""
+    Columns: run, clip_id, kind, objects (how many there are), asked, SCORES and OBJECT_SCORES. asked = "own":
+    the clip's question, scored on its target. asked = "other": a question of the same kind about another
+    object, but scored on the same target as before; a gaze that follows the question leaves it. A run that
+    was not asked (captions) has "caption" rows alone. The null of OBJECT_SCORES has the boxes of the next
+    clip. ConfigError if the run was not made with `shapes`."""
     world = _world(run)
     task, rows = run.config.task, []
-    for number, clip in enumerate(run.validation_clips(clips)):
+    shown = run.validation_clips(clips)
+    for number, clip in enumerate(shown):
         if progress:
             progress(number)
         if clip.target < 0:
@@ -61,7 +72,12 @@ def gaze_scores(
                 objects=objects,
                 asked=which,
             )
-            rows.append(identity | score(look, clip.boxes[:, clip.target], summary))
+            elsewhere = shown[(number + 1) % len(shown)].boxes if len(shown) > 1 else None
+            rows.append(
+                identity
+                | score(look, clip.boxes[:, clip.target], summary)
+                | object_scores(look, clip.boxes, elsewhere, summary)
+            )
     return rows
 
 
@@ -136,6 +152,21 @@ def score(look: Gaze, boxes: np.ndarray, summary: str = "mean") -> dict:
     )
 
 
+def object_scores(look: Gaze, boxes: np.ndarray, elsewhere: np.ndarray | None, summary: str = "mean") -> dict:
+    """OBJECT_SCORES of one gaze for all objects' boxes (T, n, 4) in pixels. elsewhere: those of another clip
+    (T, m, 4), where a gaze that does not see would be as often; None leaves the null NaN."""
+    found = dict.fromkeys(OBJECT_SCORES, float("nan"))
+    peaks = look.peaks(summary)
+    for name, where in (("", boxes), ("_null", elsewhere)):
+        if where is None:
+            continue
+        there = where[..., 2] > where[..., 0]  # (T, n)
+        hits = np.stack([_inside(peaks, where[:, i]) for i in range(where.shape[1])], axis=1) & there
+        found[f"hit_any{name}"] = hits.any(1)[there.any(1)].mean()
+        found[f"coverage{name}"] = hits.any(0)[there.any(0)].mean()
+    return found
+
+
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Whether points (n, 2) are inside boxes (n, 4)."""
     x, y = points.T
@@ -143,16 +174,17 @@ def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def summarise(rows: list[dict]):
-    """Means of SCORES with bootstrap 95 % intervals over clips: a DataFrame, a row per run and question
-    asked."""
+    """Means of SCORES, and of OBJECT_SCORES where the rows have them, with bootstrap 95 % intervals over
+    clips: a DataFrame, a row per run and question asked."""
     import pandas as pd
 
-    table = []
-    for (run, asked), group in pd.DataFrame(rows, columns=["run", "asked", *SCORES]).groupby(
+    table, given = [], pd.DataFrame(rows)
+    scores = [*SCORES, *(name for name in OBJECT_SCORES if name in given)]
+    for (run, asked), group in given.reindex(columns=["run", "asked", *scores]).groupby(
         ["run", "asked"], sort=False
     ):
         line = dict(run=run, asked=asked, clips=len(group))
-        for name in SCORES:
+        for name in scores:
             low, high = interval(group[name].to_numpy(float))
             line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
         table.append(line)
@@ -163,6 +195,8 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Bootstrap interval of a mean (percentile method, 2,000 resamples, always the same)."""
     from scipy.stats import bootstrap
 
+    if not np.isfinite(values).all():
+        return float("nan"), float("nan")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     found = bootstrap(

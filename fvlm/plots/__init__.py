@@ -4,6 +4,7 @@
 `training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `clips.py` · `gaze.py` ·
 `style.py` what they share, every colour among it · `files.py` figures as files."""
 
+from fvlm.plots.contrasts import gap_along_axes, loss_vs_tokens
 from fvlm.plots.costs import cost_scaling
 from fvlm.plots.files import save_figures
 from fvlm.plots.scaling import (
@@ -39,11 +40,13 @@ __all__ = [
     "efficiency_frontier",
     "flops_breakdown",
     "frame_scaling",
+    "gap_along_axes",
     "gap_vs_scale",
     "gaze_vs_loss",
     "iso_flop_curves",
     "iso_loss",
     "loss_vs_flops_fitted",
+    "loss_vs_tokens",
     "model_size_scaling",
     "parameter_breakdown",
     "perplexity_vs_flops",

@@ -95,7 +95,7 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
     for convention in CONVENTIONS:
         if convention.per_sample:
             last[convention.column] = [
-                convention.flops(row.config, row.samples_seen) for row in last.itertuples()
+                convention.flops(row.config, row.samples_seen, row.text_tokens) for row in last.itertuples()
             ]
     kept = [
         "study",
@@ -162,6 +162,7 @@ def nanosmol_runs() -> pd.DataFrame:
                 weights="as published",
                 flops=nanosmol_training_flops(config),
                 flops_nanosmol=row["flops_claimed"],
+                flops_without_vision=float("nan"),  # it trained its vision encoder
                 params_total=counts["total"],
                 params_trainable=counts["trainable"],
                 params_without_embeddings=counts["total"] - counts["embedding"],

@@ -258,6 +258,41 @@ def test_a_pool_is_the_same_clips_for_every_seed_in_another_order():
     assert shown[0].fingerprint == shown[1].fingerprint and shown[0][3].clip_id == shown[1][3].clip_id
 
 
+def test_each_pass_through_a_pool_asks_about_another_object_of_the_same_clips():
+    config = RunConfig(
+        llm="tiny1",
+        dataset="shapes:objects=3-3,questions=shape,pool=20,passes=3",
+        task="question",
+        device="cpu",
+    )
+    pool = open_dataset(config, "train")
+    assert len(pool) == 60
+    asked = {}
+    for item in range(60):
+        clip, told = pool[item], pool.told(item)
+        assert (clip.question, clip.answer, clip.target) == (told.question, told.answer, told.target)
+        asked.setdefault(clip.clip_id, []).append((clip.target, clip.question, clip.answer))
+    assert len(asked) == 20 and all(len({t for t, *_ in mine}) == 3 for mine in asked.values())
+    assert all(len(set(mine)) == 3 for mine in asked.values())
+    once = open_dataset(dataclasses.replace(config, dataset=config.dataset.replace(",passes=3", "")), "train")
+    assert [once.key(i) for i in range(20)] == [pool.key(i) for i in range(20)], "features are shared"
+    assert {pool.key(i) for i in range(20, 40)} == {pool.key(i) for i in range(20)}
+    assert [once[i].question for i in range(20)] == [pool[i].question for i in range(20)]
+    assert "passes" not in once.fingerprint and "passes=3" in pool.fingerprint
+    assert (
+        open_dataset(config, "validation").fingerprint
+        == open_dataset(
+            dataclasses.replace(config, dataset="shapes:objects=3-3,questions=shape"), "validation"
+        ).fingerprint
+    )
+
+
+@pytest.mark.parametrize("settings", ["passes=2", "pool=9,passes=2", "pool=9,passes=0,questions=shape"])
+def test_passes_need_a_pool_and_questions_about_any_object(settings):
+    with pytest.raises(ConfigError, match="passes"):
+        ShapesWorld.parse(settings)
+
+
 def test_more_than_a_pool_is_more_than_an_epoch(tmp_path):
     config = RunConfig.from_cell(
         "T1-T_2f_bli", dataset="shapes:pool=20", steps=6, out=str(tmp_path), device="cpu"

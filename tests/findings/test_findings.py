@@ -56,9 +56,7 @@ def as_micro(study, monkeypatch, tmp_path):
         tables = [
             table.assign(study="micro")[table["pair"].isin(pairs)].reset_index(drop=True) for table in study
         ]
-        monkeypatch.setattr(
-            sources, "study", lambda name: None if name == sources.LONGER else study._make(tables)
-        )
+        monkeypatch.setattr(sources, "study", lambda name: study._make(tables) if name == "micro" else None)
         monkeypatch.setattr(prediction, "PREDICTION", tmp_path / "prediction.json")
         return study._make(tables)
 

@@ -8,11 +8,13 @@ from fvlm import ConfigError, load_run, train
 from fvlm.data import ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze
 from fvlm.gaze.scores import (
+    OBJECT_SCORES,
     SCORES,
     another_question,
     gaze_scores,
     interval,
     layer_hits,
+    object_scores,
     other_question,
     score,
     summarise,
@@ -53,6 +55,38 @@ def test_scores_of_a_planted_gaze():
     )
     never, boxes = planted([(7, 7)] * 3, [[49, 49, 63, 63]] * 3)
     assert score(never, boxes)["lag"] == 3 and score(never, boxes)["centre"] == 1
+
+
+def test_a_gaze_is_scored_on_all_objects_and_on_those_of_another_clip():
+    """Three objects, the third never there: the gaze is on the first, on the second, then on none."""
+    first, second, gone = [0, 0, 14, 14], [28, 0, 42, 14], [0, 0, 0, 0]
+    boxes = np.array([[first, second, gone]] * 4)
+    boxes[3] = gone  # nothing is there to be looked at: no frame to count
+    look, _ = planted([(0, 0), (0, 2), (7, 7), (0, 0)], boxes[:, 0])
+    far = np.array([[[70, 70, 84, 84], [98, 98, 112, 112]]] * 4)
+    assert object_scores(look, boxes, far) == pytest.approx(
+        dict(hit_any=2 / 3, coverage=1, hit_any_null=1 / 4, coverage_null=1 / 2)
+    )
+    alone = object_scores(look, boxes[:, :1], None)
+    assert alone["hit_any"] == 1 / 3 and alone["coverage"] == 1 and np.isnan(alone["coverage_null"])
+    assert list(alone) == list(OBJECT_SCORES)
+
+
+def test_the_null_of_a_clip_is_the_next_clip_s_boxes(runs):
+    run = runs["foveated"]
+    rows = {row["clip_id"]: row for row in gaze_scores(run, clips=6) if row["asked"] == "own"}
+    shown = run.validation_clips(6)
+    for clip, after in zip(shown, [*shown[1:], shown[0]]):
+        if clip.clip_id in rows:
+            look = EncodedClip(run.model, clip, run.tokenizer, "question").gaze("autoregressive", write=False)
+            expected = object_scores(look, clip.boxes, after.boxes)
+            assert {name: rows[clip.clip_id][name] for name in expected} == pytest.approx(expected)
+
+
+def test_rows_of_before_have_no_object_scores():
+    rows = [dict(run="a", asked="own", clip_id=str(i)) | dict.fromkeys(SCORES, 0.5) for i in range(3)]
+    assert not set(OBJECT_SCORES) & set(summarise(rows).columns)
+    assert set(OBJECT_SCORES) <= set(summarise([row | dict.fromkeys(OBJECT_SCORES, 0.1) for row in rows]))
 
 
 def test_the_other_question_is_about_another_object_of_the_same_clip():
@@ -107,7 +141,7 @@ def test_the_command_prints_the_table_and_writes_the_rows(runs):
 
     fov, sta = runs["foveated"].folder, runs["static"].folder
     done = python("-m", "fvlm", "gaze", "--run", fov, "--run", sta, "--clips", 5)
-    for words in ("pointing game", fov.name, sta.name, "other", "gaze.parquet"):
+    for words in ("pointing game", fov.name, sta.name, "other", "gaze.parquet", "coverage_null"):
         assert words in done.stdout
     rows = pd.read_parquet(fov / "gaze.parquet")
     assert set(rows["run"]) == {fov.name, sta.name} and set(SCORES) <= set(rows.columns)

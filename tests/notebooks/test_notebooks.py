@@ -2,6 +2,8 @@
 call."""
 
 import ast
+import base64
+import io
 import os
 import re
 import shutil
@@ -12,7 +14,9 @@ import jupytext
 import nbformat
 import pytest
 from conftest import REPOSITORY, python, tracked
+from PIL import Image
 
+from fvlm.notebooks import PICTURE, PICTURE_WIDTH, PLOTLY, add_pictures
 from fvlm.parameters import parameters_cell
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -45,6 +49,36 @@ def test_stored_notebooks_were_executed_without_error_and_without_widgets(path):
     assert outputs and not [o for o in outputs if o.output_type == "error"]
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert path.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_stored_figure_has_a_picture_for_readers_without_plotly(path):
+    stored = [o.get("data", {}) for cell in code_cells(path) for o in cell.outputs]
+    figures = [data for data in stored if PLOTLY in data]
+    assert not [data for data in figures if PICTURE not in data], "run fvlm notebooks"
+    for data in figures:
+        picture = Image.open(io.BytesIO(base64.b64decode(data[PICTURE])))
+        assert picture.width == PICTURE_WIDTH and len(picture.getcolors(1 << 16)) > 2, "it shows something"
+
+
+@pytest.mark.slow
+def test_pictures_are_added_beside_figures_and_stay(tmp_path):
+    if not shutil.which("chromium") and not os.environ.get("FVLM_REQUIRE_BROWSER"):
+        pytest.skip("no chromium")
+    figure = dict(data=[dict(type="scatter", y=[1, 3, 2])], layout=dict(height=300))
+    there = base64.b64encode(b"a picture").decode()
+    outputs = [
+        nbformat.v4.new_output("display_data", {PLOTLY: figure}),
+        nbformat.v4.new_output("display_data", {PLOTLY: figure, PICTURE: there}),
+        nbformat.v4.new_output("display_data", {"text/plain": "no figure"}),
+    ]
+    path = tmp_path / "figures.ipynb"
+    cells = [nbformat.v4.new_code_cell("1", outputs=outputs, execution_count=1)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    add_pictures(path)
+    new, old, text = (output.data for output in nbformat.read(path, 4).cells[0].outputs)
+    assert new[PLOTLY] == figure and old[PICTURE] == there and PICTURE not in text
+    assert Image.open(io.BytesIO(base64.b64decode(new[PICTURE]))).size == (PICTURE_WIDTH, 300)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

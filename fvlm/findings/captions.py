@@ -1,0 +1,379 @@
+"""The study of captions (`params/captions.yaml`): what fewer tokens cost along three axes, and beside what."""
+
+import numpy as np
+import pandas as pd
+
+from fvlm.architectures import ARCHITECTURES
+from fvlm.findings import sources
+from fvlm.findings.words import budget, verdict_of
+from fvlm.scaling import Results
+from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, clips_needed, contrast, holm, share_kept
+from fvlm.text import with_interval
+
+STUDY, FRAMES = "captions", 8
+PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
+SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
+NEEDED = "clips needed for the same loss, times"
+
+
+def captions() -> Results | None:
+    """The finished runs of the study; None before some size has a seed of both sides of the primary
+    contrast."""
+    study = sources.study(STUDY)
+    return study if study is not None and _has(_of(study), *PRIMARY) else None
+
+
+def ready(study: Results | None) -> bool:
+    """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both sides."""
+    if study is None or not _has(study, *PRIMARY):
+        return False
+    return int((contrast(_of(study), *PRIMARY).table["seeds"] >= SEEDS).sum()) >= SIZES
+
+
+def captions_section(study: Results) -> str:
+    """The study's section of FINDINGS.md."""
+    part, unseeing = seeing(_of(study))
+    compared = {pair: contrast(part, *pair) for pair in contrasts(part)}
+    lines = "\n".join(f"- {line}" for line in sentences(part))
+    return f"""## What one token a frame costs, from scratch
+
+{budget(part)} All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
+seeds, with the clips' share by the delta method. Sizes share no seed. {_unseeing(unseeing)}
+
+{losses_table(part).to_markdown(index=False)}
+
+{lines}
+
+The foveated model's loss over the baseline's, in percent, along each axis:
+
+{axes_table(part).to_markdown(index=False)}
+
+Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
+first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table are corrected for their
+number (*p*, by Holm). Below 0.05 a difference stands.
+
+{compared_table(compared).to_markdown(index=False)}
+{_kept(part)}{_noise(compared)}{_gaze()}{_rates()}
+Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
+"""
+
+
+def readme_table(study: Results) -> str:
+    """The study in the README: its losses, the primary contrast along every axis, and how to run it again."""
+    part = seen(study)
+    return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds).
+
+{losses_table(part).to_markdown(index=False)}
+
+The foveated model's loss over the baseline's, in percent with Student's 95 % intervals; below zero the foveated model is
+better.
+
+{axes_table(part).to_markdown(index=False)}
+
+{budget(part)} `fvlm grid params/{STUDY}.yaml --study mine` runs it again.
+"""
+
+
+def seen(study: Results) -> Results:
+    """The study's runs with FRAMES frames that see."""
+    return seeing(_of(study))[0]
+
+
+def contrasts_of(study: Results) -> list[Contrast]:
+    """The primary contrast along every axis."""
+    return [contrast(study, *PRIMARY, axis=axis) for axis in AXES]
+
+
+def contrasts(study: Results) -> list[tuple[str, str]]:
+    """Which architectures are compared: the primary contrast first, then everything with one token beside the
+    means that cost as little, and more tokens beside one."""
+    asked = [
+        PRIMARY,
+        ("foveated", "meanpool"),
+        ("foveated", "static"),
+        ("foveated", "blind"),
+        ("meanpool", "baseline"),
+        ("foveated4", "foveated"),
+        ("foveated16", "foveated"),
+        ("meanpool4", "meanpool"),
+        ("meanpool16", "meanpool"),
+        ("foveated4", "meanpool4"),
+        ("foveated16", "meanpool16"),
+        ("meanpool16", "baseline"),
+    ]
+    return [pair for pair in asked if _has(study, *pair)]
+
+
+def losses_table(study: Results) -> pd.DataFrame:
+    """Mean losses in nats per text token, a row per size, a column per architecture."""
+    runs = study.runs
+    means = runs.pivot_table(index="pair", columns="arch", values="loss_autoregressive")
+    sizes = runs[runs["arch"] == PRIMARY[0]].groupby("pair")["params_trainable"].mean().sort_values()
+    rows = []
+    for pair in [*sizes.index, *means.index.difference(sizes.index)]:
+        counts = runs[runs["pair"] == pair].groupby("arch")["seed"].nunique()
+        row = {"size": pair, "trained": f"{sizes[pair] / 1e6:.2f} M" if pair in sizes else ""}
+        for arch in (arch for arch in ARCHITECTURES if arch in means):
+            there = np.isfinite(means.loc[pair, arch])
+            row[arch] = f"{means.loc[pair, arch]:.3f} ({counts[arch]})" if there else ""
+        rows.append(row)
+    return pd.DataFrame(rows).rename(columns={"trained": "trained parameters"})
+
+
+def axes_table(study: Results) -> pd.DataFrame:
+    """The primary contrast along every axis, a row per size and one for the trend."""
+    along = {found.axis: found for found in contrasts_of(study)}
+    rows = []
+    needed = clips_needed(study, *PRIMARY).set_index("pair")
+    for row in along["clips"].table.itertuples():
+        told = {"size": row.pair, "seeds": row.seeds}
+        for axis, found in along.items():
+            mine = found.table[found.table["pair"] == row.pair]
+            told[_heading(axis, found)] = _interval(mine.iloc[0]) if len(mine) else "no common point"
+        told[NEEDED] = _times(needed.loc[row.pair]) if row.pair in needed.index else "no common point"
+        rows.append(told)
+    trends = {_heading(axis, found): _trend_cell(found) for axis, found in along.items()}
+    return pd.DataFrame([*rows, {"size": "per tenfold", "seeds": "", NEEDED: ""} | trends])
+
+
+def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
+    """Every contrast at every size with its p value, which but for the primary one's is what is left after
+    Holm's correction for all of them."""
+    rows = [
+        dict(first=a, second=b, **row._asdict())
+        for (a, b), found in compared.items()
+        for row in found.table.itertuples(index=False)
+    ]
+    table = pd.DataFrame(rows)
+    primary = (table[["first", "second", "pair"]] == [*PRIMARY, PRIMARY_SIZE]).all(axis=1)
+    adjusted = table["p"].to_numpy(copy=True)
+    adjusted[~primary] = holm(table.loc[~primary, "p"])
+    return pd.DataFrame(
+        {
+            "first": table["first"],
+            "second": table["second"],
+            "size": table["pair"],
+            "seeds": table["seeds"],
+            "percent": [_interval(row) for _, row in table.iterrows()],
+            "p": [
+                (f"{p:.3f}" if p >= 0.001 else "< 0.001") + ", primary" * alone
+                for p, alone in zip(adjusted, primary)
+            ],
+            "stands": ["yes" if p < 0.05 else "no" for p in adjusted],
+        }
+    )
+
+
+def sentences(study: Results) -> list[str]:
+    """What the study says, each sentence from its intervals."""
+    told = [cost_sentence(study)]
+    for arch in ("meanpool", "static", "blind"):
+        if _has(study, "foveated", arch):
+            found = contrast(study, "foveated", arch)
+            told.append(f"**Beside {ARCHITECTURES[arch].description}**: {_by_size(found)}.")
+    return told
+
+
+def cost_sentence(study: Results) -> str:
+    """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
+    told = "; ".join(
+        f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}"
+        for found in contrasts_of(study)
+        if len(found.table)
+    )
+    return (
+        "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
+        f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
+    )
+
+
+def _kept(study: Results) -> str:
+    tables = {
+        arch: share_kept(study, arch)
+        for arch in ("foveated", "meanpool", "static")
+        if _has(study, arch, "baseline", "blind")
+    }
+    sizes = list(dict.fromkeys(pair for table in tables.values() for pair in table["pair"]))
+    if not sizes:
+        return ""
+    rows = [
+        {"size": pair}
+        | {
+            arch: _interval(table.set_index("pair").loc[pair], digits=1, signed=False)
+            for arch, table in tables.items()
+            if pair in set(table["pair"])
+        }
+        for pair in sizes
+    ]
+    return f"""
+Of what the baseline's 16 tokens gain on a model that sees nothing, the share that one token keeps, in percent:
+
+{pd.DataFrame(rows).fillna("").to_markdown(index=False)}
+"""
+
+
+def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
+    table = compared[PRIMARY].table if PRIMARY in compared else pd.DataFrame(columns=["seeds"])
+    table = table[table["seeds"] > 1]
+    if not len(table):
+        return ""
+    told = ", ".join(f"{row.pair} {100 * row.share_of_seeds:.0f}" for row in table.itertuples())
+    return (
+        "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
+        f"variance, the draw of validation clips the rest: {told}.\n"
+    )
+
+
+def _gaze() -> str:
+    path = sources.OUTPUTS / STUDY / "gaze.parquet"
+    if not path.exists():
+        return ""
+    return f"""
+Where it looks while it reads a clip to describe it. *On an object*: the share of frames whose most attended patch is
+inside the box of any object; *objects seen*: the share of a clip's objects that it was on in some frame. Beside each
+the same with the boxes of another clip (*null*), and the difference with Student's interval over seeds.
+
+{gaze_table(pd.read_parquet(path)).to_markdown(index=False)}
+
+Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
+"""
+
+
+def gaze_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm gaze`'s rows of several runs: a row per size and architecture that has queries."""
+    table = sources.with_names(rows[rows["asked"] == "caption"])
+    told = []
+    for (pair, arch), mine in table.groupby(["pair", "arch"], observed=True):
+        row = {"size": pair, "architecture": arch, "seeds": mine["seed"].nunique()}
+        for name, words in (("hit_any", "on an object"), ("coverage", "objects seen")):
+            sides = [
+                mine.pivot(index="seed", columns="clip_id", values=score).to_numpy()  # (S, R)
+                for score in (name, f"{name}_null")
+            ]
+            levels = Levels(
+                [np.stack([side.mean(1) for side in sides])],
+                [np.stack([side.mean(0) - side.mean() for side in sides])],
+            )
+            found = levels.estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
+            row |= {
+                words: f"{sides[0].mean():.3f}",
+                f"{words}, null": f"{sides[1].mean():.3f}",
+                f"{words}, difference": with_interval(found.value, found.low, found.high, 3),
+            }
+        told.append(row)
+    return pd.DataFrame(told)
+
+
+def _rates() -> str:
+    path = sources.rates_path(STUDY)
+    if not path.exists():
+        return ""
+    return f"""
+Rates were tuned for each size and architecture on a held-out seed: losses in nats after as many steps as the study
+has (all frames at once), the best one of a row in bold.
+
+{rates_table(pd.read_parquet(path)).to_markdown(index=False)}
+"""
+
+
+def rates_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm tune`'s rows of the longest runs: a row per size and architecture, a column per rate."""
+    table = table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
+    losses = table.pivot_table(index=["pair", "arch"], columns="rate", values="loss")
+    order = [arch for arch in ARCHITECTURES if arch in losses.index.get_level_values("arch")]
+    losses = losses.reindex(order, level="arch")
+    rows = []
+    for (pair, arch), found in losses.sort_index(level="pair", sort_remaining=False).iterrows():
+        told = {
+            f"{rate:g}": f"**{loss:.3f}**" if loss == found.min() else f"{loss:.3f}"
+            for rate, loss in found.items()
+            if np.isfinite(loss)
+        }
+        rows.append(dict(size=pair, architecture=arch) | told)
+    columns = ["size", "architecture", *(f"{rate:g}" for rate in losses.columns)]
+    return pd.DataFrame(rows, columns=columns).fillna("")
+
+
+def seeing(study: Results) -> tuple[Results, list[str]]:
+    """The runs that see, and the names of those that do not: whose loss is not under that of the blind run of
+    their size and seed, where there is one."""
+    runs = study.runs
+    blind = runs[runs["arch"] == "blind"].set_index(["pair", "seed"])["loss_autoregressive"]
+    own = pd.MultiIndex.from_frame(runs[["pair", "seed"]])
+    limit = blind.reindex(own).to_numpy()
+    unseeing = (runs["arch"] != "blind").to_numpy() & (runs["loss_autoregressive"].to_numpy() >= limit)
+    names = list(runs.loc[unseeing, "run"])
+    return Results(*(table[~table["run"].isin(names)] for table in study)), names
+
+
+def _unseeing(names: list[str]) -> str:
+    if not names:
+        return "Every run is under the blind run of its seed, where there is one."
+    return f"Left out, as their loss is not under that of the blind run of their seed: {', '.join(names)}."
+
+
+def _times(row) -> str:
+    if not np.isfinite(row["low"]):
+        return f"{row['times']:.2f}"
+    return with_interval(row["times"], row["low"], row["high"], signed=False)
+
+
+def _of(study: Results) -> Results:
+    """The study's runs with FRAMES frames."""
+    return Results(*(table[table["frames"] == FRAMES] for table in study))
+
+
+def _has(study: Results, *archs: str) -> bool:
+    """Whether some size has a seed of all of these."""
+    seeds = [
+        set(map(tuple, study.runs.loc[study.runs["arch"] == arch, ["pair", "seed"]].to_numpy()))
+        for arch in archs
+    ]
+    return bool(set.intersection(*seeds))
+
+
+def _heading(axis: str, found: Contrast) -> str:
+    return f"{_said(axis, found)}, %"
+
+
+def _said(axis: str, found: Contrast) -> str:
+    return AXES[axis] + (f", {found.level:.3f} nats" if axis == "loss" else "")
+
+
+def _ends(found: Contrast) -> str:
+    """The smallest and the largest size, in words that follow their intervals."""
+    rows = [found.table.iloc[i] for i in sorted({0, len(found.table) - 1})]
+    return ", and ".join(
+        f"{_interval(row)} at {row['pair']}, where {verdict_of(row['low'], row['high'])}" for row in rows
+    )
+
+
+def _by_size(found: Contrast) -> str:
+    return "; ".join(
+        f"{_interval(row)} % at {row['pair']}, {verdict_of(row['low'], row['high'])}"
+        for _, row in found.table.iterrows()
+    )
+
+
+def _trend_words(found: Contrast) -> str:
+    if found.trend is None:
+        return " (a trend needs three sizes)"
+    low, high = found.trend.estimate.low, found.trend.estimate.high
+    word = (
+        "no trend with size can be told"
+        if low <= 0 <= high
+        else f"it {'grows' if low > 0 else 'shrinks'} with size"
+    )
+    return f" ({_trend(found.trend)} points per tenfold parameters: {word})"
+
+
+def _trend_cell(found: Contrast) -> str:
+    return "not identified" if found.trend is None else _trend(found.trend)
+
+
+def _trend(parts: Parts) -> str:
+    return with_interval(parts.estimate.value, parts.estimate.low, parts.estimate.high)
+
+
+def _interval(row, digits: int = 2, signed: bool = True) -> str:
+    return with_interval(row["percent"], row["low"], row["high"], digits, signed)

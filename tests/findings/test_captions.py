@@ -1,0 +1,198 @@
+"""What is said of the study of captions follows its rows: planted ones of either sign."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import SIZES, planted
+
+from fvlm.config import REPOSITORY
+from fvlm.findings import page, sources
+from fvlm.findings.captions import (
+    STUDY,
+    captions_section,
+    compared_table,
+    contrasts,
+    cost_sentence,
+    gaze_table,
+    rates_table,
+    ready,
+    seeing,
+    sentences,
+)
+from fvlm.scaling import Results
+from fvlm.scaling.contrasts import contrast
+from fvlm.studies.grid import read_grid
+
+ARCHS = ("fov", "bas", "avg", "sta", "bli")
+
+
+def study(slope=0.0, gap=1.0, seeds=4, sizes=SIZES, archs=ARCHS) -> Results:
+    """The planted study, with the foveated model's losses times `gap`."""
+    cells = [f"{pair}_8f_{arch}" for pair in sizes for arch in archs]
+    results = planted(cells, seeds=range(seeds), slope=slope, noise=0.002)
+    tables = []
+    for table in results:
+        table = table.copy()
+        losses = [c for c in table if c.startswith("loss_")]
+        table.loc[table["arch"] == "foveated", losses] *= gap
+        tables.append(table)
+    return Results(*tables)
+
+
+@pytest.mark.parametrize(("gap", "said"), [(1.0, "it is worse"), (0.8, "it is better")])
+def test_the_cost_has_the_sign_of_its_rows(gap, said):
+    told = cost_sentence(study(gap=gap)).partition("at equal training FLOPs")[0]
+    assert told.count(said) == 2, told
+    other = {"it is worse": "it is better", "it is better": "it is worse"}[said]
+    assert other not in told
+
+
+def test_where_no_difference_is_none_is_told():
+    size = SIZES[2:3]
+    by = contrast(study(sizes=size)).table["percent"].iloc[0]
+    told = cost_sentence(study(gap=1 / (1 + by / 100), sizes=size)).partition("at equal training FLOPs")[0]
+    assert "no difference can be told" in told and "it is worse" not in told
+
+
+@pytest.mark.parametrize(("slope", "said"), [(0.06, "it grows with size"), (-0.06, "it shrinks with size")])
+def test_the_trend_has_the_sign_of_its_rows(slope, said):
+    told = cost_sentence(study(slope=slope)).partition("; at equal training FLOPs")[0]
+    assert said in told
+    few = cost_sentence(study(sizes=SIZES[:2]))
+    assert "a trend needs three sizes" in few and "with size" not in few
+
+
+def test_each_control_has_its_sentence_and_its_numbers():
+    results = study()
+    told = sentences(results)
+    assert len(told) == 4
+    for line, arch in zip(told[1:], ("meanpool", "static", "blind")):
+        table = contrast(results, "foveated", arch).table
+        for row in table.itertuples():
+            assert f"{row.percent:+.2f} ({row.low:+.2f} to {row.high:+.2f}) % at {row.pair}" in line
+    assert "it is better" in told[3] and "it is worse" not in told[3], "blind was planted at 30 %"
+
+
+def test_holm_counts_every_comparison_of_the_table_but_the_primary_one():
+    results = study()
+    compared = {pair: contrast(results, *pair) for pair in contrasts(results)}
+    table = compared_table(compared)
+    assert len(table) == 5 * 5 and next(iter(compared)) == ("foveated", "baseline")
+    raw = np.concatenate([found.table["p"] for found in compared.values()])
+    (primary,) = np.flatnonzero(table["p"].str.endswith(", primary"))
+    assert list(table.loc[primary, ["first", "second", "size"]]) == ["foveated", "baseline", "T3-T"]
+    p = table["p"].str.removesuffix(", primary").str.removeprefix("< ").astype(float).to_numpy()
+    assert p[primary] == pytest.approx(max(raw[primary], 0.001), abs=5e-4)
+    others = np.delete(raw, primary)
+    worst, best = np.argmax(others), np.argmin(others)
+    assert np.delete(p, primary)[best] == pytest.approx(max(others[best] * 24, 0.001), abs=5e-4)
+    assert np.delete(p, primary)[worst] >= min(1, others[worst]) - 5e-4
+    assert list(table["stands"]) == ["yes" if value < 0.05 else "no" for value in p]
+
+
+def test_a_run_that_does_not_see_is_left_out_and_named():
+    results = study(seeds=3)
+    runs = results.runs.copy()
+    lost = "T2-T_8f_fov_seed1"
+    runs.loc[runs["run"] == lost, "loss_autoregressive"] = 99.0
+    changed = Results(runs, results.evaluations, results.samples)
+    kept, names = seeing(changed)
+    assert names == [lost] and lost not in set(kept.samples["run"]) | set(kept.evaluations["run"])
+    assert f"not under that of the blind run of their seed: {lost}" in captions_section(changed)
+    assert seeing(study(archs=("fov", "bas")))[1] == [] and "Every run is under" in captions_section(results)
+
+
+def test_the_section_has_every_axis_the_kept_share_and_the_seeds_share():
+    results = study(seeds=3)
+    text = captions_section(results)
+    for axis in ("at equal clips", "at equal training FLOPs", "left out", "at equal loss of the baseline"):
+        assert axis in text
+    shares = re.search(r"draw of validation clips the rest: (.*)\.", text).group(1)
+    table = contrast(results).table
+    assert shares == ", ".join(f"{row.pair} {100 * row.share_of_seeds:.0f}" for row in table.itertuples())
+    kept = re.findall(r"^\| T1-T +\| +([\d.]+) \(", text, re.M)
+    assert any(80 < float(value) < 90 for value in kept), "0.05 of 0.3 was lost"
+
+
+def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
+    assert ready(study(seeds=3)) and ready(study(seeds=3, sizes=SIZES[:3]))
+    assert not ready(study(seeds=2)) and not ready(study(sizes=SIZES[:2])) and not ready(None)
+    assert not ready(study(archs=("fov", "avg")))
+    micro = sources.study("micro")
+    monkeypatch.setattr(sources, "study", lambda name: micro if name == "micro" else None)
+    for seeds, has in ((3, True), (2, False)):
+        results = study(seeds=seeds)
+        micro = sources.study("micro")
+        monkeypatch.setattr(page, "captions", lambda results=results: results)
+        monkeypatch.setattr(
+            page.sources, "study", lambda name, micro=micro: micro if name == "micro" else None
+        )
+        monkeypatch.setattr(page, "beside_the_cost", lambda: [])
+        assert (page.readme_answer() == cost_sentence(results)) == has
+        assert ("in brackets: seeds" in page.readme_results()) == has
+
+
+def test_a_study_begun_is_told_as_far_as_it_is():
+    text = captions_section(study(sizes=SIZES[:1], archs=("fov", "bas"), seeds=1))
+    assert "seeds make up" not in text and "keeps, in percent" not in text
+    assert "a trend needs three sizes" in text
+
+
+@pytest.mark.parametrize("better", [0.2, -0.2])
+def test_gaze_is_told_beside_another_clip_s_boxes(better):
+    rng = np.random.default_rng(0)
+    rows = [
+        dict(run=f"T1-T_8f_{arch}_seed{seed}", clip_id=str(clip), asked="caption")
+        | {
+            f"{name}{null}": 0.4 + (better if arch == "fov" and not null else 0) + rng.normal(0, 0.02)
+            for name in ("hit_any", "coverage")
+            for null in ("", "_null")
+        }
+        for arch in ("fov", "sta")
+        for seed in range(3)
+        for clip in range(30)
+    ]
+    fov, sta = gaze_table(pd.DataFrame(rows)).to_dict("records")
+    assert (fov["architecture"], sta["architecture"], fov["seeds"]) == ("foveated", "static", 3)
+    for words in ("on an object", "objects seen"):
+        assert float(fov[words]) == pytest.approx(0.4 + better, abs=0.01)
+        value, low, high = map(float, re.findall(r"[-+][\d.]+", fov[f"{words}, difference"]))
+        assert low < better < high and (low > 0) == (better > 0) == (value > 0)
+        _, low, high = map(float, re.findall(r"[-+][\d.]+", sta[f"{words}, difference"]))
+        assert low < 0 < high
+
+
+def test_a_rate_table_has_the_best_of_each_row_in_bold():
+    rows = [
+        dict(pair="T1-T", steps=steps, rate=rate, arch=arch, seed=100, loss=loss)
+        for steps, rate, arch, loss in [
+            (3000, 1e-3, "baseline", 0.5),
+            (3000, 5e-4, "baseline", 0.6),
+            (600, 2e-3, "baseline", 0.1),
+            (3000, 1e-3, "foveated", 0.8),
+            (3000, 5e-4, "foveated", 0.7),
+        ]
+    ]
+    table = rates_table(pd.DataFrame(rows))
+    assert list(table.columns) == ["size", "architecture", "0.0005", "0.001"]
+    assert table.to_numpy().tolist() == [
+        ["T1-T", "foveated", "**0.700**", "0.800"],
+        ["T1-T", "baseline", "0.600", "**0.500**"],
+    ]
+
+
+def test_the_grid_trains_at_the_rates_that_the_sweep_found():
+    path = sources.rates_path(STUDY)
+    if not path.exists():
+        pytest.skip("no sweep of this study's rates is committed yet")
+    table = pd.read_parquet(path)
+    table = table[table["steps"] == table["steps"].max()]
+    best = table.loc[table.groupby(["pair", "arch"])["loss"].idxmin()]
+    rates = {
+        (cell.config.pair, cell.config.arch): cell.config.learning_rate
+        for cell in read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
+    }
+    for row in best.itertuples():
+        assert rates[row.pair, row.arch] == row.rate, f"{row.pair} {row.arch}"
