@@ -40,7 +40,7 @@ def test_a_file_is_answered_and_described_in_python(run, video):
         model.describe(np.zeros((2, 112, 112, 3), np.uint8), every=1)
 
 
-@pytest.mark.parametrize("arch", ["foveated", "baseline", "blind"])
+@pytest.mark.parametrize("arch", ["foveated4", "baseline", "blind"])
 def test_a_choice_is_the_likeliest_answer(arch, video):
     from fvlm import build_model
 

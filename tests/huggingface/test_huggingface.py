@@ -273,7 +273,7 @@ def naive(model, frames, count, **given):
     return ids[0].tolist()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["foveated", "foveated4", "baseline", "blind"])
 def test_greedy_text_is_that_of_a_loop_without_cache_whatever_is_padded(arch, clips):
     frames, model = clips[0], steered(arch)
     together = model.generate(frames, **PROMPTS, max_new_tokens=5)

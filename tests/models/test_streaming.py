@@ -8,7 +8,6 @@ import torch
 from conftest import steering, tiny
 
 from fvlm import ConfigError, RunConfig, build_model
-from fvlm.architectures import ARCHITECTURES
 from fvlm.data import ShapesWorld
 
 
@@ -55,11 +54,11 @@ def test_a_session_is_the_autoregressive_mode(frames, arch, question):
     assert (session.seen, session.kept) == (12, 12)
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in ("foveated", "foveated4")])
-def test_every_architecture_streams(frames, arch):
+@pytest.mark.parametrize("arch", ["static", "baseline", "meanpool4", "blind"])  # and the two above
+def test_every_kind_of_architecture_streams(frames, arch):
     model = made(arch)
-    session = watched(model.stream("What?"), frames)
-    ids = model.generate(torch.from_numpy(frames)[None], **prompt(model, "What?"), max_new_tokens=5)
+    session = watched(model.stream("What?"), frames[:6])
+    ids = model.generate(torch.from_numpy(frames[:6])[None], **prompt(model, "What?"), max_new_tokens=5)
     assert session.say(max_new_tokens=5) == model.processor.decode(ids[0], skip_special_tokens=True).strip()
 
 
