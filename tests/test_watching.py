@@ -119,7 +119,7 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     watcher = Watcher(run, film[0], rate=20, every=1, max_new_tokens=3, shots=film[1])
     assert film[1][0].clip.caption in watcher.true.value
     watcher.play.value = True
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # of a busy machine
     while len(watcher.glimpses) < 3 and time.monotonic() < end:
         time.sleep(0.01)
     watcher.question.value = "Which shape is <red>?"
