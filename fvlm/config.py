@@ -43,6 +43,9 @@ _BUDGET_PRETRAINED = dict(
     weight_decay=0.01,
     freeze_vision=False,
 )
+MOST = 10**9  # of anything that is counted
+MAX_SEED = 2**32 - 1  # with a step number beside it, it is what a step's random numbers come from
+
 _BUDGET_TINY = dict(
     steps=375,
     effective_batch=8,
@@ -233,6 +236,8 @@ class RunConfig:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")
+            if value != "auto" and value > MOST:
+                raise ConfigError(f"{name} = {value}: must be at most {MOST}")
         for name in ("learning_rate", "connector_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
@@ -241,6 +246,8 @@ class RunConfig:
         for name in ("seed", "warmup", "weight_decay", "query_init_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"seed = {self.seed}: at most {MAX_SEED}")
         if not re.fullmatch(r"[\w.-]+", self.study):
             raise ConfigError(
                 f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
@@ -350,14 +357,25 @@ def _typed(f, value):
             return str(value)
         if isinstance(value, bool):
             raise ValueError
-        number = float(value)
-        if f.type is int and number != int(number):
-            raise ValueError
-        return f.type(number)
+        if f.type is int:
+            return _whole(value)
+        return float(value)
     except (KeyError, TypeError, ValueError, OverflowError):
         kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a string"}[f.type]
         auto = ", or 'auto'" if f.default == "auto" else ""
         raise ConfigError(f"{f.name} = {value!r}: expected {kind}{auto}") from None
+
+
+def _whole(value) -> int:
+    """A whole number, every digit of it; ValueError for another."""
+    try:
+        number = int(value)  # not by way of a float, which has 53 bits
+    except ValueError:  # "1e3"
+        value = float(value)
+        number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError
+    return number
 
 
 def todays_names(values: dict) -> dict:
