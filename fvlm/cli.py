@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from fvlm.config import ConfigError, RunConfig
+from fvlm.config import ConfigError, RunConfig, shown
 from fvlm.files import find_folder
 from fvlm.training.results import load_run
 
@@ -115,7 +115,7 @@ def _at_least(least: int):
                 return number
         except ValueError:  # also of more digits than Python converts
             pass
-        raise argparse.ArgumentTypeError(f"{_short(text)}: a whole number from {least} on is expected")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: a whole number from {least} on is expected")
 
     return whole
 
@@ -131,13 +131,9 @@ def _between(low: float, high: float = float("inf"), open_: bool = True):
         except ValueError:
             pass
         wanted = f"{'over' if open_ else 'from'} {low:g}" + (f", at most {high:g}" if high < math.inf else "")
-        raise argparse.ArgumentTypeError(f"{_short(text)}: a number {wanted} is expected")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: a number {wanted} is expected")
 
     return number
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _settings(pairs: list[str]) -> dict:

@@ -7,7 +7,9 @@ A cell is named `S-S_8f_fov`: model pair (LLM size - vision size), frames, archi
 import dataclasses
 import difflib
 import functools
+import os
 import re
+import reprlib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,7 +252,7 @@ class RunConfig:
             raise ConfigError(f"seed = {self.seed}: at most {MAX_SEED}")
         if not re.fullmatch(r"[\w.-]+", self.study):
             raise ConfigError(
-                f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
+                f"study = {shown(self.study)}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
             )
 
     @classmethod
@@ -262,7 +264,7 @@ class RunConfig:
         pairs = {name: pair for pair, name in PAIRS.items()}
         if not match or match[1] not in pairs or match[3] not in ARCH_OF_SHORT:
             raise ConfigError(
-                f"cell = {cell!r}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
+                f"cell = {shown(cell)}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
                 f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(ARCH_OF_SHORT)}"
             )
         settings = todays_names(settings)
@@ -342,6 +344,15 @@ class RunConfig:
         ]
 
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+def shown(value) -> str:
+    """A value in a message: as Python writes it, but short however large it is."""
+    return _repr.repr(value)
+
+
 def _typed(f, value):
     """`value` as the field's type; "auto" where the default is "auto"; strings are read as papermill passes them."""
     if value == "auto" and f.default == "auto":
@@ -354,7 +365,7 @@ def _typed(f, value):
                 raise ValueError
             return value
         if f.type is str:
-            return str(value)
+            return _text(value)
         if isinstance(value, bool):
             raise ValueError
         if f.type is int:
@@ -363,7 +374,18 @@ def _typed(f, value):
     except (KeyError, TypeError, ValueError, OverflowError):
         kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a string"}[f.type]
         auto = ", or 'auto'" if f.default == "auto" else ""
-        raise ConfigError(f"{f.name} = {value!r}: expected {kind}{auto}") from None
+        raise ConfigError(f"{f.name} = {shown(value)}: expected {kind}{auto}") from None
+
+
+def _text(value) -> str:
+    """Text that a file's name or a table can hold; ValueError for what is none, as a list."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise ValueError
+    text = str(value)
+    text.encode()  # UnicodeEncodeError, a ValueError, for half a character
+    if "\0" in text:
+        raise ValueError
+    return text
 
 
 def _whole(value) -> int:
@@ -391,7 +413,7 @@ def todays_names(values: dict) -> dict:
         elif name not in fields:
             close = difflib.get_close_matches(str(name), fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ConfigError(f"unknown parameter {name!r}{hint}: valid are {', '.join(fields)}")
+            raise ConfigError(f"unknown parameter {shown(name)}{hint}: valid are {', '.join(fields)}")
         found[RENAMED.get(name, name)] = value
     return found
 
@@ -399,10 +421,10 @@ def todays_names(values: dict) -> dict:
 def _one_of(name, value, valid, or_path=False):
     if value in valid:
         return
-    if or_path and ("/" in value or Path(value).is_dir()):
+    if or_path and ("/" in value or os.path.isdir(value)):  # which takes any text
         return
     extra = ", a hub id (owner/name) or a local folder" if or_path else ""
-    raise ConfigError(f"{name} = {value!r}: valid are {', '.join(valid)}{extra}")
+    raise ConfigError(f"{name} = {shown(value)}: valid are {', '.join(valid)}{extra}")
 
 
 def _slug(name: str) -> str:
