@@ -1,11 +1,12 @@
 """The command line. A user's mistake ends with exit status 2 and one message; no traceback."""
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
 
-from fvlm.config import ConfigError, RunConfig
+from fvlm.config import ConfigError, RunConfig, shown
 from fvlm.files import find_folder
 from fvlm.training.results import load_run
 
@@ -111,6 +112,36 @@ def _add_runs(parser):
     )
 
 
+def _at_least(least: int):
+    """A type of argument: whole numbers from `least` on."""
+
+    def whole(text: str) -> int:
+        try:
+            if (number := int(text)) >= least:
+                return number
+        except ValueError:  # also of more digits than Python converts
+            pass
+        raise argparse.ArgumentTypeError(f"{shown(text)}: a whole number from {least} on is expected")
+
+    return whole
+
+
+def _between(low: float, high: float = float("inf"), open_: bool = True):
+    """A type of argument: numbers from `low`, itself excluded if `open_`, up to `high`; none without end."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+            if (low < value if open_ else low <= value) and value <= high and math.isfinite(value):
+                return value
+        except ValueError:
+            pass
+        wanted = f"{'over' if open_ else 'from'} {low:g}" + (f", at most {high:g}" if high < math.inf else "")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: a number {wanted} is expected")
+
+    return number
+
+
 def _settings(pairs: list[str]) -> dict:
     """`["steps=20"]` to `{"steps": "20"}`; RunConfig knows the types."""
     for pair in pairs:
@@ -167,24 +198,30 @@ def _add_prepare(commands):
     parser.add_argument(
         "--verify", metavar="FOLDER", help="hash and decode a prepared dataset again; names what is wrong"
     )
-    parser.add_argument("--frames", type=int, default=8, help="frames per clip (default: %(default)s)")
     parser.add_argument(
-        "--size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)"
+        "--frames", type=_at_least(1), default=8, help="frames per clip (default: %(default)s)"
     )
     parser.add_argument(
-        "--clips", type=int, help="stop at so many good clips (default: all; the study had 5000)"
+        "--size", type=_at_least(14), default=224, help="side of a frame in pixels (default: %(default)s)"
     )
-    parser.add_argument("--shard", type=int, default=100, help="clips per shard (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=_at_least(1), help="stop at so many good clips (default: all; the study had 5000)"
+    )
+    parser.add_argument(
+        "--shard", type=_at_least(1), default=100, help="clips per shard (default: %(default)s)"
+    )
     parser.add_argument("--caption", help="caption column (default: caption, name or text)")
     parser.add_argument(
         "--video",
         help="column of the video or its path (default: file_name, video, path, url, contentUrl, …)",
     )
     parser.add_argument("--split", default="train", help="of a Hugging Face dataset (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=_at_least(1), default=2, help="processes that decode (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-skipped",
-        type=float,
+        type=_between(0, 1, open_=False),
         default=0.5,
         help="share of clips that may be unusable (default: %(default)s)",
     )
@@ -537,7 +574,9 @@ def _add_gaze(commands):
         example,
     )
     _add_runs(parser)
-    parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=_at_least(1), default=100, help="validation clips (default: %(default)s)"
+    )
     parser.add_argument("--mode", default="autoregressive", choices=["autoregressive", "parallel", "static"])
     parser.add_argument(
         "--summary",
@@ -597,7 +636,10 @@ def _add_swap(commands):
     parser = _command(commands, "swap", _swap, help, example)
     _add_runs(parser)
     parser.add_argument(
-        "--clips", type=int, default=100, help="validation clips, two at least (default: %(default)s)"
+        "--clips",
+        type=_at_least(2),
+        default=100,
+        help="validation clips, two at least (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -650,16 +692,23 @@ def _add_grid(commands):
         "--only", metavar="PATTERN", help="cells whose name fits, such as 'S-S_*' or '*_seed0'"
     )
     parser.add_argument(
-        "--priority", type=int, metavar="N", help="cells of at most this priority number (1 is first)"
+        "--priority",
+        type=_at_least(1),
+        metavar="N",
+        help="cells of at most this priority number (1 is first)",
     )
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=_at_least(1),
         metavar="N",
         help="at most so many cells at once, which share the cores (default: as many as fit)",
     )
     parser.add_argument(
-        "--retries", type=int, default=0, metavar="N", help="try a failed cell again so often (default: 0)"
+        "--retries",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="try a failed cell again so often (default: 0)",
     )
     parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")
@@ -672,7 +721,7 @@ def _add_grid(commands):
     )
     parser.add_argument(
         "--hang",
-        type=float,
+        type=_between(0),
         metavar="MINUTES",
         help="without a sign of life before a cell is ended",
     )
@@ -777,10 +826,10 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "--samples",
-        type=int,
+        type=_at_least(1),
         help="clips per step (default: 4; of features and gpu: the cell's effective batch)",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--repeats", type=_at_least(1), default=5, help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument(
         "--compare",
@@ -790,7 +839,7 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=_between(0),
         default=8.0,
         help="time for scaling and gpu; what is left out is said (default: 8)",
     )
@@ -879,7 +928,7 @@ def _add_features(commands):
     what.add_argument("--clear", action="store_true", help="remove all of it")
     parser.add_argument("--cell", default="T1-T_8f_fov", help="of --fill (default: %(default)s)")
     parser.add_argument(
-        "--clips", type=int, help="of --fill: training clips (default: all that the run sees)"
+        "--clips", type=_at_least(1), help="of --fill: training clips (default: all that the run sees)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of RunConfig"
@@ -939,10 +988,12 @@ def _add_tune(commands):
     )
     parser.add_argument("grid", metavar="FILE", help="a grid file, such as params/micro.yaml")
     parser.add_argument("--rates", help="joined by commas (default: five, doubling from 2.5e-4)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the grid's steps (default: %(default)s)")
+    parser.add_argument(
+        "--share", type=_between(0, 1), default=1.0, help="of the grid's steps (default: %(default)s)"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
     parser.add_argument("--archs", help="joined by commas, such as fov,bas,avg (default: fov,bas)")
-    parser.add_argument("--jobs", type=int, help="cells that run at once (default: as a grid's)")
+    parser.add_argument("--jobs", type=_at_least(1), help="cells that run at once (default: as a grid's)")
 
 
 def _tune(options) -> int:

@@ -7,7 +7,9 @@ A cell is named `S-S_8f_fov`: model pair (LLM size - vision size), frames, archi
 import dataclasses
 import difflib
 import functools
+import os
 import re
+import reprlib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,9 @@ _BUDGET_PRETRAINED = dict(
     weight_decay=0.01,
     freeze_vision=False,
 )
+MOST = 10**9  # of anything that is counted
+MAX_SEED = 2**32 - 1  # with a step number beside it, it is what a step's random numbers come from
+
 _BUDGET_TINY = dict(
     steps=375,
     effective_batch=8,
@@ -233,6 +238,8 @@ class RunConfig:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")
+            if value != "auto" and value > MOST:
+                raise ConfigError(f"{name} = {value}: must be at most {MOST}")
         for name in ("learning_rate", "connector_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be positive and finite")
@@ -241,9 +248,11 @@ class RunConfig:
         for name in ("seed", "warmup", "weight_decay", "query_init_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"seed = {self.seed}: at most {MAX_SEED}")
         if not re.fullmatch(r"[\w.-]+", self.study):
             raise ConfigError(
-                f"study = {self.study!r}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
+                f"study = {shown(self.study)}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
             )
 
     @classmethod
@@ -255,7 +264,7 @@ class RunConfig:
         pairs = {name: pair for pair, name in PAIRS.items()}
         if not match or match[1] not in pairs or match[3] not in ARCH_OF_SHORT:
             raise ConfigError(
-                f"cell = {cell!r}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
+                f"cell = {shown(cell)}: a cell is <pair>_<frames>f_<architecture> such as S-S_8f_fov, "
                 f"with a pair of {', '.join(pairs)} and an architecture of {', '.join(ARCH_OF_SHORT)}"
             )
         settings = todays_names(settings)
@@ -335,6 +344,15 @@ class RunConfig:
         ]
 
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+def shown(value) -> str:
+    """A value in a message: as Python writes it, but short however large it is."""
+    return _repr.repr(value)
+
+
 def _typed(f, value):
     """`value` as the field's type; "auto" where the default is "auto"; strings are read as papermill passes them."""
     if value == "auto" and f.default == "auto":
@@ -347,17 +365,39 @@ def _typed(f, value):
                 raise ValueError
             return value
         if f.type is str:
-            return str(value)
+            return _text(value)
         if isinstance(value, bool):
             raise ValueError
-        number = float(value)
-        if f.type is int and number != int(number):
-            raise ValueError
-        return f.type(number)
+        if f.type is int:
+            return _whole(value)
+        return float(value)
     except (KeyError, TypeError, ValueError, OverflowError):
         kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a string"}[f.type]
         auto = ", or 'auto'" if f.default == "auto" else ""
-        raise ConfigError(f"{f.name} = {value!r}: expected {kind}{auto}") from None
+        raise ConfigError(f"{f.name} = {shown(value)}: expected {kind}{auto}") from None
+
+
+def _text(value) -> str:
+    """Text that a file's name or a table can hold; ValueError for what is none, as a list."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise ValueError
+    text = str(value)
+    text.encode()  # UnicodeEncodeError, a ValueError, for half a character
+    if "\0" in text:
+        raise ValueError
+    return text
+
+
+def _whole(value) -> int:
+    """A whole number, every digit of it; ValueError for another."""
+    try:
+        number = int(value)  # not by way of a float, which has 53 bits
+    except ValueError:  # "1e3"
+        value = float(value)
+        number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError
+    return number
 
 
 def todays_names(values: dict) -> dict:
@@ -373,7 +413,7 @@ def todays_names(values: dict) -> dict:
         elif name not in fields:
             close = difflib.get_close_matches(str(name), fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ConfigError(f"unknown parameter {name!r}{hint}: valid are {', '.join(fields)}")
+            raise ConfigError(f"unknown parameter {shown(name)}{hint}: valid are {', '.join(fields)}")
         found[RENAMED.get(name, name)] = value
     return found
 
@@ -381,10 +421,10 @@ def todays_names(values: dict) -> dict:
 def _one_of(name, value, valid, or_path=False):
     if value in valid:
         return
-    if or_path and ("/" in value or Path(value).is_dir()):
+    if or_path and ("/" in value or os.path.isdir(value)):  # which takes any text
         return
     extra = ", a hub id (owner/name) or a local folder" if or_path else ""
-    raise ConfigError(f"{name} = {value!r}: valid are {', '.join(valid)}{extra}")
+    raise ConfigError(f"{name} = {shown(value)}: valid are {', '.join(valid)}{extra}")
 
 
 def _slug(name: str) -> str:

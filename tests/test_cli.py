@@ -5,7 +5,7 @@ import pytest
 from conftest import python, tiny
 
 from fvlm import train
-from fvlm.cli import VERBS, main
+from fvlm.cli import VERBS, main, parser
 from fvlm.parameters import command
 
 
@@ -33,6 +33,43 @@ def test_a_mistake_gives_status_2_and_one_message(arguments, words, capsys):
     assert main(arguments) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: ") and all(word in said for word in words)
+
+
+WHOLE = {
+    *("--clips", "--jobs", "--frames", "--size", "--shard", "--workers"),
+    *("--priority", "--retries", "--samples", "--repeats"),
+}
+
+
+def numeric_options() -> list[tuple[str, str]]:
+    """Every verb's options that take a number, as the parsers have them."""
+    commands = next(a for a in parser()._actions if hasattr(a, "choices") and a.choices)
+    return [
+        (verb, action.option_strings[-1])
+        for verb, of_verb in commands.choices.items()
+        for action in of_verb._actions
+        if callable(action.type) and action.type is not str
+    ]
+
+
+@pytest.mark.parametrize(("verb", "option"), numeric_options())
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e400", "many", "", "9" * 5000])
+def test_a_number_that_can_not_be_is_one_message_for_every_option(verb, option, value, capsys):
+    if value == "9" * 5000 and option not in WHOLE:
+        value = "-" + value
+    with pytest.raises(SystemExit) as end:
+        main([verb, f"{option}={value}"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and f"argument {option}" in said and "is expected" in said
+    assert len(said) < 2500
+
+
+def test_every_option_that_takes_a_number_says_which(capsys):
+    assert {option for _, option in numeric_options()} > WHOLE
+    for verb, option in (("grid", "--jobs"), ("gaze", "--clips"), ("bench", "--repeats")):
+        with pytest.raises(SystemExit):
+            main([verb, option, "0"])
+        assert "a whole number from 1 on is expected" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -52,6 +52,12 @@ def test_study_cells_mean_what_the_study_meant():
         (dict(steps=0), ["steps", "at least 1"]),
         (dict(steps="many"), ["steps", "many", "whole number"]),
         (dict(steps=2.5), ["steps", "2.5", "whole number"]),
+        (dict(steps="2.5"), ["steps", "2.5", "whole number"]),
+        (dict(steps="1" * 5000), ["steps", "whole number"]),
+        (dict(frames=10**12), ["frames", str(10**12), "at most"]),
+        (dict(seed=2**32), ["seed", str(2**32), "at most"]),
+        (dict(seed="inf"), ["seed", "inf", "whole number"]),
+        (dict(seed="nan"), ["seed", "nan", "whole number"]),
         (dict(learning_rate=-1), ["learning_rate", "positive"]),
         (dict(learning_rate=float("nan")), ["learning_rate"]),
         (dict(freeze_llm="maybe"), ["freeze_llm", "maybe", "True or False"]),
@@ -177,3 +183,13 @@ def test_params_has_one_file_per_cell_of_the_study_and_each_says_its_cell():
     assert set(files) == study
     for cell, values in files.items():
         assert RunConfig.from_dict(values).cell == cell
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, str(2**32 - 1), 3.0, "3e0", "3.0"])
+def test_every_digit_of_a_whole_number_counts(seed):
+    assert RunConfig(seed=seed, device="cpu").seed == int(float(seed))
+
+
+def test_a_seed_beyond_what_a_float_holds_is_not_another_one():
+    with pytest.raises(ConfigError, match=str(2**53 + 1)):
+        RunConfig(seed=str(2**53 + 1), device="cpu")

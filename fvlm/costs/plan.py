@@ -19,7 +19,12 @@ EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluat
 def parameter_counts(config: RunConfig) -> dict[str, int]:
     """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
     allocated."""
-    return _parameter_counts(dataclasses.replace(config, seed=0, study="runs", out=".", device="cpu"))
+    return _parameter_counts(dataclasses.replace(_of_any_seed(config), device="cpu"))
+
+
+def _of_any_seed(config: RunConfig) -> RunConfig:
+    """The configuration that runs of all seeds share, in whatever folder."""
+    return dataclasses.replace(config, seed=0, study="runs", out=".")
 
 
 @functools.lru_cache(maxsize=256)
@@ -32,6 +37,11 @@ def _parameter_counts(config: RunConfig) -> dict[str, int]:
 
 def run_flops(config: RunConfig) -> float:
     """Training and evaluation FLOPs of a whole run."""
+    return _run_flops(_of_any_seed(config))
+
+
+@functools.lru_cache(maxsize=1024)
+def _run_flops(config: RunConfig) -> float:
     evaluated = -(-config.steps // config.eval_every) * config.eval_samples
     training, forward = (flops_per_sample(config, training=trains)["total"] for trains in (True, False))
     return config.steps * config.effective_batch * training + 2 * evaluated * forward

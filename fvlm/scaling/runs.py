@@ -1,5 +1,6 @@
 """The rows of any study, a row per run: its own grids', and nanoSmol's, with every convention by its name."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,11 +93,9 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
         last["params_total"] - last["params_embedding"],
         float("nan"),
     )
-    for convention in CONVENTIONS:
-        if convention.per_sample:
-            last[convention.column] = [
-                convention.flops(row.config, row.samples_seen, row.text_tokens) for row in last.itertuples()
-            ]
+    each = _flops_per_sample(last)
+    for column in each:
+        last[column] = each[column] * last["samples_seen"]
     kept = [
         "study",
         "run",
@@ -122,6 +121,18 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
         *PARAMETERS.values(),
     ]
     return last[kept]
+
+
+def _flops_per_sample(runs: pd.DataFrame) -> pd.DataFrame:
+    """Training FLOPs of a clip of each run, a column per convention that counts from shapes; runs that differ
+    in their seed alone are counted once. runs: with `config` and `text_tokens`."""
+    found, rows = {}, []
+    for config, text_tokens in zip(runs["config"], runs["text_tokens"]):
+        same = dataclasses.replace(config, seed=0, study="runs", out="."), text_tokens
+        if same not in found:
+            found[same] = {c.column: c.flops(config, 1, text_tokens) for c in CONVENTIONS if c.per_sample}
+        rows.append(found[same])
+    return pd.DataFrame(rows, index=runs.index)
 
 
 def nanosmol() -> pd.DataFrame:

@@ -1,13 +1,11 @@
 """How far a grid has come: a live table on a terminal, and a list of its cells."""
 
-import functools
 import sys
 import time
 from collections import Counter
 
 import pandas as pd
 
-from fvlm.config import RunConfig
 from fvlm.costs.plan import run_flops
 from fvlm.studies.grid import (
     ELSEWHERE,
@@ -104,7 +102,7 @@ def time_left(run: GridRun) -> float | None:
     before that."""
     done = todo = 0.0
     for status in run.statuses:
-        flops = _flops(status.cell.config)
+        flops = run_flops(status.cell.config)
         if status.state == FINISHED:
             done += flops if status.attempts else 0
         elif status.state in (RUNNING, ELSEWHERE):
@@ -116,11 +114,6 @@ def time_left(run: GridRun) -> float | None:
     if not done or not todo:
         return None
     return todo / done * (time.time() - run.started)
-
-
-@functools.lru_cache(maxsize=4096)
-def _flops(config: RunConfig) -> float:
-    return run_flops(config)
 
 
 def list_cells(grid: Grid):

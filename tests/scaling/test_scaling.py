@@ -1,11 +1,14 @@
 """Fits and gaps against truths that were planted, and nanoSmol's figures, replayed."""
 
+import json
 import math
+import os
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import python
 
 from fvlm import ConfigError, RunConfig
 from fvlm.costs.flops import flops_per_sample
@@ -530,3 +533,49 @@ def test_what_frames_are_worth_is_told_of_every_study_that_swapped_them(tmp_path
         and found["low"]["S-S_8f_b_seed0"] < 0 < found["high"]["S-S_8f_b_seed0"]
     )
     assert "no run's frames" in swapped(str(tmp_path / "c")).iloc[0, 0]
+
+
+@pytest.mark.slow
+def test_a_study_of_a_thousand_runs_loads_in_seconds(tmp_path):
+    """20 evaluations and 500 validation samples each; the files of all are the same, which costs no less to
+    read."""
+    config = RunConfig.from_cell("T1-T_8f_fov", device="cpu")
+    who = dict(cell=config.cell, seed=0)
+    evaluations = pd.DataFrame(
+        [
+            who
+            | dict.fromkeys(("loss_parallel", "loss_autoregressive", "loss_static", "seconds", "flops"), 1.0)
+            | dict.fromkeys(("params_total", "params_trainable", "params_embedding", "visual_tokens"), 1000)
+            | dict(step=step, samples_seen=8 * step, weights="random")
+            for step in np.linspace(config.steps / 20, config.steps, 20).round().astype(int)
+        ]
+    )
+    samples = pd.DataFrame(
+        [
+            who
+            | dict(clip_id=f"shapes-0-{i}", text_tokens=30, loss_parallel=1.0)
+            | dict(loss_autoregressive=1 + i / 500, loss_static=1.0)
+            for i in range(500)
+        ]
+    )
+    evaluations.to_parquet(tmp_path / "evaluations.parquet", index=False)
+    samples.to_parquet(tmp_path / "samples.parquet", index=False)
+    study = tmp_path / "big"
+    for cell in ("T1-T_8f_fov", "T1-T_8f_bas", "T3-T_8f_fov", "T3-T_8f_bas"):
+        for seed in range(250):
+            run = RunConfig.from_cell(cell, seed=seed, device="cpu")
+            folder = study / f"{cell}_seed{seed}"
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps(run.to_dict()))
+            for name in ("evaluations.parquet", "samples.parquet"):
+                os.link(tmp_path / name, folder / name)
+    code = (
+        "import resource, sys, time; from fvlm.scaling import open_results; "
+        "from fvlm.plots import training_curves; start = time.monotonic(); "
+        "found = open_results(sys.argv[1]); figure = training_curves(found.evaluations); "
+        "print(len(found.runs), len(found.samples), len(figure.data), time.monotonic() - start, "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
+    )
+    runs, rows, lines, seconds, gigabytes = map(float, python("-c", code, study).stdout.split())
+    assert (runs, rows, lines) == (1000, 500_000, 1000)
+    assert seconds < 10 and gigabytes < 2

@@ -1,0 +1,148 @@
+"""Nothing that a user types or gives ends in a traceback: one message that says what, where and what would be
+valid. Inputs are made up by hypothesis, from grammars near what is valid. `FVLM_FAULTS=100` tries a hundred
+times as many."""
+
+import os
+import warnings
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fvlm.cli import main
+from fvlm.config import ConfigError, RunConfig
+from fvlm.studies.grid import read_grid
+
+TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
+FIELDS = sorted(RunConfig.__dataclass_fields__)
+
+tried = settings(
+    max_examples=150 * TIMES,
+    deadline=None,
+    derandomize=TIMES == 1,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+odd = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=2**31),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["", "nan", "inf", "1e400", "-1", "\x00", "\ud800", "../..", "a" * 300, "9" * 5000]),
+)
+nested = st.recursive(
+    odd, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+)
+valid_names = st.sampled_from([*FIELDS, "clip", "steer", "setps"])
+
+
+def one_message(call):
+    """What a call says is wrong, if anything: a ConfigError of reasonable length, and no other exception."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            call()
+        except ConfigError as error:
+            assert str(error).strip() and len(str(error)) < 5000
+            return str(error)
+    return None
+
+
+@tried
+@given(st.dictionaries(valid_names | st.text(max_size=8), nested, max_size=4))
+def test_parameters_of_any_kind_are_taken_or_refused(values):
+    one_message(lambda: RunConfig.from_dict(values | dict(device="cpu")))
+
+
+@tried
+@given(st.text(max_size=30) | st.from_regex(r"[A-Z0-9]{1,3}-[A-Z]_\d{1,6}f_[a-z0-9]{1,4}", fullmatch=True))
+def test_names_of_cells_are_taken_or_refused(cell):
+    one_message(lambda: RunConfig.from_cell(cell, device="cpu"))
+
+
+blocks = st.fixed_dictionaries(
+    {},
+    optional=dict(
+        pairs=nested | st.just(["T1-T"]),
+        frames=nested | st.just([2]),
+        archs=nested | st.just(["fov"]),
+        seeds=nested | st.just([0, 1]),
+        settings=nested | st.dictionaries(valid_names, odd, max_size=2),
+        priority=odd,
+        other=odd,
+    ),
+)
+grids = st.fixed_dictionaries(
+    {},
+    optional=dict(
+        study=odd | st.just("s"),
+        seeds=nested | st.just([0]),
+        settings=nested | st.dictionaries(valid_names, odd, max_size=2),
+        pairs=nested | st.dictionaries(odd.filter(lambda x: x == x), nested, max_size=2),
+        slurm=nested,
+        cells=nested | st.lists(blocks, max_size=2),
+    ),
+)
+
+
+@tried
+@given(grids | nested)
+def test_grid_files_of_any_content_are_taken_or_refused(tmp_path, content):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "surrogatepass"))
+    said = one_message(lambda: read_grid(path))
+    assert said is None or "grid.yaml" in said
+
+
+@tried
+@given(st.binary(max_size=200))
+def test_grid_files_of_any_bytes_are_refused(tmp_path, content):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    assert "grid.yaml" in one_message(lambda: read_grid(path))
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "\n".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join('*' + chr(97 + i) for _ in range(8))}]" for i in range(9)
+)
+VALID = "study: s\ncells:\n  - {pairs: [T1-T], frames: [2], archs: [fov]}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (VALID + "study: t\n", ["line 4", "'study' is given twice"]),
+        (VALID + "settings: {steps: 3, steps: 4}\n", ["'steps' is given twice"]),
+        (VALID + "settings: {seed: 3}\n", ["seeds are a list"]),
+        (VALID + "settings: {study: t}\n", ["seeds are a list"]),
+        (VALID + "pairs: {T1-T: null}\n", ["T1-T", "expected settings of a pair"]),
+        (VALID + "pairs: {1: {steps: 3}}\n", ["expected settings of a pair"]),
+        (VALID + "seeds: [4294967296]\n", ["seed = 4294967296", "at most"]),
+        (VALID + "settings: {steps: 1e400}\n", ["steps", "whole number"]),
+        (BOMB, ["'study' is missing"]),
+        (BOMB.replace("a: &a", "study: s\ncells: &a", 1), ["unknown name 'b'"]),
+        ("a: &a [*a]\n", ["missing"]),
+        ("[" * 3000, ["nested too deeply"]),
+        ("study: s\ncells: []\n" + "#" * 1_000_000, ["too long"]),
+        (b"study: \xff\n", ["not UTF-8"]),
+        ("? [a, b]\n: c\n", ["grid.yaml"]),
+        ("study: " + "9" * 5000 + "\ncells: []\n", ["grid.yaml"]),
+        ("study: 2001-99-99\ncells: []\n", ["grid.yaml"]),
+    ],
+)
+def test_a_bad_grid_file_is_one_message_that_names_it(tmp_path, capsys, content, words):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["grid", str(path), "--list"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "grid.yaml" in said and len(said) < 3000
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize("name", ["", "nowhere.yaml", "a\x00b", "n" * 300, "."])
+def test_a_grid_file_that_can_not_be_is_one_message(tmp_path, name, capsys):
+    assert main(["grid", str(tmp_path / name), "--list"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
