@@ -406,7 +406,7 @@ def _add_asked(commands, name, run, help, example):
         "--run", dest="folder", metavar="FOLDER", help="of a finished run (default: the newest in outputs/)"
     )
     parser.add_argument(
-        "--tokens", type=int, default=64, metavar="N", help="longest text (default: %(default)s)"
+        "--tokens", type=_at_least(1), default=64, metavar="N", help="longest text (default: %(default)s)"
     )
     return parser
 
@@ -454,10 +454,16 @@ def _add_watch(commands):
     parser.add_argument("--ask", dest="question", metavar="QUESTION", help="(default: it describes)")
     parser.add_argument("--every", default="2s", metavar="TIME", help="between lines (default: %(default)s)")
     parser.add_argument(
-        "--rate", type=float, default=4.0, help="frames it sees a second of video (default: %(default)s)"
+        "--rate",
+        type=_between(0),
+        default=4.0,
+        help="frames it sees a second of video (default: %(default)s)",
     )
     parser.add_argument(
-        "--window", type=int, default=64, help="frames it keeps at most; 0: all (default: %(default)s)"
+        "--window",
+        type=_at_least(0),
+        default=64,
+        help="frames it keeps at most; 0: all (default: %(default)s)",
     )
 
 
@@ -509,7 +515,9 @@ def _add_push(commands):
     parser.add_argument("repo", metavar="OWNER/NAME", help="where to; made if it is not there")
     parser.add_argument("--run", dest="folder", metavar="FOLDER", required=True, help="of a finished run")
     parser.add_argument("--private", action="store_true", help="for its owner alone")
-    parser.add_argument("--clips", type=int, default=32, help="that its gaze is scored on (default: 32)")
+    parser.add_argument(
+        "--clips", type=_at_least(1), default=32, help="that its gaze is scored on (default: 32)"
+    )
 
 
 def _push(options) -> int:
@@ -533,7 +541,9 @@ def _add_evaluate(commands):
     parser = _command(commands, "evaluate", _evaluate, help, example)
     _add_runs(parser)
     parser.add_argument("--dataset", metavar="DATA", help="another than each run's own")
-    parser.add_argument("--clips", type=int, default=100, help="validation clips (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=_at_least(1), default=100, help="validation clips (default: %(default)s)"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="of the tables (default: the first run's measured/)")
 
 
