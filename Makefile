@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tested with their own code, but their pins contradict ours: without what they ask for, lmms-eval in a folder of its own.
 APART := trackio==0.43.0
-LMMS := lmms-eval==0.7.3 'filelock<4'
+LMMS := lmms-eval==0.7.3 'filelock<4' pytablewriter DataProperty mbstrdecoder pathvalidate tabledata tcolorpy typepy chardet
 
 .PHONY: train test test-fast question notebooks figure lint bench clean
 
