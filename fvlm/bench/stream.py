@@ -32,7 +32,7 @@ def bench_stream(config: RunConfig, repeats: int = 5, contexts: Iterable[int] = 
     `seconds` of a frame (median of `repeats` after one to warm up), of which `vision_seconds` until it is
     tokens; `frames_per_second`; `cache_bytes`, the keys and values of what was seen; and `ratio`, the model's
     seconds over the cell's, the median of turns, with the lowest and highest; `llm_ratio`, the same of the
-    LLM's part alone, whatever the vision encoders. The weights are random, and so are the keys and values of
+    LLM's part alone, whatever the vision encoders. Also returns `repeats`. The weights are random, and so are the keys and values of
     the frames before, which cost the same."""
     baseline = dataclasses.replace(config, arch="baseline")
     watchers = [_Session(config)]
@@ -62,7 +62,7 @@ def bench_stream(config: RunConfig, repeats: int = 5, contexts: Iterable[int] = 
                 f"second as {row['model']} ({row['llm_ratio']:.3g} times in the LLM's part) and keeps "
                 f"{row['tokens_per_frame'] / watchers[0].tokens:.3g} times fewer tokens"
             )
-    return dict(cell=config.cell, precision=config.precision, rows=rows)
+    return dict(cell=config.cell, repeats=repeats, rows=rows)
 
 
 def _row(watcher, cell, frames: int, seconds: dict, vision: dict) -> dict:
