@@ -32,8 +32,8 @@ def bench_stream(config: RunConfig, repeats: int = 5, contexts: Iterable[int] = 
     `seconds` of a frame (median of `repeats` after one to warm up), of which `vision_seconds` until it is
     tokens; `frames_per_second`; `cache_bytes`, the keys and values of what was seen; and `ratio`, the model's
     seconds over the cell's, the median of turns, with the lowest and highest; `llm_ratio`, the same of the
-    LLM's part alone, whatever the vision encoders. Also returns `repeats`. The weights are random, and so are the keys and values of
-    the frames before, which cost the same."""
+    LLM's part alone, whatever the vision encoders. Also returns `repeats`. The weights are random, and so are
+    the keys and values of the frames before, which cost the same."""
     baseline = dataclasses.replace(config, arch="baseline")
     watchers = [_Session(config)]
     watchers += [] if config.arch == "baseline" else [_Session(baseline)]
