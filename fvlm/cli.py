@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig, shown
-from fvlm.files import find_folder
+from fvlm.files import find_folder, require_writable
 from fvlm.training.results import load_run
 
 VERBS = {  # by what one wants to do, in the order they are listed
@@ -140,6 +140,14 @@ def _between(low: float, high: float = float("inf"), open_: bool = True):
         raise argparse.ArgumentTypeError(f"{shown(text)}: a number {wanted} is expected")
 
     return number
+
+
+def _output(options, name: str) -> Path:
+    """Where `--out` wants the rows, by default beside the first run's results; known to be writable, before
+    anything is computed."""
+    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / name
+    require_writable(out, f"--out {out}")
+    return out
 
 
 def _settings(pairs: list[str]) -> dict:
@@ -484,6 +492,8 @@ def _watch(options) -> int:
 def _asked_run(options, asked: bool):
     from fvlm.ask import choose_run, expectation
 
+    if getattr(options, "gaze", None):
+        require_writable(Path(options.gaze), f"--gaze {options.gaze}")
     run = choose_run(options.folder)
     print(*expectation(run, asked), sep="\n", file=sys.stderr)
     return run
@@ -551,11 +561,12 @@ def _evaluate(options) -> int:
     from fvlm.measures import MEASURES, differences, measure, write_tables
     from fvlm.text import with_interval
 
+    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / "measured"
+    require_writable(out / "measures.csv", f"--out {out}")
     rows = []
     for folder in options.folders:
         with GazeBar(Path(folder).name, options.clips) as bar:
             rows += measure(load_run(folder), options.dataset, options.clips, progress=bar)
-    out = Path(options.out) if options.out else Path(options.folders[0]) / "measured"
     table = write_tables(rows, out)
     for name in table["measure"].unique():
         print(f"{name}: {MEASURES[name]}")
@@ -606,11 +617,10 @@ def _gaze(options) -> int:
     from fvlm.gaze.scores import OBJECT_SCORES, SCORES, gaze_scores, summarise
     from fvlm.tables import gaze_table
 
-    rows = []
+    out, rows = _output(options, "gaze.parquet"), []
     for folder in options.folders:
         with GazeBar(Path(folder).name, options.clips) as bar:
             rows += gaze_scores(load_run(folder), options.clips, options.mode, options.summary, bar)
-    out = Path(options.out) if options.out else Path(options.folders[0]) / "gaze.parquet"
     write_table(out, rows)
     summary = summarise(rows)
     for scores in (SCORES, OBJECT_SCORES):
@@ -663,14 +673,11 @@ def _swap(options) -> int:
     from fvlm.gaze.attention import swapped_frames
     from fvlm.scaling.tables import swapped_table
 
-    if options.clips < 2:
-        raise ConfigError(f"--clips {options.clips}: swapping frames takes two")
-    rows = []
+    out, rows = _output(options, "swapped.parquet"), []
     for folder in options.folders:
         run = load_run(folder)
         found = swapped_frames(run.model, run.validation_clips(options.clips), run.tokenizer, run.config.task)
         rows += [dict(run=run.folder.name) | row for row in found]
-    out = Path(options.out) if options.out else Path(options.folders[0]) / "swapped.parquet"
     write_table(out, rows)
     print("Nats per text token, frame by frame; the difference with its bootstrap 95 % interval over clips\n")
     print(swapped_table(rows).round(4).to_string(index=False))
@@ -864,6 +871,8 @@ def _bench(options) -> int:
     given = _settings(options.set) | ({"device": options.device} if options.device else {})
     if options.compare and options.what != "train":
         raise ConfigError(f"--compare: fvlm bench train compares two settings, {options.what} does not")
+    if options.json:
+        require_writable(Path(options.json), f"--json {options.json}")
     if options.what == "gpu":
         return _bench_gpu(options, given)
     samples, repeats = options.samples or 4, options.repeats

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from fvlm.config import REPOSITORY
+from fvlm.config import REPOSITORY, ConfigError
 
 
 def find_folder(name: str | Path) -> Path:
@@ -26,6 +26,20 @@ def write_text(path: Path, text: str, durable: bool = True) -> Path:
     with _whole(path, durable) as scratch:
         scratch.write_text(text)
     return path
+
+
+def require_writable(path: Path, what: str):
+    """ConfigError unless a file can be written to `path`; for what must know before it begins to compute.
+    Makes the folder. what: how the user named it, as `--out x`."""
+    probe = path.with_name(f".{path.name}.{os.getpid()}")  # as `_whole` names what it writes first
+    try:
+        if path.is_dir():
+            raise OSError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ConfigError(f"{what}: can't be written there ({error})") from None
 
 
 def write_table(path: Path, rows: list[dict]):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fvlm.config import REPOSITORY
+from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import write_text
 from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
@@ -27,6 +27,7 @@ from fvlm.findings.withdrawn import withdrawn_section
 from fvlm.findings.words import budget, frames_of, percent, still_falling
 from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
+from fvlm.studies.page import study_page
 from fvlm.text import with_interval
 from fvlm.training.results import load_study
 
@@ -56,20 +57,28 @@ def render() -> str:
 
 
 def _head() -> str:
-    studies = [
-        name
-        for name in (STUDY, MICRO, "question", "sees", *REAL)
-        if any((sources.OUTPUTS / name).glob("*/evaluations.parquet"))
-    ]
-    devices = sorted(
-        {device for name in studies for device in load_study(sources.OUTPUTS / name).evaluations["device"]}
-    )
+    devices = {
+        device for name in published() for device in load_study(sources.OUTPUTS / name).evaluations["device"]
+    }
     return f"""# Findings
 
 Written by `fvlm findings` from the results in this folder; a test compares the two. Losses are in nats per text
 token, frame by frame, on validation clips. Intervals hold 95 %: hierarchical bootstrap over clips and seeds, widened
-for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {", ".join(devices)}.
+for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {", ".join(sorted(devices))}.
 """
+
+
+def published() -> list[str]:
+    """The studies of `outputs/` that have finished runs."""
+    studies = (STUDY, MICRO, "question", sources.LONGER, "sees", *REAL)
+    return [name for name in studies if _has_runs(sources.OUTPUTS / name)]
+
+
+def _has_runs(folder: Path) -> bool:
+    try:
+        return bool(len(load_study(folder).samples))
+    except ConfigError:
+        return False
 
 
 def readme_answer() -> str:
@@ -136,5 +145,7 @@ def with_answer(readme: str) -> str:
 
 
 def write_findings() -> list[Path]:
-    """Write outputs/FINDINGS.md and the README's blocks; returns both paths."""
-    return [write_text(PAGE, render()), write_text(README, with_answer(README.read_text()))]
+    """Write outputs/FINDINGS.md, the README's blocks, and the page of every study that is published; returns
+    their paths."""
+    written = [write_text(PAGE, render()), write_text(README, with_answer(README.read_text()))]
+    return written + [study_page(sources.OUTPUTS / name) for name in published()]

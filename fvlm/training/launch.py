@@ -18,7 +18,7 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
-from fvlm.files import sync, write_json
+from fvlm.files import require_writable, sync, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -44,7 +44,7 @@ def train(
 
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
-    _require_writable(config)
+    require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
         with FileLock(config.folder / ".lock", timeout=0):
             _claim(config)
@@ -69,17 +69,6 @@ def train(
 # What a run leaves that another must not find.
 FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
 FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
-
-
-def _require_writable(config: RunConfig):
-    """ConfigError if results can't be written where the configuration wants them."""
-    probe = config.folder / f".probe.{os.getpid()}"
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"out = {config.out!r}: results can't be written there ({error})") from None
 
 
 def _claim(config: RunConfig):

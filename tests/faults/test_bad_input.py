@@ -146,3 +146,33 @@ def test_a_bad_grid_file_is_one_message_that_names_it(tmp_path, capsys, content,
 def test_a_grid_file_that_can_not_be_is_one_message(tmp_path, name, capsys):
     assert main(["grid", str(tmp_path / name), "--list"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gaze", "--run", "RUN", "--out"],
+        ["swap", "--run", "RUN", "--out"],
+        ["bench", "train", "--cell", "T1-T_2f_fov", "--json"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("name", ["a_file/x.parquet", "a_folder", "n" * 300, "a\x00b", "/proc/x.parquet"])
+def test_an_output_that_can_not_be_written_is_known_before_anything_is_computed(
+    tmp_path, monkeypatch, capsys, arguments, name
+):
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "a_folder").mkdir()
+    run = tmp_path / "study" / "T1-T_2f_fov_seed0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    monkeypatch.setattr("fvlm.training.results.Run.validation_clips", computed)
+    monkeypatch.setattr("fvlm.bench.bench_train", computed)
+    named = [str(run) if word == "RUN" else word for word in arguments]
+    assert main([*named, str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --") and "can't be written" in said and len(said) < 1500
+
+
+def computed(*_):
+    raise AssertionError("it was computed first")
