@@ -12,6 +12,9 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.registration import when_transformers_is_there
+
+when_transformers_is_there()
 
 __all__ = ["ConfigError", "RunConfig", "build_model", "load_model", "load_run", "train"]
 __version__ = "0.1.0"
@@ -31,11 +34,11 @@ def load_model(folder):
     return load_model(folder)
 
 
-def train(config: RunConfig, on_progress=None):
+def train(config: RunConfig, callbacks=(), on_progress=None):
     """`fvlm.training.train`: train one cell and leave its results in `config.folder`; returns the `Run`."""
     from fvlm.training.launch import train
 
-    return train(config, on_progress)
+    return train(config, callbacks, on_progress)
 
 
 def load_run(folder):

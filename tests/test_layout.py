@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 ORDER = (
+    "registration",
     "architectures",
     "config",
     "files",
@@ -17,6 +18,7 @@ ORDER = (
     "notebooks",
     "weights",
     "data",
+    "huggingface",
     "models",
     "costs",
     "training",
@@ -24,6 +26,11 @@ ORDER = (
     "tables",
     "scaling",
     "plots",
+    "ask",
+    "watching",
+    "lmms",
+    "measures",
+    "hub",
     "widgets",
     "studies",
     "bench",

@@ -8,6 +8,7 @@ from fvlm.bench.generate import bench_generate
 from fvlm.bench.gpu import bench_gpu
 from fvlm.bench.peers import bench_peers
 from fvlm.bench.scaling import bench_scaling
+from fvlm.bench.stream import bench_stream
 from fvlm.bench.train import bench_train, compare_train
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "bench_gpu",
     "bench_peers",
     "bench_scaling",
+    "bench_stream",
     "bench_train",
     "compare_train",
 ]

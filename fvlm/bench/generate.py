@@ -23,7 +23,7 @@ def bench_generate(config: RunConfig, samples: int = 4, repeats: int = 5) -> dic
     and `tokens_per_second`, of all clips together, after the first. Random weights, and no text ends
     early."""
     model = build_model(config, pretrained=False).to(config.device).eval()
-    model.config.llm_config.eos_token_id = -1
+    model.generation_config.eos_token_id = None
     frames = random_batch(config, samples).inputs(config.device)["frames"]
 
     def encode():

@@ -57,27 +57,33 @@ def bench_peers(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     return dict(cell=config.cell, samples=samples, frames=config.frames, peers=rows)
 
 
-def _smolvlm_step(config: RunConfig, sizes: dict, samples: int):
-    """A function that does a training step of SmolVLM, and its visual tokens per frame."""
+def smolvlm(config: RunConfig, sizes: dict, factor: int = FACTOR):
+    """SmolVLM with the cell's LLM and a vision encoder of these sizes, random weights, what the cell trains
+    trainable; and its visual tokens per frame, of which pixel shuffle makes one of `factor` squared."""
     from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
     text = llm_config(config)
     text.vocab_size += 1  # its placeholder of visual tokens
-    image = text.vocab_size - 1
     shape = SmolVLMConfig(
         text_config=text,
         vision_config=sizes,
-        scale_factor=FACTOR,
-        image_token_id=image,
+        scale_factor=factor,
+        image_token_id=text.vocab_size - 1,
         pad_token_id=0,
         tie_word_embeddings=text.tie_word_embeddings,
     )
     with torch.device(config.device):
-        model = SmolVLMForConditionalGeneration(shape).train()
+        model = SmolVLMForConditionalGeneration(shape)
     model.model.vision_model.requires_grad_(not config.freeze_vision)
     model.model.text_model.requires_grad_(not config.freeze_llm)
-    side = sizes["image_size"]
-    tokens = (side // sizes["patch_size"] // FACTOR) ** 2
+    return model, (sizes["image_size"] // sizes["patch_size"] // factor) ** 2
+
+
+def _smolvlm_step(config: RunConfig, sizes: dict, samples: int):
+    """A function that does a training step of SmolVLM, and its visual tokens per frame."""
+    model, tokens = smolvlm(config, sizes)
+    model.train()
+    image, side = model.config.image_token_id, sizes["image_size"]
     batch = random_batch(config, samples)
     pixels = torch.randn(samples, config.frames, 3, side, side, device=config.device)
     text_ids = batch.labels.to(config.device)

@@ -1,5 +1,6 @@
 """Captions of the built-in world, read back: which objects does a text name, and are they there?"""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -66,6 +67,15 @@ def attribute_accuracy(captions: list[str], written: list[str]) -> AttributeAccu
         float(np.mean([len(t) == len(n) for t, n in zip(true, named)])),
         objects,
     )
+
+
+def attributes_right(caption: str, written: str) -> float:
+    """The share of the attributes of a caption's objects that a text names right, paired as in
+    `attribute_accuracy`; NaN if the caption names no object."""
+    true = things_named(caption)
+    if not true:
+        return math.nan
+    return float(_agreement(true, things_named(written)).sum() / (len(true) * len(ATTRIBUTES)))
 
 
 def _agreement(true: list[dict], named: list[dict]) -> np.ndarray:

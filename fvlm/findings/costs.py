@@ -105,6 +105,20 @@ def _scaling(report: dict) -> str:
     )
 
 
+def _stream(report: dict) -> str:
+    parts = []
+    for cell, found in report["measured"].items():
+        longest = max(row["frames"] for row in found["rows"])
+        ours, *others = [row for row in found["rows"] if row["frames"] == longest]
+        beside = "; ".join(
+            f"{row['model']} takes {times(row)} times as long, {row['llm_ratio']:.2f} times in the LLM's part alone"
+            for row in others
+        )
+        parts.append(f"After {longest} frames {cell} sees one more in {ours['seconds']:.2f} s; {beside}")
+    turns = " and ".join(sorted({str(found["repeats"]) for found in report["measured"].values()}))
+    return f"**Watching a stream**, random weights, no window, turns: {turns}. {'. '.join(parts)}."
+
+
 def _per_frame(found: dict, cell: str) -> float:
     """Seconds that one more frame costs the baseline at the cell's frames, as fitted."""
     (fit,) = [
@@ -133,4 +147,5 @@ WORDS = dict(  # by the file that `--json` wrote
     precision=_precision,
     peers=_peers,
     scaling=_scaling,
+    stream=_stream,
 )

@@ -5,7 +5,8 @@ T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
 """
 
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,105 +15,27 @@ from fvlm.architectures import WITH_QUERIES
 from fvlm.data.clips import Clip, Collator, text_ids
 from fvlm.models import StaticVLM
 from fvlm.models.base import VideoLanguageModel
+from fvlm.models.looks import Gaze, carried_lengths
 from fvlm.models.vision import FrameCache
 
-SUMMARIES = {
-    "mean": "the mean over all layers and heads",
-    "last": "the mean over the heads of the last layer, nearest to the token",
-    "selective": "the one head, of all layers, whose attention on this clip has the least entropy",
-    "value": "attention times the length of what it carries into the token, summed over layers and heads, "
-    "as shares of the whole",
-}
 
-
-@dataclass
-class Gaze:
-    """The attention of every layer and head on every frame of one clip: exactly the weights the model
-    used."""
-
-    maps: np.ndarray  # (T, layers, H, h, w): attention on each patch
-    cls_mass: np.ndarray  # (T, layers, H): attention on CLS; with the patches it sums to 1
-    queries: np.ndarray  # (T, Q)
-    frames: np.ndarray  # (T, 3, S, S) uint8
-    mode: str
-    caption: str = ""  # what the model says of the clip; "" without a tokenizer
-    carried: np.ndarray | None = field(
-        default=None, repr=False
-    )  # (T, layers, H, h, w): length of each patch's value in the token
-
-    def map(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
-        """Attention on each patch (T, h, w): a summary of SUMMARIES, or that of one layer, of one head of it
-        or their mean.
-
-        ValueError on an unknown summary."""
-        if layer is not None:
-            maps = self.maps[:, layer]
-            return maps.mean(axis=1) if head is None else maps[:, head]
-        if summary == "mean":
-            return self.maps.mean(axis=(1, 2))
-        if summary == "last":
-            return self.maps[:, -1].mean(axis=1)
-        if summary == "selective":
-            layer, head = self.most_selective()
-            return self.maps[:, layer, head]
-        if summary == "value":
-            weighted = (self.maps * self.carried).sum(axis=(1, 2))
-            return _as_shares(weighted)
-        raise ValueError(f"summary {summary!r}: valid are {', '.join(SUMMARIES)}")
-
-    def most_selective(self) -> tuple[int, int]:
-        """Layer and head whose attention over CLS and patches has the least entropy, the mean over frames."""
-        weights = np.concatenate(
-            [self.cls_mass[..., None], self.maps.reshape(*self.maps.shape[:3], -1)], axis=-1
-        )
-        layer, head = np.unravel_index(_entropy(weights).mean(axis=0).argmin(), self.maps.shape[1:3])
-        return int(layer), int(head)
-
-    def entropy(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
-        """Entropy in nats (T,) of a map's distribution over patches: log(h w) when it is uniform, 0 on a
-        single patch."""
-        shares = _as_shares(self.map(summary, layer, head))
-        return _entropy(shares.reshape(len(shares), -1))
-
-    def fixations(
-        self, summary: str = "mean", layer: int | None = None, head: int | None = None
-    ) -> np.ndarray:
-        """The attention-weighted centre of a map in pixels (T, 2): x, y."""
-        weights = _as_shares(self.map(summary, layer, head))
-        h, w = weights.shape[1:]
-        height, width = self.frames.shape[2:]
-        x = (weights.sum(axis=1) * (np.arange(w) + 0.5)).sum(axis=1) * width / w
-        y = (weights.sum(axis=2) * (np.arange(h) + 0.5)).sum(axis=1) * height / h
-        return np.stack([x, y], axis=1)
-
-    def peaks(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
-        """The centre of the most attended patch in pixels (T, 2): x, y."""
-        maps = self.map(summary, layer, head)
-        rows, columns = np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), maps.shape[1:])
-        height, width = self.frames.shape[2:]
-        return np.stack(
-            [(columns + 0.5) * width / maps.shape[2], (rows + 0.5) * height / maps.shape[1]], axis=1
-        )
-
-
-def _as_shares(maps: np.ndarray) -> np.ndarray:
-    """Maps (T, h, w) that sum to 1 in every frame."""
-    return maps / maps.sum(axis=(1, 2), keepdims=True)
-
-
-def _entropy(shares: np.ndarray) -> np.ndarray:
-    return -(shares * np.log(np.maximum(shares, 1e-30))).sum(axis=-1)
-
-
-def gaze(
-    model: StaticVLM, clip: Clip, mode: str = "autoregressive", tokenizer=None, task: str = "caption"
-) -> Gaze:
-    """Where `model` looks in each frame of `clip`.
+def gaze(model: StaticVLM, clip, mode: str = "autoregressive", tokenizer=None, task: str = "caption") -> Gaze:
+    """Where `model` looks in each frame of `clip`: a `Clip`, or whatever the model's processor reads, such as
+    the path of a video or a tensor of frames, sampled as in training.
 
     mode: static, parallel (queries from the coarse pass) or autoregressive (as at inference). With a
     tokenizer the clip's question is asked first, if that is the task, and `caption` is what the model says.
     TypeError for a model without queries."""
-    return EncodedClip(model, clip, tokenizer, task).gaze(mode)
+    return EncodedClip(model, as_clip(model, clip), tokenizer, task).gaze(mode)
+
+
+def as_clip(model: VideoLanguageModel, clip, question: str | None = None) -> Clip:
+    """A `Clip` as it is; a path or frames as one, read by the model's processor and asked a question."""
+    if isinstance(clip, Clip):
+        return clip
+    return Clip(
+        model.processor.read(clip), "", str(clip) if isinstance(clip, str | Path) else "", question=question
+    )
 
 
 class EncodedClip:
@@ -164,7 +87,7 @@ class EncodedClip:
             return ""
         if mode not in self._said:
             ids = self.model.generate(self.cache, **self.prompt, mode=mode, queries=self.queries(mode))[0]
-            self._said[mode] = self.tokenizer.decode(ids).strip()
+            self._said[mode] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return self._said[mode]
 
     def gaze(self, mode: str = "autoregressive", write: bool = True) -> Gaze:
@@ -214,19 +137,6 @@ class EncodedClip:
         repeated = {name: x.expand(n, -1) for name, x in (self.prompt | dict(labels=labels)).items()}
         out = self.model(cache, **repeated, queries=self.queries(mode).expand(n, -1, -1))
         return (out.token_losses.sum(1) / out.text_mask.sum(1)).double().cpu().numpy()
-
-
-def carried_lengths(model: StaticVLM, cache: FrameCache) -> np.ndarray:
-    """How long the vector is that each patch adds to a query's state if all attention falls on it: (B, T,
-    layers, H, P).
-
-    The value's way into the state: a head's part of the output projection, then the layer scale."""
-    lengths = []
-    for layer, values in zip(model.vision.dinov2.encoder.layer, cache.values):
-        weight = layer.attention.o_proj.weight * layer.layer_scale1.lambda1[:, None]  # (D, D)
-        heads = weight.unflatten(1, (values.size(2), -1)).transpose(0, 1)  # (H, D, d)
-        lengths.append((values[..., 1:, :] @ heads.transpose(1, 2)).norm(dim=-1))  # (B, T, H, P)
-    return torch.stack(lengths, dim=2).float().cpu().numpy()
 
 
 @torch.no_grad()

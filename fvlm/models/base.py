@@ -11,58 +11,23 @@ import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput  # pyright: ignore[reportPrivateImportUsage]
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE
+from fvlm.huggingface.configuration import VideoLanguageConfig
+from fvlm.models.asking import Asking
+from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
+from fvlm.models.streaming import Streaming
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
 MODES = ("parallel", "autoregressive", "static")
-
+MAX_NEW_TOKENS = 64  # of a text, where `generate` is not told how long it may be
 LOGITS = 1 << 24  # numbers that logits may be at once in training and evaluation: 64 MiB in fp32
-
-
-class VideoLanguageConfig(PreTrainedConfig):
-    """Configuration of a saved model: its two backbones, its architecture and where its weights came from."""
-
-    model_type = "fvlm"
-    sub_configs = {  # pyright: ignore[reportAssignmentType]
-        "llm_config": AutoConfig,
-        "vision_config": AutoConfig,
-    }
-
-    def __init__(
-        self,
-        llm_config=None,
-        vision_config=None,
-        arch="foveated",
-        fine_passes=1,
-        query_init_scale=0.1,
-        read_attended=False,
-        image_size=224,
-        sources=(),
-        freeze_vision=False,
-        **kwargs,
-    ):
-        self.llm_config = _as_config(llm_config)
-        self.vision_config = _as_config(vision_config)
-        self.arch = arch
-        self.fine_passes = fine_passes
-        self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
-        self.read_attended = read_attended
-        self.image_size = image_size
-        self.freeze_vision = freeze_vision  # frozen, it is seen by its layers' inputs (`NormedInputs`)
-        self.sources = list(sources)
-        super().__init__(**kwargs)
-
-
-def _as_config(config) -> Any:
-    if isinstance(config, dict):
-        config = dict(config)
-        return AutoConfig.for_model(config.pop("model_type"), **config)
-    return config
 
 
 class Standardise(nn.Module):
@@ -93,47 +58,28 @@ class Standardise(nn.Module):
             self.std.copy_(x.std(0).clamp(min=1e-6 * x.std()))
 
 
-@dataclass(frozen=True)
-class PromptAndMasks:
-    """What a model is given besides frames and text; None where there is none.
-
-    prompt_ids: (B, M), tokens of the prompt, at least one per clip. prompt_mask: (B, M), False for padding
-    after a shorter prompt. frame_mask: (B, T), False for padding after a shorter clip."""
-
-    prompt_ids: torch.Tensor | None = None
-    prompt_mask: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-
-
-NO_PROMPT = PromptAndMasks()  # and nothing is padding
-
-
 @dataclass
-class VideoTextOutput:
+class VideoTextOutput(ModelOutput):
     """What a forward pass gives.
 
     loss: mean cross-entropy in nats per text token, None without labels.
     logits: (B, L, V), predicting each label; without labels (B, 1, V), predicting the first text token; None
     if they were not asked for.
+    past_key_values, hidden_states, attentions: the LLM's, where it goes on with a text.
     queries: (B, T, Q), the query that each frame was looked at with; None for models without queries.
     token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is."""
 
-    loss: torch.Tensor | None
-    logits: torch.Tensor | None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
     queries: torch.Tensor | None = None
     token_losses: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
 
 
-@dataclass
-class Context:
-    """What the LLM has read so far, where it reads a sequence in parts."""
-
-    cache: DynamicCache  # keys and values of all S positions
-    mask: torch.Tensor  # (B, S), False for padding
-
-
-class VideoLanguageModel(PreTrainedModel):
+class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
     """A causal LLM that reads visual tokens.
 
     A subclass says how a clip becomes visual tokens (`build_vision`, `build_connector`, `features`,
@@ -145,8 +91,11 @@ class VideoLanguageModel(PreTrainedModel):
     as in `PromptAndMasks`."""
 
     config_class = VideoLanguageConfig
-    main_input_name = "frames"
+    base_model_prefix = ""
     supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["LlamaDecoderLayer", "GraniteDecoderLayer", "FoveatedEncoder"]
     modes_differ = False  # True where visual tokens depend on the `mode`
     llm: Any  # a causal LLM of transformers, which types what it may lack as None
     vision: FoveatedEncoder | None
@@ -165,6 +114,33 @@ class VideoLanguageModel(PreTrainedModel):
             self.standardise = Standardise(self.feature_width(config))
         self.build_connector(config)
         self.post_init()
+        if self.generation_config.pad_token_id is None:  # what stands after the end of a shorter text
+            stop = self.generation_config.eos_token_id
+            self.generation_config.pad_token_id = stop[0] if isinstance(stop, list) else stop
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """A saved model, from a folder or a hub id, with the arguments of
+        `transformers.PreTrainedModel.from_pretrained`. `ConfigError` where weights are missing, foreign or of
+        other shapes."""
+        want_info = kwargs.pop("output_loading_info", False)
+        kinds = ["missing_keys", "unexpected_keys"]
+        kinds += [] if kwargs.pop("ignore_mismatched_sizes", False) else ["mismatched_keys"]
+        loaded: Any = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *model_args,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be named below
+            **kwargs,
+        )
+        model, info = loaded
+        wrong = {kind.partition("_")[0]: sorted(map(str, info[kind])) for kind in kinds if info[kind]}
+        if wrong:
+            told = "; ".join(
+                f"{kind}: {', '.join(names[:5])} ({len(names)})" for kind, names in wrong.items()
+            )
+            raise ConfigError(f"{pretrained_model_name_or_path}: not the weights of a {cls.__name__}: {told}")
+        return (model, info) if want_info else model
 
     def build_vision(self, config) -> FoveatedEncoder | None:
         """Make the vision encoder; None for a model that sees nothing."""
@@ -215,8 +191,14 @@ class VideoLanguageModel(PreTrainedModel):
     def get_input_embeddings(self):
         return self.llm.get_input_embeddings()
 
+    def set_input_embeddings(self, value):
+        self.llm.set_input_embeddings(value)
+
     def get_output_embeddings(self):
         return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings):
+        self.llm.set_output_embeddings(new_embeddings)
 
     # ── From clip to text ────────────────────────────────────────────────────────────────────────
 
@@ -243,7 +225,7 @@ class VideoLanguageModel(PreTrainedModel):
 
     def forward(
         self,
-        frames,
+        frames=None,
         labels=None,
         prompt_ids=None,
         mode="parallel",
@@ -251,19 +233,50 @@ class VideoLanguageModel(PreTrainedModel):
         frame_mask=None,
         prompt_mask=None,
         return_logits=True,
+        num_items_in_batch=None,
+        input_ids=None,
+        inputs_embeds=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        use_cache=None,
+        logits_to_keep=0,
+        return_dict=None,
+        **llm_arguments,
     ) -> VideoTextOutput:
         """Look at a clip and score its text; the shapes are in the class's docstring.
 
         mode: parallel (as in training), autoregressive (frame by frame, as at inference) or static (the
         static query for every frame); the same in all three unless `modes_differ`. queries: (B, T, Q), used
         instead of the model's own. return_logits=False: no logits of all positions at once, but the losses
-        from a few at a time, which takes less memory where the vocabulary is large. ValueError on shapes that
-        do not fit or an unknown mode."""
+        from a few at a time, which takes less memory where the vocabulary is large. num_items_in_batch: text
+        tokens that the loss is divided by, those of these clips if it is None; `transformers.Trainer` gives
+        those of all it accumulates.
+
+        Without frames the LLM alone goes on: input_ids or inputs_embeds and its own arguments, as `generate`
+        gives them. ValueError on shapes that do not fit or an unknown mode."""
+        if frames is None:
+            if labels is not None or (input_ids is None) == (inputs_embeds is None):
+                raise ValueError("a model reads frames, or goes on with one of input_ids and inputs_embeds")
+            found = self.llm(
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **llm_arguments,
+            )
+            names = ("logits", "past_key_values", "hidden_states", "attentions")
+            out = VideoTextOutput(**{name: found.get(name) for name in names})
+            return out.to_tuple() if return_dict is False else out  # pyright: ignore[reportReturnType]
         given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
         prefix, mask, queries = self._before_text(frames, labels, mode, queries, given)  # (B, S, W), (B, S)
         if labels is None:
             hidden = self.read(prefix, mask)[:, -1:]  # (B, 1, W)
-            return VideoTextOutput(None, self.llm.get_output_embeddings()(hidden), queries)
+            out = VideoTextOutput(logits=self.llm.get_output_embeddings()(hidden), queries=queries)
+            return out.to_tuple() if return_dict is False else out  # pyright: ignore[reportReturnType]
 
         text_mask = labels != IGNORE  # (B, L)
         text = self.embed(labels[:, :-1].clamp(min=0))  # (B, L - 1, W): the last label is only predicted
@@ -278,7 +291,15 @@ class VideoLanguageModel(PreTrainedModel):
             ).view_as(labels)  # (B, L), nats
         else:
             losses = self.token_losses(hidden, labels)  # (B, L), nats
-        return VideoTextOutput(losses.sum() / text_mask.sum(), logits, queries, losses, text_mask)
+        tokens = text_mask.sum() if num_items_in_batch is None else num_items_in_batch
+        out = VideoTextOutput(
+            loss=losses.sum() / tokens,
+            logits=logits,
+            queries=queries,
+            token_losses=losses,
+            text_mask=text_mask,
+        )
+        return out.to_tuple() if return_dict is False else out  # pyright: ignore[reportReturnType]
 
     def token_losses(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none.
@@ -304,36 +325,28 @@ class VideoLanguageModel(PreTrainedModel):
     @torch.no_grad()
     def generate(
         self,
-        frames,
+        frames=None,
         prompt_ids=None,
-        max_new_tokens=64,
         mode="autoregressive",
         queries=None,
         frame_mask=None,
         prompt_mask=None,
-    ) -> list[list[int]]:
-        """Write the most likely text, token by token (greedy), until the end-of-text token or
-        `max_new_tokens`.
+        **kwargs,
+    ):
+        """Write a text about each clip: transformers' own `generate`, with all of its arguments.
 
-        Returns one list of token ids per clip, without the end-of-text token."""
+        The clip is looked at once, frame by frame unless `mode` says otherwise, and the LLM goes on with a
+        cache. Returns ids (B, at most max_new_tokens), padded after the end of a shorter text, or what
+        `return_dict_in_generate` asks for. Without a word on it, the most likely text (greedy) of at most
+        MAX_NEW_TOKENS."""
+        if frames is None:
+            return super().generate(**kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         given = PromptAndMasks(prompt_ids, prompt_mask, frame_mask)
         prefix, mask, _ = self._before_text(frames, None, mode, queries, given)
-        context = Context(DynamicCache(config=self.config.llm_config), mask[:, :0])
-        hidden = self.read(prefix, mask, context)  # (B, S, W)
-        stop = self.config.llm_config.eos_token_id
-        stop = set(stop) if isinstance(stop, list) else {stop}
-        texts, done = [[] for _ in range(len(mask))], [False] * len(mask)
-        for _ in range(max_new_tokens):
-            ids = self.llm.get_output_embeddings()(hidden[:, -1]).argmax(-1)  # (B,)
-            for i, token in enumerate(ids.tolist()):
-                done[i] = done[i] or token in stop
-                if not done[i]:
-                    texts[i].append(token)
-            if all(done):
-                break
-            ids = ids[:, None]  # (B, 1)
-            hidden = self.read(self.embed(ids), torch.ones_like(ids, dtype=torch.bool), context)  # (B, 1, W)
-        return texts
+        if not {"max_new_tokens", "max_length", "generation_config"} & kwargs.keys():
+            kwargs["max_new_tokens"] = MAX_NEW_TOKENS
+        kwargs |= dict(inputs_embeds=prefix, attention_mask=mask.long())
+        return super().generate(**kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _before_text(self, frames, labels, mode, queries, given: PromptAndMasks):
         """`[prompt] <fine> visual tokens <end>`, all that stands before the text: embeddings (B, S, W), their
@@ -397,7 +410,8 @@ class VideoLanguageModel(PreTrainedModel):
         if context is not None:
             past = context.mask.size(1)
             mask = context.mask = torch.cat([context.mask, mask], dim=1)
-        padded = not bool(mask.all())  # without padding the LLM can use its fast causal path
+        # without padding the LLM can use its fast causal path; a compiled graph can't ask
+        padded = torch.compiler.is_compiling() or not bool(mask.all())
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:] if padded else None
         return self.llm.get_decoder()(
             inputs_embeds=x,

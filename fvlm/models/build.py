@@ -1,17 +1,21 @@
 """From a `RunConfig` to a model with weights, and from a saved folder back to a model."""
 
+import functools
 import importlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
-from fvlm.models.base import VideoLanguageConfig, VideoLanguageModel
-from fvlm.weights import Source, fetch, llm_config, vision_config
+from fvlm.huggingface.configuration import VideoLanguageConfig
+from fvlm.huggingface.processor import FoveatedProcessor
+from fvlm.models.base import VideoLanguageModel
+from fvlm.weights import Source, fetch, llm_config, load_tokenizer, vision_config
 
 transformers_logging.disable_progress_bar()  # its bars would clutter notebooks; downloads keep theirs
 
@@ -44,7 +48,13 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
     model.config.sources = [str(source) for source in sources]
     model.init_from_backbones()
     freeze(model, config)
+    model.make_processor = functools.partial(processor_of, config)
     return model.eval()
+
+
+def processor_of(config: RunConfig) -> FoveatedProcessor:
+    """What makes a run's videos and texts its model's inputs."""
+    return FoveatedProcessor(load_tokenizer(config.llm), config.frames, config.image_size, config.task)
 
 
 def model_class(arch: str) -> type[VideoLanguageModel]:
@@ -71,7 +81,8 @@ def load_model(folder: str | Path) -> VideoLanguageModel:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ConfigError(f"{folder}: no model here (config.json is missing)")
-    return model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+    model: Any = model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+    return model
 
 
 def parameter_group(name: str) -> str:

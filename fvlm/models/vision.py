@@ -8,7 +8,6 @@ d = D / H, Q query width.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as DINOv2 was trained
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -109,6 +109,7 @@ class FrameCache:
     grid: tuple[int, int]
     finish: Callable[[], torch.Tensor]  # the way to last_hidden_state
     hidden: torch.Tensor | None = None  # (B, T, N), True for tokens that queries can't see
+    finished: torch.Tensor | None = None  # last_hidden_state, once it was asked for
 
     def __getitem__(self, frames: slice) -> "FrameCache":
         count = len(range(*frames.indices(self.shape[1])))
@@ -176,11 +177,13 @@ class FrameCache:
         weights = attention.mean(-2)  # (B, T, N) or (B, T, K, N)
         return weights @ inputs if weights.dim() == 4 else (weights.unsqueeze(-2) @ inputs).squeeze(-2)
 
-    @cached_property
+    @property
     def last_hidden_state(self) -> torch.Tensor:
-        """(B, T, N, D), after DINOv2's final norm. Computed when it is asked for: queries need the last
+        """(B, T, N, D), after DINOv2's final norm. Computed when it is first asked for: queries need the last
         layer's keys and values alone."""
-        return self.finish()
+        if self.finished is None:  # no cached_property, whose lock torch.compile can't take
+            self.finished = self.finish()
+        return self.finished
 
     @property
     def patches(self) -> torch.Tensor:
@@ -220,7 +223,9 @@ class FoveatedEncoder(PreTrainedModel):
     config_class = Dinov2Config
     main_input_name = "frames"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Dinov2Layer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["FoveatedEncoder"]  # queries go through parts of its layers
     dinov2: Any  # the parts of its layers are reached by name, and torch types a part as Tensor or Module
 
     def __init__(self, config: Dinov2Config, foveal: bool = True, frozen: bool = False):
@@ -329,8 +334,16 @@ class FoveatedEncoder(PreTrainedModel):
         """The rest of a layer on states x (BT, N, D), given its keys and values (BT, H, N, d); h is the
         layer's norm of x."""
         q = self._heads(layer.attention.q_proj(h))  # (BT, H, N, d)
-        attended = F.scaled_dot_product_attention(q, k, v)  # (BT, H, N, d)
-        return self.finish_layer(layer, x, merge_heads(attended))
+        kind = self.config._attn_implementation
+        if kind == "eager":
+            attended = merge_heads((q @ k.transpose(-1, -2) * layer.attention.scaling).softmax(-1) @ v)
+        elif kind in (None, "sdpa"):
+            attended = merge_heads(F.scaled_dot_product_attention(q, k, v))  # (BT, N, D)
+        else:
+            attention = ALL_ATTENTION_FUNCTIONS[kind]
+            found, _ = attention(layer.attention, q, k, v, None, scaling=layer.attention.scaling)
+            attended = found.flatten(-2)  # (BT, N, D), of (BT, N, H, d)
+        return self.finish_layer(layer, x, attended)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return split_heads(x, self.config.num_attention_heads)

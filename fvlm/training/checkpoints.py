@@ -135,8 +135,8 @@ def set_aside_damaged(folder: Path):
         )
 
 
-def save_model(config: RunConfig, model, tokenizer, processes: Processes):
-    """Write `model/`, weights and tokenizer, all or nothing."""
+def save_model(config: RunConfig, model, processor, processes: Processes):
+    """Write `model/`, weights and processor (with the tokenizer), all or nothing."""
     weights = (
         {name: processes.full_tensor(t) for name, t in model.state_dict().items()} if processes.fsdp else None
     )
@@ -145,6 +145,6 @@ def save_model(config: RunConfig, model, tokenizer, processes: Processes):
     building, final = config.folder / ".model", config.folder / "model"
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building, state_dict=weights)
-    tokenizer.save_pretrained(building)
+    processor.save_pretrained(building)
     shutil.rmtree(final, ignore_errors=True)
     building.rename(final)

@@ -10,29 +10,39 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
 from fvlm.files import require_writable, sync, write_json
+from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
 from fvlm.training.loop import train_loop
-from fvlm.training.progress import Progress, TrainingError, read_progress
+from fvlm.training.progress import Progress, TrainingError, read_progress, request_end
 from fvlm.training.results import Run, load_run
 
 
-def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = None) -> Run:
+def train(
+    config: RunConfig,
+    callbacks: Iterable[Callback | Callable[[Progress], Any]] = (),
+    on_progress: Callable[[Progress], Any] | None = None,
+) -> Run:
     """Train one cell and leave its results in `config.folder`.
+
+    callbacks: told of the run as it goes (`fvlm.training.Callback`); a plain function is told of every step,
+    and so is `on_progress`. A callback may end the run early: then it has a model and can go on.
 
     Finished already with the same configuration: nothing is done again. Interrupted: resumes from the last
     evaluation. Another configuration's results in the folder: ConfigError, unless `config.overwrite`. Raises
     TrainingError if the loss is no longer finite or memory does not suffice; what was reached is kept."""
     from filelock import FileLock, Timeout
 
+    told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
@@ -41,22 +51,23 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
             run = load_run(config.folder)
             if not run.finished:
                 set_aside_damaged(config.folder)  # here, before there are several processes
-                for leftover in ("stop", "progress.json"):
+                for leftover in ("stop", "end", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)
                 try:
                     if config.processes > 1:
-                        train_in_processes(config, on_progress)
+                        train_in_processes(config, told)
                     else:
-                        run.model = train_loop(config, on_progress, Processes(config))
+                        run.model = train_loop(config, told, Processes(config))
                 finally:
                     (config.folder / "progress.json").unlink(missing_ok=True)
+                told.end(run)
             return run
     except Timeout:
         raise ConfigError(f"{config.folder}: another process is training this run") from None
 
 
 # What a run leaves that another must not find.
-FOLDERS_LEFT = ("checkpoint", "model", ".model")
+FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
 FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
 
 
@@ -104,7 +115,7 @@ def _claim(config: RunConfig):
     )
 
 
-def train_in_processes(config: RunConfig, on_progress: Callable | None):
+def train_in_processes(config: RunConfig, callbacks: Callbacks):
     """Train a claimed run in `config.processes` processes and wait for them, passing their progress on.
 
     ConfigError and TrainingError as `train` raises them, with the processes' own words."""
@@ -140,18 +151,15 @@ def train_in_processes(config: RunConfig, on_progress: Callable | None):
         ):
             try:
                 told = 0, 0
+                callbacks.start(config, _evaluations_there(config))
                 while True:
                     ended = child.poll() is not None
                     progress = read_progress(config.folder)
-                    if (
-                        on_progress
-                        and progress
-                        and (now := (progress["step"], len(progress["evaluations"]))) > told
-                    ):
+                    if progress and (now := (progress["step"], len(progress["evaluations"]))) > told:
                         told = now
-                        on_progress(
-                            Progress(**{k: v for k, v in progress.items() if k not in ("pid", "time")})
-                        )
+                        shown = {k: v for k, v in progress.items() if k not in ("pid", "time")}
+                        if callbacks(Progress(**shown)):
+                            request_end(config.folder)
                     if ended:
                         break
                     time.sleep(0.2)
@@ -169,6 +177,11 @@ def train_in_processes(config: RunConfig, on_progress: Callable | None):
                 if errors
                 else f"one of {config.processes} processes ended: {log.read_text()[-2000:]}"
             )
+
+
+def _evaluations_there(config: RunConfig) -> int:
+    run = load_run(config.folder)
+    return len(run.evaluations) if (run.folder / "evaluations.parquet").exists() else 0
 
 
 def main(spec: str) -> int:

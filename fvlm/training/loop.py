@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 
 import torch
 
@@ -29,6 +29,8 @@ from fvlm.costs.plan import planned_micro_batch
 from fvlm.data import Batch, Collator, open_dataset, training_batches
 from fvlm.files import commit, write_table
 from fvlm.models import build_model, parameter_groups
+from fvlm.models.build import processor_of
+from fvlm.training.callbacks import Callbacks
 from fvlm.training.checkpoints import TrainingState, restore_moments, save_checkpoint, save_model
 from fvlm.training.distributed import Processes
 from fvlm.training.evaluation import evaluate
@@ -40,9 +42,10 @@ from fvlm.weights import load_tokenizer
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None, processes: Processes):
-    """The loop itself, in one process or in each of several; returns the trained model, in evaluation
-    mode."""
+def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Processes):
+    """The loop itself, in one process or in each of several; returns the trained model, in evaluation mode.
+
+    Where a callback ends it early the checkpoint stays, so that the run can go on."""
     device = processes.device(config)
     model = build_model(config)
     state = TrainingState.start_or_resume(config, model)
@@ -64,7 +67,19 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
     )
     reset_peak_memory(device)
     started = time.perf_counter() - state.seconds
-    tell = Heartbeat(config, on_progress, processes)
+    tell = Heartbeat(config, callbacks, processes)
+    if callbacks is not None:
+        callbacks.start(config, len(state.evaluations))
+
+    def evaluate_now():
+        assert micro is not None
+        alive = functools.partial(tell.alive, progress(config, state, loss))
+        losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
+        state.seconds = time.perf_counter() - started
+        state.evaluations.append(evaluation_row(config, model, state, losses, micro))
+        if processes.is_main:
+            write_table(config.folder / "evaluations.parquet", state.evaluations)
+            write_table(config.folder / "samples.parquet", samples)
 
     with frozen_weights(model, config), disk_errors(config, state):
         while state.step < config.steps:
@@ -91,13 +106,7 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
             evaluated = state.step % config.eval_every == 0 or state.step == config.steps
             stopping = stop_asked(config, state, processes, evaluated)
             if evaluated:
-                alive = functools.partial(tell.alive, progress(config, state, loss))
-                losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
-                state.seconds = time.perf_counter() - started
-                state.evaluations.append(evaluation_row(config, model, state, losses, micro))
-                if processes.is_main:
-                    write_table(config.folder / "evaluations.parquet", state.evaluations)
-                    write_table(config.folder / "samples.parquet", samples)
+                evaluate_now()
             if evaluated or stopping:  # after the evaluation is written, which it stands for
                 save_checkpoint(config, model, optimizer, state, processes)
             if stopping:
@@ -105,12 +114,19 @@ def train_loop(config: RunConfig, on_progress: Callable[[Progress], None] | None
                     f"asked to stop: {config.cell}, seed {config.seed} goes on from step {state.step} when "
                     "trained again"
                 )
-            tell(progress(config, state, loss, model, tokenizer))
+            ended = tell(progress(config, state, loss, model, tokenizer))
+            if evaluated:  # the process that started several tells them so
+                ended |= any(processes.all_gather((config.folder / "end").exists()))
+            if ended and state.step < config.steps:
+                if not evaluated:
+                    evaluate_now()
+                    save_checkpoint(config, model, optimizer, state, processes)
+                break
 
     model.eval()
     with disk_errors(config, state):
-        save_model(config, model, tokenizer, processes)
-    if processes.is_main:
+        save_model(config, model, processor_of(config), processes)
+    if processes.is_main and state.step == config.steps:
         shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
     return model
 

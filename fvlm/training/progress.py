@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,17 @@ class Progress:
 
 
 class Heartbeat:
-    """Tells who waits how far a run is: `on_progress`, after every step, and for other processes
+    """Tells who waits how far a run is: `callbacks`, after every step, and for other processes
     `progress.json` in its folder, written at most once a second and gone when training ends."""
 
-    def __init__(self, config: RunConfig, on_progress, processes: Processes):
+    def __init__(self, config: RunConfig, callbacks: Callable[[Progress], bool] | None, processes: Processes):
         self._path = config.folder / "progress.json" if processes.is_main else None
-        self._on_progress, self._written = on_progress, -math.inf
+        self._callbacks, self._written = callbacks, -math.inf
 
-    def __call__(self, progress: Progress):
+    def __call__(self, progress: Progress) -> bool:
+        """True if a callback ends the run here."""
         self.alive(progress, now=progress.step == progress.steps)
-        if self._on_progress:
-            self._on_progress(progress)
+        return self._callbacks is not None and self._callbacks(progress)
 
     def alive(self, progress: Progress, now: bool = False):
         """A sign of life in the middle of an evaluation."""
@@ -83,3 +84,9 @@ def stop_requested(folder: Path) -> str | None:
         return (folder / "stop").read_text()
     except FileNotFoundError:
         return None
+
+
+def request_end(folder: Path):
+    """Ask the run that trains in `folder`, from any process, to end at its next evaluation and to leave its
+    model as it is then."""
+    (folder / "end").touch()

@@ -4,10 +4,12 @@
     config.json            the RunConfig, but for where it lies
     evaluations.parquet    one row per evaluation (columns: README)
     samples.parquet        the loss of every validation sample at the last evaluation
-    model/                 weights and tokenizer, Hugging Face layout
+    model/                 weights and processor, Hugging Face layout
+    measured/              measures of what it writes, where `fvlm train` or `fvlm evaluate` took them
     checkpoint/            what training resumes from; gone when it has finished
 """
 
+import functools
 import json
 import warnings
 from dataclasses import dataclass
@@ -71,8 +73,11 @@ class Run:
     def model(self) -> "VideoLanguageModel":
         """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
         from fvlm.models import load_model
+        from fvlm.models.build import processor_of
 
-        return load_model(self.folder / "model").eval()
+        model = load_model(self.folder / "model").eval()
+        model.make_processor = functools.partial(processor_of, self.config)  # older runs saved none
+        return model
 
     @cached_property
     def tokenizer(self):
@@ -94,7 +99,7 @@ class Run:
         inputs = Collator(self.tokenizer, self.config.task)(clips).inputs(self.model.device)
         inputs.pop("labels")
         texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
-        return [self.tokenizer.decode(ids).strip() for ids in texts]
+        return [text.strip() for text in self.tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
     def attribute_accuracy(self, clips: int = 64) -> "AttributeAccuracy | None":
         """How many of the objects that are in validation clips its captions name, each attribute for itself;

@@ -14,8 +14,9 @@ import plotly.graph_objects as go
 from fvlm.architectures import WITH_QUERIES
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.clips import Clip
-from fvlm.gaze.attention import SUMMARIES, EncodedClip, Gaze
+from fvlm.gaze.attention import EncodedClip, Gaze
 from fvlm.models.base import MODES
+from fvlm.models.looks import SUMMARIES
 from fvlm.plots.clips import image_bytes
 from fvlm.plots.gaze import gaze_picture, over_frame, overlay_traces, overlay_values, save_gaze
 from fvlm.plots.style import COLOURS, FIXATION, HIDDEN, HIDDEN_RIM, LAYOUT, SCALES

@@ -19,6 +19,7 @@ from fvlm.plots import training_curve
 from fvlm.plots.clips import image_uri
 from fvlm.plots.gaze import gaze_picture
 from fvlm.text import clock
+from fvlm.training.callbacks import Callback
 from fvlm.training.launch import train
 from fvlm.training.progress import Progress, request_stop
 from fvlm.training.results import Run
@@ -30,7 +31,7 @@ async def train_live(config: RunConfig, every: float = 2.0) -> Run:
     Training has a thread of its own, so that the kernel hears the view's button meanwhile. Interrupting the
     kernel does what the button does: the run writes a checkpoint and raises `Stopped`. Raises what `train`
     raises."""
-    training = asyncio.ensure_future(asyncio.to_thread(train, config, LiveCurve(config, every)))
+    training = asyncio.ensure_future(asyncio.to_thread(train, config, [LiveCurve(config, every)]))
     try:
         return await asyncio.shield(training)
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -38,8 +39,8 @@ async def train_live(config: RunConfig, every: float = 2.0) -> Run:
         return await training
 
 
-class LiveCurve:
-    """The live view of a run, as `train_live` shows it.
+class LiveCurve(Callback):
+    """The live view of a run, as `train_live` shows it: a callback of `train`.
 
     A progress bar with the time left, the training curve, after every evaluation what the model now says of
     the first validation clip and where it looks, and a button that stops at a checkpoint. When training ends,
@@ -65,7 +66,7 @@ class LiveCurve:
         folder = widgets.HTML(f"results: {html.escape(where(config.folder))}")
         self.view = widgets.VBox([head, folder, self.figure, self.sample])
 
-    def __call__(self, progress: Progress):
+    def on_step(self, progress):
         self._training.append((progress.step * self.config.effective_batch, progress.loss))
         last = progress.step == progress.steps
         if last or time.monotonic() - self._drawn > self.every:

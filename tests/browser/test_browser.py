@@ -35,6 +35,15 @@ from fvlm.widgets import train_live
 small = dict(steps=300, eval_every=40, eval_samples=4, effective_batch=2, micro_batch=2, features=False)
 config = RunConfig.from_cell("T1-T_2f_fov", out="{out}", **small)
 run = await train_live(config, every=0.2)"""
+WATCHES = """from fvlm import RunConfig, train
+from fvlm.data.film import write_film
+from fvlm.widgets import Watcher
+
+small = dict(steps=1, eval_samples=2, effective_batch=2, micro_batch=2, features=False)
+run = train(RunConfig.from_cell("T1-T_2f_fov", out="{out}", **small))
+shots = write_film(run.validation_clips(60), "{out}/film.mp4")
+watcher = Watcher(run, "{out}/film.mp4", rate=4, max_new_tokens=4, shots=shots)
+watcher"""
 SCREENSHOTS = REPOSITORY / "outputs" / "test_screenshots"
 
 
@@ -55,14 +64,15 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Address of a JupyterLab of its own, with copies of the notebooks that have widgets, and one that
-    trains."""
+    """Address of a JupyterLab of its own, with copies of the notebooks that have widgets, one that trains and
+    one that watches."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
-    cell = nbformat.v4.new_code_cell(TRAINS.format(out=folder / "runs"))
     kernel = dict(kernelspec=dict(name="python3", display_name="Python 3"))
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
-    nbformat.write(notebook, folder / "notebooks" / "live.ipynb")
+    for name, code in dict(live=TRAINS, watch=WATCHES).items():
+        cell = nbformat.v4.new_code_cell(code.format(out=folder / name))
+        notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     for name in ("attention", "scaling"):
         shutil.copy(REPOSITORY / f"notebooks/{name}.ipynb", folder / "notebooks")
     for name, values in SETTINGS.items():
@@ -353,4 +363,36 @@ def test_the_live_view_moves_while_a_notebook_trains_and_its_button_stops_at_a_c
         done.wait_for(timeout=120_000)
         assert points() == 300 - stopped, "the rest alone, and the whole view is replaced by the last figure"
         page.screenshot(path=SCREENSHOTS / "7_trained.png")
+        browser.close()
+
+
+def test_a_film_plays_in_jupyterlab_and_takes_a_question_meanwhile(chromium, lab):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        page = run_all(browser, f"{lab}/lab/tree/watch.ipynb?reset")
+        page.locator(".jp-OutputArea .js-plotly-plot").first.wait_for(timeout=30_000)
+
+        def shown() -> tuple:
+            """Frame and attention map, as they are drawn."""
+            return page.evaluate(
+                """() => { const [image, heat] = document.querySelector('.jp-OutputArea .js-plotly-plot')._fullData;
+                   return [image.source, Array.from(heat.z, row => Array.from(row))] }"""
+            )
+
+        def text() -> str:
+            return " ".join(page.locator(".jp-OutputArea .widget-html-content").all_inner_texts())
+
+        first = shown()
+        assert "0:00" in text() and "describes" in text() and "true: " in text()
+        page.locator("button.widget-toggle-button", has_text="play").click()
+        wait_for(lambda: shown()[0] != first[0] and shown()[1] != first[1], 30)
+        wait_for(lambda: re.search(r"0:0[2-9] ", text()), 60)
+        page.locator(".widget-text input").fill("Which shape is red?")
+        page.locator(".widget-text input").press("Enter")
+        wait_for(lambda: "asked: Which shape is red?" in text(), 30)
+        moved = shown()
+        wait_for(lambda: shown()[1] != moved[1], 30)
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / "8_watched.png")
         browser.close()

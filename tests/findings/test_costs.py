@@ -44,6 +44,14 @@ def scaling(foveated, baseline):
     return {"T3-T_8f_fov": dict(points=measured, fits=fits, saved_per_frame=saved)}
 
 
+def stream(frames):
+    """The cell and a peer after so many frames, the peer 30 times as long after 64."""
+    return [
+        dict(model="S-S_8f_fov", frames=frames, seconds=0.5, llm_ratio=1.0) | ratio(1.0),
+        dict(model="a peer", frames=frames, seconds=0.5 * frames, llm_ratio=20.0) | ratio(frames / 2),
+    ]
+
+
 def test_each_measurement_is_quoted_with_device_day_and_command():
     found = dict(
         features=report(
@@ -63,6 +71,7 @@ def test_each_measurement_is_quoted_with_device_day_and_command():
             "peers", {"S-S_8f_fov": dict(peers=[dict(peer="a peer", tokens_per_frame=64) | ratio(7.0)])}
         ),
         scaling=report("scaling", scaling(0.010, 0.013)),
+        stream=report("stream", {"S-S_8f_fov": dict(repeats=5, rows=stream(2) + stream(64))}),
     )
     said = readme_costs(found)
     assert "120.0" in said and "24.0" in said and "5.00 (4.50 to 5.50)" in said
@@ -72,6 +81,15 @@ def test_each_measurement_is_quoted_with_device_day_and_command():
     assert "saves 3.0 ms and 3.0 MB for each frame, of the 13.0 ms that a frame costs the baseline" in said
     assert "with 8 frames 80 and 104 ms, 64 frames 640 and 832 ms" in said
     assert "50 % of the FLOPs (T3-T_64f_fov)" in said
+    assert (
+        "After 64 frames S-S_8f_fov sees one more in 0.50 s; a peer takes 32.00 (28.80 to 35.20) times"
+        in said
+    )
+    assert (
+        "turns: 5. " in said
+        and "20.00 times in the LLM's part alone" in said
+        and "After 2 frames" not in said
+    )
     assert "a machine, 2026-01-02" in said and "`fvlm bench features`, `fvlm bench evaluate`" in said
     assert "saves -3.0 ms" in readme_costs(dict(scaling=report("scaling", scaling(0.013, 0.010))))
 

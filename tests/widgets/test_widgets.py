@@ -172,7 +172,7 @@ def test_the_live_curve_is_one_output_that_ends_as_the_last_figure():
     code = (
         "from fvlm import RunConfig\nfrom fvlm.training import Progress\nfrom fvlm.widgets import LiveCurve\n"
         "curve = LiveCurve(RunConfig.from_cell('T1-T_2f_fov'), every=0)\n"
-        "for step in (1, 2, 3):\n    curve(Progress(step, 3, 2.0 / step, 1.0, 0.0, []))"
+        "for step in (1, 2, 3):\n    curve.on_step(Progress(step, 3, 2.0 / step, 1.0, 0.0, []))"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     (output,) = NotebookClient(notebook, timeout=120).execute().cells[0].outputs
