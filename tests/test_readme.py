@@ -15,7 +15,7 @@ from planted import SIZES, planted
 from fvlm import ConfigError, RunConfig, train
 from fvlm.cli import parser
 from fvlm.findings import figures
-from fvlm.findings.answer import _turned, answer
+from fvlm.findings.answer import _turned, beside_the_cost, cost_before
 from fvlm.findings.figures import draw_question_gaze, two_questions
 from fvlm.findings.page import END, mark
 from fvlm.findings.tree import tree
@@ -169,7 +169,7 @@ def test_the_answer_s_words_follow_planted_intervals(slope, words):
     cells = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
     study = planted(cells, seeds=range(4), slope=slope, noise=0.001 if slope else 0.02)
     study = Results(*(table.assign(study="micro") for table in study))
-    cost, steering, withdrawn = answer(study, all_gaps(study))
+    cost, (steering, withdrawn) = cost_before(study, all_gaps(study)), beside_the_cost()
     told = [word for word in ("shrinks", "grows", "no trend can be told") if word in cost]
     assert told == [words] and "(0.79 M trained parameters)" in cost
     assert cost.count("where") == 4 or "equal training FLOPs" not in cost
