@@ -31,7 +31,7 @@ from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import Drawn, Record, open_source
-from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+from fvlm.data.video import SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
 from fvlm.files import sha256
 from fvlm.parameters import notebook_parameters
 
@@ -79,7 +79,8 @@ class Outcome:
     clip_id: str
     row: dict | None = None
     digest: str = ""  # of the frames
-    different_frames: int = 0
+    notes: tuple[str, ...] = ()  # what should be known of it
+    about: dict = field(default_factory=dict)  # how it was read: `Seen.about`
     reason: str = ""
     detail: str = ""
 
@@ -162,8 +163,9 @@ def process(record: Record, settings: Settings) -> Outcome:
         if record.bad:
             raise record.bad
         row = _drawn(record.media, settings) if isinstance(record.media, Drawn) else _read(record, settings)
-        frames, outcome.different_frames = row.pop("pictures")
-        row["frames"] = [encode_jpeg(picture, settings.quality) for picture in frames]
+        seen = row.pop("seen")
+        outcome.notes, outcome.about = seen.notes, seen.about
+        row["frames"] = [encode_jpeg(picture, settings.quality) for picture in seen.frames]
         outcome.digest = hashlib.sha256(b"".join(row["frames"])).hexdigest()[:16]
         outcome.row = row
     except BadClip as bad:
@@ -175,7 +177,7 @@ def _read(record: Record, settings: Settings) -> dict:
     if not record.caption and not record.answer:
         raise BadClip("no caption")
     try:
-        pictures = record.media.read(settings.frames, settings.size)
+        seen = record.media.read(settings.frames, settings.size)
     except BadClip:
         raise
     except (
@@ -191,7 +193,7 @@ def _read(record: Record, settings: Settings) -> dict:
         boxes=None,
         target=-1,
         question_kind="",
-        pictures=pictures,
+        seen=seen,
     )
 
 
@@ -208,7 +210,7 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
         boxes=clip.boxes.tolist(),
         target=clip.target,
         question_kind=clip.question_kind,
-        pictures=(clip.frames.transpose(0, 2, 3, 1), settings.frames),
+        seen=Seen(clip.frames.transpose(0, 2, 3, 1), settings.frames),
     )
 
 
@@ -310,7 +312,7 @@ class Shards:
     open_rows: dict[str, list[dict]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     digests: dict[str, str] = field(default_factory=dict)  # of the frames: the clip that has them
     ids: dict[str, str] = field(default_factory=dict)  # of the clips: where they stand
-    repeated: int = 0  # clips of fewer frames than wanted
+    noted: list[dict] = field(default_factory=list)  # clips that something should be known of, and what
 
     @classmethod
     def open(cls, folder: Path, settings: Settings, overwrite: bool) -> "Shards":
@@ -343,7 +345,7 @@ class Shards:
     def _replayed(self, lines: list[dict]) -> "Shards":
         for line in lines:
             if "shard" in line:
-                self._count(line["clips"], line["repeated"])
+                self._count(line["clips"])
                 self.shards.append(line["shard"])
             else:
                 self.skips.append(line)
@@ -354,15 +356,16 @@ class Shards:
                 if line["shard"] >= written:  # else the shard was finished, and only the clean-up was not
                     line["row"]["frames"] = [base64.b64decode(frame) for frame in line["row"]["frames"]]
                     self.open_rows[split].append(line)
-                    self._count([line["clip"]], line["repeated"])
+                    self._count([line["clip"]])
             if len(self.open_rows[split]) == self.settings.shard:  # full, and killed before it was written
                 self._finish(split)
         return self
 
-    def _count(self, clips: list[list[str]], repeated: int):
-        for clip_id, digest, where in clips:
+    def _count(self, clips: list[list]):
+        for clip_id, digest, where, notes in clips:
             self.ids[clip_id], self.digests[digest] = where, clip_id
-        self.repeated += repeated
+            if notes:
+                self.noted.append(dict(clip_id=clip_id, notes=notes))
 
     @property
     def clips(self) -> int:
@@ -396,21 +399,19 @@ class Shards:
             self.skipped[outcome.reason] += 1
             return
         split = split_of(outcome.clip_id)
-        clip = [outcome.clip_id, outcome.digest, outcome.where]
-        repeated = int(outcome.different_frames < self.settings.frames)
+        clip = [outcome.clip_id, outcome.digest, outcome.where, list(outcome.notes)]
         number = sum(shard["split"] == split for shard in self.shards)
         self._write(
             split,
             dict(
                 shard=number,
                 clip=clip,
-                repeated=repeated,
                 row=outcome.row
                 | dict(frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]]),
             ),
         )
-        self.open_rows[split].append(dict(clip=clip, repeated=repeated, row=outcome.row))
-        self._count([clip], repeated)
+        self.open_rows[split].append(dict(clip=clip, row=outcome.row))
+        self._count([clip])
         if len(self.open_rows[split]) == self.settings.shard:
             self._finish(split)
 
@@ -427,14 +428,14 @@ class Shards:
         write_shard([line["row"] for line in lines], scratch)
         scratch.replace(self.folder / name)
         shard = dict(file=name, split=split, clips=len(lines), sha256=sha256(self.folder / name))
-        repeated = sum(line["repeated"] for line in lines)
-        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines], repeated=repeated))
+        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines]))
         self.shards.append(shard)
         self._path(split).unlink(missing_ok=True)
 
     def manifest(self) -> dict:
         by_split = {split: sum(s["clips"] for s in self.shards if s["split"] == split) for split in SPLITS}
         digest = hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()[:16]
+        notes = Counter(note for clip in self.noted for note in clip["notes"])
         return dict(
             format=FORMAT,
             source=self.settings.source,
@@ -442,12 +443,14 @@ class Shards:
             size=self.settings.size,
             clips=self.clips,
             splits=by_split,
-            clips_with_repeated_last_frame=self.repeated,
+            clips_with_repeated_last_frame=notes[SHORT],
+            notes=dict(sorted(notes.items())),
             fingerprint=digest,
             settings=asdict(self.settings),
             skipped=dict(sorted(self.skipped.items())),
             shards=self.shards,
             skipped_clips=self.skips,
+            noted_clips=sorted(self.noted, key=lambda clip: clip["clip_id"]),
         )
 
     def _path(self, name: str) -> Path:
