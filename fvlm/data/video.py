@@ -223,32 +223,40 @@ def _index(container, file: str | bytes, start: float | None, end: float | None)
         raise BadClip("too short", f"0 frames from {start:g} s")
     if start and indexed:
         container.seek(first + int(start / base), stream=stream)
-    packets, damaged = [], []
+    shown, decoded, damaged = [], [], []  # time stamps in the order of packets; numbers of bad ones
+    opening, latest, last = None, -np.inf, 0
+    stop = np.inf if whole or end is None else first + end / base
     for packet in container.demux(stream):
         if not packet.size:
             continue
         if packet.is_corrupt:
-            damaged.append(len(packets))
-        if not whole and end is not None and packet.dts is not None and (packet.dts - first) * base >= end:
+            damaged.append(len(decoded))
+        pts, dts = packet.pts, packet.dts
+        if dts is not None and dts >= stop:
             break
-        packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration, packet.is_discard))
-    restarts = _restarts([dts for _, dts, *_ in packets], RESTART_SECONDS / base)
+        opening = opening or packet
+        decoded.append(dts)
+        if packet.is_discard:  # before or after what an edit list shows
+            continue
+        shown.append(pts)
+        if pts is not None and pts > latest:
+            latest, last = pts, packet.duration or 0
+    restarts = _restarts(decoded, RESTART_SECONDS / base)
     damaged = [at for at in damaged if restarts.isdisjoint(range(at, at + 3))]  # at a join it is expected
     if damaged:
         raise BadClip("unreadable", f"cut off or damaged after {damaged[0]} frames")
-    _check_whole(container, stream, file, len(packets) if whole else None)
+    _check_whole(container, stream, file, len(decoded) if whole else None)
 
-    shown = [(pts, duration) for pts, _, _, duration, discard in packets if not discard]
-    stamps, last = None, 0
-    if shown and not restarts and all(pts is not None for pts, _ in shown):
-        stamps = np.unique([pts for pts, _ in shown])  # sorted: packets come in the order of decoding
-        last = max(shown)[1] or 0
+    stamps = None
+    if shown and not restarts and None not in shown:
+        stamps = np.unique(shown)  # sorted: packets come in the order of decoding
     trusted, zero = False, stream.start_time
     if indexed and stamps is not None:
-        opening, _, key, *_ = packets[0]  # what is shown before the first key frame can't be decoded
-        trusted = len(stamps) == len(shown) and key and (bool(start) or opening <= stamps[0])
+        # what is shown before the first key frame can't be decoded
+        begins = opening.is_keyframe and (bool(start) or opening.pts <= stamps[0])
+        trusted = len(stamps) == len(shown) and begins
     if kind == "avi":  # has no presentation times: where frames are reordered, those given are guesses
-        plain = all(pts == dts for pts, dts, *_ in packets)
+        plain = shown == decoded
         trusted = trusted and plain and stream.codec_context.name not in REORDERED_IN_AVI
         zero = zero if trusted else None
     notes = [SEVERAL] * several + [RESTARTS] * bool(restarts)
@@ -278,8 +286,9 @@ def _main_stream(container, file: str | bytes):
 
 def _restarts(decoded: list[int | None], least: float) -> set[int]:
     """Numbers of the packets at which decoding times go back by more than `least`."""
-    known = [(number, dts) for number, dts in enumerate(decoded) if dts is not None]
-    return {number for (_, before), (number, dts) in itertools.pairwise(known) if before - dts > least}
+    numbers = [number for number, dts in enumerate(decoded) if dts is not None]
+    back = np.diff([decoded[number] for number in numbers]) < -least
+    return {numbers[at + 1] for at in np.flatnonzero(back)}
 
 
 def _check_whole(container, stream, file: str | bytes, packets: int | None):
