@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig, shown
+from fvlm.data.video import SHORT
 from fvlm.files import find_folder, require_writable
 from fvlm.training.results import load_run
 
@@ -187,6 +188,8 @@ def _add_prepare(commands):
         "fvlm prepare videos/ --out data/mine_8f --frames 8 --caption caption --workers 2\n"
         "  fvlm prepare --verify data/mine_8f"
     )
+    from fvlm.data.sources import CAPTIONS
+
     parser = _command(
         commands,
         "prepare",
@@ -198,8 +201,8 @@ def _add_prepare(commands):
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="a folder with metadata.csv or .jsonl, a table (.csv, .parquet) of paths or URLs, .tar files, a "
-        "Hugging Face "
+        help="a folder with metadata.csv or .jsonl, or with a .txt or .json beside each video, a table "
+        "(.csv, .jsonl, .parquet) of paths, URLs or the videos themselves, .tar files, a Hugging Face "
         "dataset id or folder, or shapes; folder: table: hub: tar: images: before it says which",
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the dataset goes")
@@ -218,7 +221,18 @@ def _add_prepare(commands):
     parser.add_argument(
         "--shard", type=_at_least(1), default=100, help="clips per shard (default: %(default)s)"
     )
-    parser.add_argument("--caption", help="caption column (default: caption, name or text)")
+    parser.add_argument(
+        "--caption",
+        help="caption column (default: caption, name or text); a.b is the column b within a; folder: the "
+        "name of the folder that a video is in",
+    )
+    parser.add_argument(
+        "--captions",
+        choices=CAPTIONS,
+        default="draw",
+        help="of several captions of one clip: draw one for each position of an epoch, make all of them "
+        "clips, or take the first (default: %(default)s)",
+    )
     parser.add_argument(
         "--video",
         help="column of the video or its path (default: file_name, video, path, url, contentUrl, …)",
@@ -239,7 +253,7 @@ def _add_prepare(commands):
 
 
 def _prepare(options) -> int:
-    from fvlm.data.prepare import PrepareError, Settings, prepare, verify
+    from fvlm.data.prepare import PrepareError, Settings, prepare, prepared_already, verify
 
     if options.verify:
         wrong = verify(options.verify)
@@ -249,8 +263,9 @@ def _prepare(options) -> int:
         raise ConfigError(
             "prepare needs SOURCE and --out FOLDER (or --verify FOLDER); see fvlm prepare --help"
         )
-    names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split")
+    names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split", "captions")
     settings = Settings(**{name: getattr(options, name) for name in names})
+    already = not options.overwrite and prepared_already(settings, options.out)
     with PrepareBar() as bar:
         try:
             manifest = prepare(
@@ -260,29 +275,43 @@ def _prepare(options) -> int:
             bar.close()
             print(f"error: {error}" if str(error) else "stopped; the same command goes on", file=sys.stderr)
             return 1
-    print_manifest(manifest, options.out)
+    print_manifest(manifest, options.out, already)
     return 0
 
 
-def print_manifest(manifest: dict, folder):
-    """What a prepared dataset holds, what was skipped and what to do next."""
+def print_manifest(manifest: dict, folder, already: bool = False):
+    """What a prepared dataset holds, what was skipped, what should be known and what to do next. already:
+    it was there before."""
+    from fvlm.data.prepare import next_command, warning
+
     splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
     print(
         f"{manifest['clips']} clips of {manifest['frames']} frames at {manifest['size']} px ({splits}) in "
         f"{folder}"
     )
+    if already:
+        print(
+            "It was prepared already: the source was not read. Where that has changed, prepare again with "
+            "--overwrite, or into another folder"
+        )
     if manifest["clips_with_repeated_last_frame"]:
         print(
             f"{manifest['clips_with_repeated_last_frame']} clips had fewer frames: their last one is repeated"
         )
+    for note, count in manifest.get("notes", {}).items():
+        if note != SHORT:
+            print(f"{count} of the clips: {note}")
     for reason, count in manifest["skipped"].items():
         examples = [skip for skip in manifest["skipped_clips"] if skip["reason"] == reason]
         print(
             f"skipped, {reason}: {count}, such as {examples[0]['where']}: {examples[0]['detail'] or reason}"
         )
-    if manifest["skipped"]:
+    if manifest["skipped"] or manifest.get("notes"):
         print(f"All of them are listed in {folder}/manifest.json")
-    print(f"Next: fvlm train --cell S-S_{manifest['frames']}f_fov --set dataset={folder}")
+    if told := warning(manifest):
+        print(told)
+    if next_ := next_command(manifest, folder):
+        print(f"Next: {next_}")
 
 
 class PrepareBar(_Bar):
@@ -676,7 +705,12 @@ def _swap(options) -> int:
     out, rows = _output(options, "swapped.parquet"), []
     for folder in options.folders:
         run = load_run(folder)
-        found = swapped_frames(run.model, run.validation_clips(options.clips), run.tokenizer, run.config.task)
+        clips = run.validation_clips(options.clips)
+        if len(clips) < options.clips:
+            print(f"{run.folder.name}: its validation split has {len(clips)} clips, not {options.clips}")
+        if len(clips) < 2:
+            raise ConfigError(f"{run.folder.name}: swapping frames takes two clips")
+        found = swapped_frames(run.model, clips, run.tokenizer, run.config.task)
         rows += [dict(run=run.folder.name) | row for row in found]
     write_table(out, rows)
     print("Nats per text token, frame by frame; the difference with its bootstrap 95 % interval over clips\n")

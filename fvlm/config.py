@@ -207,7 +207,8 @@ class RunConfig:
             put("precision", "bf16" if gpu or _cpu_has_bf16() else "fp32")
         if "out" in auto:
             put("out", str(REPOSITORY / "outputs"))
-        put("out", str(Path(self.out).expanduser()))
+        put("out", str(Path(self.out).expanduser().absolute()))
+        put("dataset", _found_folders(self.dataset))
 
     def _validate(self):
         _one_of("llm", self.llm, LLMS, or_path=True)
@@ -425,6 +426,24 @@ def _one_of(name, value, valid, or_path=False):
         return
     extra = ", a hub id (owner/name) or a local folder" if or_path else ""
     raise ConfigError(f"{name} = {shown(value)}: valid are {', '.join(valid)}{extra}")
+
+
+def _found_folders(dataset: str) -> str:
+    """A dataset whose relative folders are absolute: as seen from here or, where nothing is there, from the
+    repository, since a notebook's here is its own folder. Mixtures keep their weights, settings stay."""
+    if dataset.partition(":")[0] == "shapes":
+        return dataset
+    parts = []
+    for part in dataset.split(","):
+        part = part.strip()
+        folder, colon, weight = part.rpartition(":")
+        if not colon or Path(part).is_dir():
+            folder, weight = part, ""
+        path = Path(folder).expanduser()
+        here, there = path.absolute(), REPOSITORY / path
+        found = there if there.is_dir() and not here.is_dir() else here
+        parts.append(f"{found}:{weight}" if weight else str(found))
+    return ",".join(parts)
 
 
 def _slug(name: str) -> str:

@@ -1,6 +1,7 @@
 """`RunConfig` as a notebook's parameters cell, and as the command that trains the same run."""
 
 import dataclasses
+import difflib
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import where
@@ -19,6 +20,29 @@ def notebook_parameters(namespace: dict) -> dict:
     if not names:
         raise ConfigError("no cell that starts with '# Parameters' has run: run the parameters cell first")
     return {name: namespace[name] for name in names}
+
+
+def check_parameters(namespace: dict):
+    """ConfigError if a notebook's parameter cells assign a name that its own cell does not have: papermill
+    itself would ignore the typo and show the default. Values must be of the kind that is annotated.
+
+    `namespace` is the notebook's `globals()`; its own cell is the first that starts with "# Parameters", and
+    annotates every name."""
+    own = namespace.get("__annotations__", {})
+    given = notebook_parameters(namespace)
+    for name, value in given.items():
+        if name not in own:
+            close = difflib.get_close_matches(name, own, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"unknown parameter {name!r}{hint}: valid are {', '.join(own)}")
+        kind = own[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = number if kind in (int, float) else isinstance(value, kind)
+        if value is not None and not (fits and (kind is not int or value == int(value))):
+            raise ConfigError(f"{name} = {value!r}: expected {KINDS[kind]}")
+
+
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a string"}
 
 
 def run_config(namespace: dict) -> RunConfig:

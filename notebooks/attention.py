@@ -24,9 +24,11 @@ clips: int = 60  # validation clips that scores are taken on
 clip_number: int = 2  # which validation clip is looked at closely
 
 # %%
+from fvlm.parameters import check_parameters
 from fvlm.studies.question import chosen_runs
 from fvlm.tables import run_table
 
+check_parameters(globals())
 foveated, static = chosen_runs(runs)
 
 # %% tags=["nbval-ignore-output"]

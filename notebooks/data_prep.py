@@ -12,8 +12,9 @@
 # *What will the model be shown, and can it be trusted?* This notebook takes any source of captioned video, shows it,
 # prepares it for training, and checks what came out.
 #
-# A source is a folder with `metadata.csv` or `metadata.jsonl` (`file_name`, a caption column), a table of paths or URLs
-# (WebVid's columns work unchanged), WebDataset `.tar` files, a Hugging Face dataset, or the built-in world `shapes`.
+# A source is a folder with `metadata.csv` or `metadata.jsonl` (`file_name`, a caption column) or with a `.txt` or `.json`
+# beside each video, a table of paths, URLs or the videos themselves (WebVid's columns work unchanged), WebDataset `.tar`
+# files, a Hugging Face dataset, or the built-in world `shapes`.
 
 # %% tags=["parameters"]
 # Parameters
@@ -22,7 +23,8 @@ folder: str = "auto"  # where the prepared dataset goes; auto: outputs/data/<sou
 frames: int = 8  # frames per clip
 size: int = 112  # side of a frame in pixels; 224 for the pretrained cells
 clips: int = 200  # how many good clips; the study had 5,000
-caption: str = None  # caption column, where it has not a usual name
+caption: str = None  # caption column, where it has not a usual name; folder: the name of the folder a video is in
+captions: str = "draw"  # several captions of one clip: draw one for each position of an epoch, all as clips, or the first
 video: str = None  # column of the video, its path or URL, likewise
 workers: int = 2  # processes that decode
 
@@ -43,6 +45,17 @@ from fvlm.data.prepare import preview
 from fvlm.plots.clips import clip_player
 
 clip_player(preview(settings, 4))
+
+# %% [markdown]
+# How the first clips are read. *orientation* is what the file asks for: turned, mirrored. *read* says whether frames were
+# sought by the file's index or the file was decoded from its start, which takes longer. *gap* is the longest time in
+# seconds that one frame is shown: where it is long, or the rate is variable, frames are still sampled by time, so that one
+# may come several times, and *different* says how many there are. A clip that can't be used has its reason under *notes*.
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.data.prepare import how_read
+
+how_read(settings, 12)
 
 # %% [markdown]
 # ## The built-in world
@@ -75,12 +88,13 @@ question_guesses(guesses)
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.cli import PrepareBar, print_manifest
-from fvlm.data.prepare import prepare
+from fvlm.data.prepare import prepare, prepared_already
 from fvlm.files import where
 
+already = prepared_already(settings, folder)
 with PrepareBar() as bar:
     manifest = prepare(settings, folder, workers, progress=bar)
-print_manifest(manifest, where(folder))
+print_manifest(manifest, where(folder), already)
 
 # %% [markdown]
 # ## Check
@@ -103,4 +117,6 @@ verify(folder) or "every shard and every frame is as it was written"
 # Train on it, in `train.ipynb` or from a terminal:
 
 # %% tags=["nbval-ignore-output"]
-print(f"papermill train.ipynb out/mine.ipynb -p dataset ../{where(folder)} -p frames {frames}")
+from fvlm.data.prepare import next_command
+
+print(next_command(manifest, where(folder), notebook=True))

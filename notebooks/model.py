@@ -13,6 +13,7 @@
 # model, run on one clip, with its shapes. The code is `fvlm/models/`: `vision.py`, then `foveated.py`, then `base.py`.
 
 # %% tags=["parameters"]
+# Parameters
 cell: str = "T-T_8f_fov"  # any foveated cell of the grid
 pretrained: bool = True  # False: random weights, no download
 
@@ -20,8 +21,10 @@ pretrained: bool = True  # False: random weights, no download
 import torch
 from fvlm import RunConfig, build_model
 from fvlm.data import Collator, open_dataset
+from fvlm.parameters import check_parameters
 from fvlm.weights import load_tokenizer
 
+check_parameters(globals())
 config = RunConfig.from_cell(cell)
 model = build_model(config, pretrained)
 model.config.sources

@@ -20,9 +20,11 @@ losses_of: str = "auto"  # the one study whose losses are drawn; auto: micro if 
 target: str = "B-L_8f_fov"  # the cell that is predicted before it is run
 
 # %%
+from fvlm.parameters import check_parameters
 from fvlm.plots import all_figures
 from fvlm.scaling import all_gaps, open_results, read_gaze_scores, tables
 
+check_parameters(globals())
 results = open_results(studies)
 gaps = all_gaps(results)
 draw, draw_nanosmol = all_figures(results, gaps), all_figures(open_results("nanosmol"))

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ from conftest import REPOSITORY
 
 from fvlm.architectures import ARCH_OF_SHORT
 from fvlm.config import PAIRS, ConfigError, RunConfig
-from fvlm.parameters import parameters_cell, run_config
+from fvlm.data import check_dataset
+from fvlm.parameters import check_parameters, parameters_cell, run_config
+from fvlm.studies.grid import read_grid
 from fvlm.weights import vision_config
 
 
@@ -193,3 +196,60 @@ def test_every_digit_of_a_whole_number_counts(seed):
 def test_a_seed_beyond_what_a_float_holds_is_not_another_one():
     with pytest.raises(ConfigError, match=str(2**53 + 1)):
         RunConfig(seed=str(2**53 + 1), device="cpu")
+
+
+def test_relative_paths_are_resolved_once_as_seen_from_here_or_else_from_the_repository(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(dataset="data/mine", out="results")
+    mixture = RunConfig(dataset="data/mine:0.7,data/mine:0.3").dataset
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert config.dataset == str(tmp_path / "data/mine") and config.out == str(tmp_path / "results")
+    assert RunConfig.from_dict(config.to_dict()) == config
+    assert mixture == f"{tmp_path}/data/mine:0.7,{tmp_path}/data/mine:0.3"
+    assert RunConfig(dataset="outputs/micro").dataset == str(REPOSITORY / "outputs/micro"), (
+        "as from notebooks/"
+    )
+    assert RunConfig(dataset="shapes:objects=2-3").dataset == "shapes:objects=2-3"
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path}/elsewhere/data/mine")) as error:
+        check_dataset(RunConfig(dataset="data/mine").dataset)
+    assert str(REPOSITORY) in str(error.value)
+
+
+def test_a_grid_file_s_relative_folders_are_those_of_where_the_grid_was_started(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "grid.yaml").write_text(
+        "study: x\nsettings: {dataset: data, out: results}\n"
+        "cells: [{pairs: [T1-T], frames: [2], archs: [fov]}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (cell,) = read_grid("grid.yaml").cells
+    parameters = cell.job(1.0).parameters
+    assert parameters["dataset"] == str(tmp_path / "data") and parameters["out"] == str(tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "injected, words",
+    [
+        ("run = 'x'", "unknown parameter 'run' (did you mean runs?)"),
+        ("clips = 'many'", "clips = 'many': expected a whole number"),
+        ("clips = 2.5", "expected a whole number"),
+        ("quick = 'yes'", "expected True or False"),
+        ("runs = 3", "expected a string"),
+        ("clips = 7", ""),
+        ("runs = 'x'\nquick = True", ""),
+    ],
+)
+def test_any_notebook_s_parameters_are_checked_as_papermill_does_not(injected, words):
+    own = "# Parameters\nruns: str = 'auto'\nclips: int = 3\nquick: bool = False"
+    namespace = {"In": [own, f"# Parameters\n{injected}"]}
+    for cell in namespace["In"]:
+        exec(cell, namespace)
+    if words:
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            check_parameters(namespace)
+    else:
+        check_parameters(namespace)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from fvlm.config import PATCH
-from fvlm.data.clips import Clip
+from fvlm.data.clips import Clip, plain_ids
 from fvlm.data.prepared import PreparedDataset
 from fvlm.data.shapes import ANSWERS, ShapesWorld
+from fvlm.data.video import SHORT
 from fvlm.text import with_interval
 
 
@@ -119,6 +120,7 @@ def prepared_card(folder: str | Path, tokenizer=None, sample: int = 100) -> pd.D
         **{f"clips, {split}": n for split, n in manifest["splits"].items()},
         **{f"skipped, {reason}": n for reason, n in manifest["skipped"].items()},
         "fewer frames than asked, last one repeated": manifest["clips_with_repeated_last_frame"],
+        **{note: n for note, n in manifest.get("notes", {}).items() if note != SHORT},
         "frames a clip": manifest["frames"],
         "side in pixels": manifest["size"],
         "shards": len(manifest["shards"]),
@@ -138,7 +140,7 @@ def _lengths(clips: list[Clip], tokenizer) -> dict:
     }
     if tokenizer is not None:
         rows["caption, tokens"] = _spread(
-            pd.Series([len(ids) for ids in tokenizer(captions, add_special_tokens=False)["input_ids"]])
+            pd.Series([len(plain_ids(tokenizer, caption)) for caption in captions])
         )
     return rows
 

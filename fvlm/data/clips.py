@@ -117,7 +117,7 @@ class Collator:
         labels = [text_ids(self.tokenizer, text) for text in texts]
         prompt_ids = prompt_mask = frame_mask = None
         if self.task == "question":
-            prompts = [self.tokenizer(clip.question, add_special_tokens=False)["input_ids"] for clip in clips]
+            prompts = [plain_ids(self.tokenizer, clip.question) for clip in clips]
             prompt_ids = _pad(prompts, self.tokenizer.eos_token_id)
             prompt_mask = _mask([len(p) for p in prompts])
         frames, known = None, any(clip.key for clip in clips)
@@ -138,9 +138,13 @@ class Collator:
 
 def text_ids(tokenizer, text: str) -> list[int]:
     """A text as labels: its first tokens, at most MAX_TEXT_TOKENS with the end-of-text token after them."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_TEXT_TOKENS - 1] + [
-        tokenizer.eos_token_id
-    ]
+    return plain_ids(tokenizer, text)[: MAX_TEXT_TOKENS - 1] + [tokenizer.eos_token_id]
+
+
+def plain_ids(tokenizer, text: str) -> list[int]:
+    """The tokens of a text that somebody wrote: where it spells a special token, "<|end|>", it is text all
+    the same."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def _stack(clips: list[torch.Tensor], length: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from fvlm.config import ConfigError, RunConfig
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
 from fvlm.data.prepared import open_prepared, parse_mixture
 from fvlm.data.shapes import ShapesWorld, open_shapes
@@ -41,7 +41,10 @@ def check_dataset(dataset: str):
         return
     for folder, _ in parse_mixture(dataset):
         if not Path(folder).is_dir():
-            raise ConfigError(f"dataset = {folder!r}: valid are shapes, or the folder of a prepared dataset")
+            raise ConfigError(
+                f"dataset = {folder!r}: no such folder, nor in {REPOSITORY}; valid are shapes, or the folder "
+                "of a prepared dataset"
+            )
 
 
 def training_batches(

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import threading
 from collections import Counter, deque
@@ -23,22 +24,30 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fvlm.config import REPOSITORY, ConfigError
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
-from fvlm.data.sources import Drawn, Record, open_source
-from fvlm.data.video import BadClip, decode_jpegs, encode_jpeg
+from fvlm.data.sources import CAPTIONS, Drawn, Record, open_source
+from fvlm.data.video import SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
 from fvlm.files import sha256
 from fvlm.parameters import notebook_parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 SPLITS = ("train", "validation")
 VALIDATION_PERMILLE = 90  # 5,000 clips leave about 4,550 for training, safely more than a cell's 4,480
 ROW_GROUP = 8  # clips
+CAPTION_PART = re.compile(r"#(\d+|[0-9a-f]{8})$")  # of an id: which caption of the clip it is
+PART = re.compile(rf"(@[\d.e+]+-[\d.e+]*)?({CAPTION_PART.pattern})?$")  # that, and which cut of the file
+FEW_VALIDATION = 20  # clips; with fewer, losses say little
+RENAMED = "another clip has the same name: its id has a part of its own"
 
 
 class PrepareError(RuntimeError):
@@ -58,8 +67,11 @@ class Settings:
     video: str | None = None
     split: str = "train"  # of a Hugging Face dataset
     quality: int = 90  # of the JPEGs
+    captions: str = "draw"  # what becomes of several of one clip: draw, all, first
 
     def __post_init__(self):
+        if self.captions not in CAPTIONS:
+            raise ConfigError(f"captions = {self.captions!r}: valid are {', '.join(CAPTIONS)}")
         for name in ("frames", "size", "shard", "quality"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -71,6 +83,23 @@ class Settings:
             raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
 
 
+def prepared_already(settings: Settings, folder: str | Path) -> bool:
+    """Whether `prepare` would find a finished dataset and leave its source alone."""
+    try:
+        return same_settings(read_manifest(folder)["settings"], settings)
+    except ConfigError:
+        return False
+
+
+def same_settings(saved: dict, settings: Settings) -> bool:
+    """Whether a dataset was prepared with these settings; what was no setting then has its default."""
+    return _all_settings(saved) == asdict(settings)
+
+
+def _all_settings(saved: dict) -> dict:
+    return {f.name: f.default for f in fields(Settings)} | saved
+
+
 @dataclass
 class Outcome:
     """What became of a record: a row for a shard, or the reason why there is none."""
@@ -79,7 +108,10 @@ class Outcome:
     clip_id: str
     row: dict | None = None
     digest: str = ""  # of the frames
-    different_frames: int = 0
+    notes: tuple[str, ...] = ()  # what should be known of it
+    about: dict = field(default_factory=dict)  # how it was read: `Seen.about`
+    different: int = 0  # frames
+    split: str = ""  # the source's own
     reason: str = ""
     detail: str = ""
 
@@ -93,7 +125,8 @@ def prepare(
     progress: Callable[[int, int | None, Counter], None] | None = None,
     records: Iterable[Record] | None = None,
 ) -> dict:
-    """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is.
+    """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is, its
+    source is not read (`prepared_already`).
 
     Killed or stopped: called again it goes on. `progress(clips, of, skipped)` is called after every record.
     ConfigError if the folder holds a dataset of other settings (unless `overwrite`); PrepareError if more
@@ -114,11 +147,11 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
 
     if (folder / "manifest.json").exists():
         manifest = read_manifest(folder)
-        if manifest["settings"] == asdict(settings) and not overwrite:
+        if same_settings(manifest["settings"], settings) and not overwrite:
             return manifest
     shards = Shards.open(folder, settings, overwrite)
     records = (
-        open_source(settings.source, settings.caption, settings.video, settings.split)
+        open_source(settings.source, settings.caption, settings.video, settings.split, settings.captions)
         if records is None
         else records
     )
@@ -157,13 +190,15 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
 def process(record: Record, settings: Settings) -> Outcome:
     """Decode a record and encode its frames. Runs in a worker process; depends on nothing but its
     arguments."""
-    outcome = Outcome(record.where, record.clip_id)
+    outcome = Outcome(record.where, record.clip_id, split=record.split or "")
     try:
         if record.bad:
             raise record.bad
         row = _drawn(record.media, settings) if isinstance(record.media, Drawn) else _read(record, settings)
-        frames, outcome.different_frames = row.pop("pictures")
-        row["frames"] = [encode_jpeg(picture, settings.quality) for picture in frames]
+        seen = row.pop("seen")
+        outcome.notes, outcome.about = (*record.notes, *seen.notes), seen.about
+        outcome.different = seen.different
+        row["frames"] = [encode_jpeg(picture, settings.quality) for picture in seen.frames]
         outcome.digest = hashlib.sha256(b"".join(row["frames"])).hexdigest()[:16]
         outcome.row = row
     except BadClip as bad:
@@ -173,9 +208,9 @@ def process(record: Record, settings: Settings) -> Outcome:
 
 def _read(record: Record, settings: Settings) -> dict:
     if not record.caption and not record.answer:
-        raise BadClip("no caption")
+        raise BadClip("no caption", "the caption is empty")
     try:
-        pictures = record.media.read(settings.frames, settings.size)
+        seen = record.media.read(settings.frames, settings.size)
     except BadClip:
         raise
     except (
@@ -184,6 +219,7 @@ def _read(record: Record, settings: Settings) -> dict:
         raise BadClip("unreadable", f"{type(error).__name__}: {error}") from error
     return dict(
         caption=record.caption,
+        captions=list(record.captions) or None,
         clip_id=record.clip_id,
         source=settings.source,
         question=record.question,
@@ -191,7 +227,7 @@ def _read(record: Record, settings: Settings) -> dict:
         boxes=None,
         target=-1,
         question_kind="",
-        pictures=pictures,
+        seen=seen,
     )
 
 
@@ -201,6 +237,7 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
     clip = replace(drawn.world, frames=settings.frames, size=settings.size).clip(drawn.index)
     return dict(
         caption=clip.caption,
+        captions=None,
         clip_id=clip.clip_id,
         source=settings.source,
         question=clip.question,
@@ -208,15 +245,17 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
         boxes=clip.boxes.tolist(),
         target=clip.target,
         question_kind=clip.question_kind,
-        pictures=(clip.frames.transpose(0, 2, 3, 1), settings.frames),
+        seen=Seen(clip.frames.transpose(0, 2, 3, 1), settings.frames, about=dict(read="drawn")),
     )
 
 
 def split_of(clip_id: str) -> str:
-    """The split of a clip, by its id alone: adding data never moves a clip. `shapes` has a rule of its own,
-    by index."""
+    """The split of a clip, by its id alone, without what says which cut or caption of a file it is: adding
+    data never moves a clip, and what shares a file shares a split. `shapes` has a rule of its own, by
+    index."""
     if drawn := re.fullmatch(r"shapes-\d+-(\d+)", clip_id):
         return "validation" if int(drawn[1]) % VALIDATION_SHARE == 0 else "train"
+    clip_id = PART.sub("", clip_id)
     return (
         "validation"
         if int(hashlib.sha256(clip_id.encode()).hexdigest(), 16) % 1000 < VALIDATION_PERMILLE
@@ -308,9 +347,11 @@ class Shards:
     skips: list[dict] = field(default_factory=list)
     skipped: Counter = field(default_factory=Counter)
     open_rows: dict[str, list[dict]] = field(default_factory=lambda: {split: [] for split in SPLITS})
-    digests: dict[str, str] = field(default_factory=dict)  # of the frames: the clip that has them
+    contents: dict[str, str] = field(default_factory=dict)  # digests of frames and texts: their clip
+    pixels: dict[str, str] = field(default_factory=dict)  # digests of frames: the first clip that has them
     ids: dict[str, str] = field(default_factory=dict)  # of the clips: where they stand
-    repeated: int = 0  # clips of fewer frames than wanted
+    own_split: bool = False  # the source says which clips are validation
+    noted: list[dict] = field(default_factory=list)  # clips that something should be known of, and what
 
     @classmethod
     def open(cls, folder: Path, settings: Settings, overwrite: bool) -> "Shards":
@@ -325,10 +366,11 @@ class Shards:
         )
         if (folder / "manifest.json").exists():
             begun = read_manifest(folder)["settings"]
-        if lines and begun == asdict(settings):
+        if lines and begun is not None and same_settings(begun, settings):
             return self._replayed(lines[1:])
         if begun is not None and not overwrite:
-            changed = {k: (v, asdict(settings)[k]) for k, v in begun.items() if asdict(settings).get(k) != v}
+            changed = {k: (v, asdict(settings).get(k)) for k, v in _all_settings(begun).items()}
+            changed = {k: (old, new) for k, (old, new) in changed.items() if old != new}
             told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
             raise ConfigError(
                 f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite"
@@ -343,7 +385,7 @@ class Shards:
     def _replayed(self, lines: list[dict]) -> "Shards":
         for line in lines:
             if "shard" in line:
-                self._count(line["clips"], line["repeated"])
+                self._count(line["clips"])
                 self.shards.append(line["shard"])
             else:
                 self.skips.append(line)
@@ -354,15 +396,18 @@ class Shards:
                 if line["shard"] >= written:  # else the shard was finished, and only the clean-up was not
                     line["row"]["frames"] = [base64.b64decode(frame) for frame in line["row"]["frames"]]
                     self.open_rows[split].append(line)
-                    self._count([line["clip"]], line["repeated"])
+                    self._count([line["clip"]])
             if len(self.open_rows[split]) == self.settings.shard:  # full, and killed before it was written
                 self._finish(split)
         return self
 
-    def _count(self, clips: list[list[str]], repeated: int):
-        for clip_id, digest, where in clips:
-            self.ids[clip_id], self.digests[digest] = where, clip_id
-        self.repeated += repeated
+    def _count(self, clips: list[list]):
+        for clip_id, contents, where, notes, digest, own_split in clips:
+            self.ids[clip_id], self.contents[contents] = where, clip_id
+            self.pixels.setdefault(digest, clip_id)
+            self.own_split |= own_split
+            if notes:
+                self.noted.append(dict(clip_id=clip_id, notes=notes))
 
     @property
     def clips(self) -> int:
@@ -375,18 +420,8 @@ class Shards:
 
     def add(self, outcome: Outcome):
         """Take the next record's outcome. When this returns it is on disk."""
-        if outcome.row is not None and outcome.clip_id in self.ids:
-            outcome.row, outcome.reason, outcome.detail = (
-                None,
-                "duplicate",
-                f"its id is that of {self.ids[outcome.clip_id]}",
-            )
-        if outcome.row is not None and outcome.digest in self.digests:
-            outcome.row, outcome.reason, outcome.detail = (
-                None,
-                "duplicate",
-                f"its frames are those of {self.digests[outcome.digest]}",
-            )
+        if outcome.row is not None:
+            self._identify(outcome)
         if outcome.row is None:
             skip = dict(
                 where=outcome.where, clip_id=outcome.clip_id, reason=outcome.reason, detail=outcome.detail
@@ -395,24 +430,47 @@ class Shards:
             self.skips.append(skip)
             self.skipped[outcome.reason] += 1
             return
-        split = split_of(outcome.clip_id)
-        clip = [outcome.clip_id, outcome.digest, outcome.where]
-        repeated = int(outcome.different_frames < self.settings.frames)
+        split = outcome.split or split_of(outcome.clip_id)
+        clip = [
+            outcome.clip_id,
+            _contents(outcome),
+            outcome.where,
+            list(outcome.notes),
+            outcome.digest,
+            bool(outcome.split),
+        ]
         number = sum(shard["split"] == split for shard in self.shards)
         self._write(
             split,
             dict(
                 shard=number,
                 clip=clip,
-                repeated=repeated,
                 row=outcome.row
                 | dict(frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]]),
             ),
         )
-        self.open_rows[split].append(dict(clip=clip, repeated=repeated, row=outcome.row))
-        self._count([clip], repeated)
+        self.open_rows[split].append(dict(clip=clip, row=outcome.row))
+        self._count([clip])
         if len(self.open_rows[split]) == self.settings.shard:
             self._finish(split)
+
+    def _identify(self, outcome: Outcome):
+        """A clip of the same frames and texts as another is a duplicate. One of the same frames and another
+        text is that clip's further caption where its own name is taken or would put it into another split;
+        one of other frames whose name is taken has a part of its own in its id."""
+        contents, twin = _contents(outcome), self.pixels.get(outcome.digest)
+        if contents in self.contents:
+            outcome.row, outcome.reason = None, "duplicate"
+            outcome.detail = f"its frames and its text are those of {self.contents[contents]}"
+            return
+        clip_id = outcome.clip_id
+        apart = not outcome.split and twin and split_of(twin) != split_of(clip_id)
+        if twin and (apart or clip_id in self.ids):
+            clip_id = f"{CAPTION_PART.sub('', twin)}#{contents[:8]}"
+        elif clip_id in self.ids:
+            clip_id = f"{clip_id}~{outcome.digest[:8]}"
+            outcome.notes = (*outcome.notes, RENAMED)
+        outcome.clip_id = outcome.row["clip_id"] = clip_id
 
     def flush(self):
         """Write the last shards, full or not."""
@@ -427,14 +485,14 @@ class Shards:
         write_shard([line["row"] for line in lines], scratch)
         scratch.replace(self.folder / name)
         shard = dict(file=name, split=split, clips=len(lines), sha256=sha256(self.folder / name))
-        repeated = sum(line["repeated"] for line in lines)
-        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines], repeated=repeated))
+        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines]))
         self.shards.append(shard)
         self._path(split).unlink(missing_ok=True)
 
     def manifest(self) -> dict:
         by_split = {split: sum(s["clips"] for s in self.shards if s["split"] == split) for split in SPLITS}
         digest = hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()[:16]
+        notes = Counter(note for clip in self.noted for note in clip["notes"])
         return dict(
             format=FORMAT,
             source=self.settings.source,
@@ -442,12 +500,15 @@ class Shards:
             size=self.settings.size,
             clips=self.clips,
             splits=by_split,
-            clips_with_repeated_last_frame=self.repeated,
+            own_split=self.own_split,
+            clips_with_repeated_last_frame=notes[SHORT],
+            notes=dict(sorted(notes.items())),
             fingerprint=digest,
             settings=asdict(self.settings),
             skipped=dict(sorted(self.skipped.items())),
             shards=self.shards,
             skipped_clips=self.skips,
+            noted_clips=sorted(self.noted, key=lambda clip: clip["clip_id"]),
         )
 
     def _path(self, name: str) -> Path:
@@ -456,6 +517,12 @@ class Shards:
     def _write(self, name: str, line: dict):
         with open(self._path(name), "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _contents(outcome: Outcome) -> str:
+    """A digest of a clip's frames and texts."""
+    texts = [outcome.row[name] for name in ("caption", "captions", "question", "answer")]
+    return hashlib.sha256(json.dumps([outcome.digest, *texts]).encode()).hexdigest()[:16]
 
 
 def _read_lines(path: Path) -> list[dict]:
@@ -478,6 +545,7 @@ def write_shard(rows: list[dict], path: Path):
     features = Features(
         frames=List(Value("binary")),
         caption=text,
+        captions=List(text),
         clip_id=text,
         source=text,
         question=text,
@@ -514,6 +582,39 @@ def read_manifest(folder: str | Path) -> dict:
     return manifest
 
 
+def warning(manifest: dict) -> str:
+    """What a person must know before training on a dataset: too few clips to validate on; "" if enough."""
+    count = manifest["splits"]["validation"]
+    if count >= FEW_VALIDATION:
+        return ""
+    if not count:
+        return (
+            "No clip fell into validation (about 9 % do, by their id): training needs one at least. Prepare "
+            "more clips, or keep some in a folder named test beside train"
+        )
+    return f"Only {count} validation clips: losses on so few say little"
+
+
+def next_command(manifest: dict, folder: str | Path, notebook: bool = False) -> str:
+    """The command that trains on a dataset, with a budget that its clips suffice for, or that executes
+    `train.ipynb` so; "" if it has no clips to train or none to validate on."""
+    train, frames = manifest["splits"]["train"], manifest["frames"]
+    if not train or not manifest["splits"]["validation"]:
+        return ""
+    cell = f"S-S_{frames}f_fov" if manifest["size"] >= 224 else f"T-T_{frames}f_fov"
+    config, settings = RunConfig.from_cell(cell), dict(dataset=str(folder))
+    if config.steps * config.effective_batch > train:
+        batch = min(config.effective_batch, train)
+        settings |= dict(steps=min(config.steps, train // batch))
+        settings |= {} if batch == config.effective_batch else dict(effective_batch=batch)
+    if notebook:
+        settings = dict(llm=config.llm, vision=config.vision, frames=frames) | settings
+        given = (f"-p {name} {shlex.quote(str(value))}" for name, value in settings.items())
+        return f"papermill train.ipynb out/mine.ipynb {' '.join(given)}"
+    given = (f"--set {name}={shlex.quote(str(value))}" for name, value in settings.items())
+    return f"fvlm train --cell {cell} {' '.join(given)}"
+
+
 def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Hash every shard and decode every frame again. Returns what is wrong, a line each; nothing wrong, no
     lines."""
@@ -540,20 +641,20 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] | None = Non
         wrong += [
             f"{shard['file']}, clip {row['clip_id']}: {fault}"
             for row in rows
-            if (fault := _fault(row, shape, shard["split"]))
+            if (fault := _fault(row, shape, shard["split"], manifest.get("own_split", False)))
         ]
     strays = {f"data/{p.name}" for p in (folder / "data").glob("*")} - {s["file"] for s in manifest["shards"]}
     return wrong + [f"{name}: not in the manifest" for name in sorted(strays)]
 
 
-def _fault(row: dict, shape: tuple, split: str) -> str:
+def _fault(row: dict, shape: tuple, split: str, own_split: bool) -> str:
     try:
         found = decode_jpegs(row["frames"]).shape
     except (OSError, ValueError, SyntaxError) as error:
         return f"a frame does not decode ({error})"
     if found != shape:
         return f"frames of shape {found}, expected {shape}"
-    if split_of(row["clip_id"]) != split:
+    if not own_split and split_of(row["clip_id"]) != split:
         return f"belongs to {split_of(row['clip_id'])}"
     return "" if row["caption"] or row["answer"] else "neither caption nor answer"
 
@@ -569,23 +670,67 @@ def settings_from_notebook(namespace: dict) -> tuple[Settings, Path]:
     unknown = [name for name in values if name not in (*names, "folder", "workers")]
     if unknown:
         raise ConfigError(f"unknown parameter {unknown[0]!r}: valid are folder, workers, {', '.join(names)}")
+    values["source"] = _from_here_or_repository(values["source"])
     settings = Settings(**{name: value for name, value in values.items() if name in names})
     if values.get("folder", "auto") != "auto":
-        return settings, Path(values["folder"])
+        return settings, Path(_from_here_or_repository(values["folder"])).absolute()
     slug = re.sub(r"[^\w.-]+", "-", Path(settings.source).name).strip("-.")
     return settings, REPOSITORY / "outputs" / "data" / f"{slug}_{settings.frames}f"
+
+
+def _from_here_or_repository(path: str) -> str:
+    """A path as seen from here or, where nothing is there, from the repository: a notebook's here is its own
+    folder. What is neither stays as it is."""
+    there = REPOSITORY / Path(path).expanduser()
+    found = not Path(path).expanduser().exists() and (there.exists() or there.parent.is_dir())
+    return str(there) if found and "/" in path and not Path(path).parent.is_dir() else path
 
 
 def preview(settings: Settings, count: int) -> list[Clip]:
     """The first `count` good clips of a source, as preparing will store them, without storing anything."""
     found = []
-    records = open_source(settings.source, settings.caption, settings.video, settings.split)
-    with _ordered(records, settings, workers=1) as outcomes:
-        for outcome in outcomes:
-            if outcome.row is not None:
-                row = outcome.row
-                boxes = None if row["boxes"] is None else np.array(row["boxes"], np.int32)
-                found.append(Clip(**row | dict(frames=decode_jpegs(row["frames"]), boxes=boxes)))
-            if len(found) == count:
-                break
+    for outcome in _first(settings):
+        if outcome.row is not None:
+            row = {name: value for name, value in outcome.row.items() if name != "captions"}
+            boxes = None if row["boxes"] is None else np.array(row["boxes"], np.int32)
+            found.append(Clip(**row | dict(frames=decode_jpegs(row["frames"]), boxes=boxes)))
+        if len(found) == count:
+            break
     return found
+
+
+def how_read(settings: Settings, count: int) -> "pd.DataFrame":
+    """How the first `count` clips of a source are read, a row each, without storing anything: orientation,
+    frames that are there, their rate and longest gap, captions, and what else should be known, or why it is
+    skipped."""
+    import pandas as pd
+
+    rows = []
+    for outcome in itertools.islice(_first(settings), count):
+        about = outcome.about
+        rate = f"{about['rate']:.4g}{', variable' * about['variable']}" if "rate" in about else ""
+        captions = 0 if outcome.row is None else len(outcome.row["captions"] or [outcome.row["caption"]])
+        rows.append(
+            dict(
+                clip=outcome.clip_id,
+                read=about.get("read", ""),
+                orientation=about.get("orientation", ""),
+                frames=about.get("frames", ""),
+                rate=rate,
+                seconds=f"{about['seconds']:.3g}" if "seconds" in about else "",
+                gap=f"{about['gap']:.3g}" if "gap" in about else "",
+                different=outcome.different if outcome.row else 0,
+                captions=captions,
+                notes="; ".join(outcome.notes) or f"{outcome.reason} {outcome.detail}".strip(),
+            )
+        )
+    return pd.DataFrame(rows).set_index("clip")
+
+
+def _first(settings: Settings) -> Iterator[Outcome]:
+    """What becomes of a source's records, in order."""
+    records = open_source(
+        settings.source, settings.caption, settings.video, settings.split, settings.captions
+    )
+    with _ordered(records, settings, workers=1) as outcomes:
+        yield from outcomes

@@ -43,11 +43,17 @@ class PreparedDataset:
         """Names the frames of an item."""
         return f"{self.fingerprint} {self.row(item)['clip_id']}"
 
-    def _clip(self, item: int, decode: bool) -> Clip:
+    def drawn(self, item: int, draw: tuple[int, ...], decode: bool = True) -> Clip:
+        """Item `item`; of several captions the one that `draw`, any whole numbers, falls on."""
+        return self._clip(item, decode, draw)
+
+    def _clip(self, item: int, decode: bool, draw: tuple[int, ...] = ()) -> Clip:
         row = self.row(item)
+        captions = row.get("captions") or [row["caption"] or ""]
+        number = np.random.default_rng(draw).integers(len(captions)) if draw and len(captions) > 1 else 0
         return Clip(
             frames=decode_jpegs(row["frames"], self.size) if decode else None,
-            caption=row["caption"] or "",
+            caption=captions[number],
             clip_id=row["clip_id"],
             source=row["source"] or "",
             question=row["question"],
@@ -114,7 +120,8 @@ def _row_groups(path: str) -> np.ndarray:
 
 
 class Shuffled:
-    """Datasets as one, in a shuffled order: item p is the clip at position p, of epoch p // len.
+    """Datasets as one, in a shuffled order: item p is the clip at position p, of epoch p // len. Of a clip's
+    several captions one is drawn for each position.
 
     The order follows from the seed alone, so going on from a position needs nothing but the position. Several
     datasets are mixed with weights until the first is used up (`datasets.interleave_datasets`)."""
@@ -142,12 +149,12 @@ class Shuffled:
 
     def __getitem__(self, position: int) -> Clip:
         part, item = self._find(position)
-        return part[item]
+        return part.drawn(item, (self.seed, int(position)))
 
     def told(self, position: int) -> Clip:
         """The clip at a position without its frames."""
         part, item = self._find(position)
-        return part.told(item)
+        return part.drawn(item, (self.seed, int(position)), decode=False)
 
     def key(self, position: int) -> str:
         """Names the frames of the clip at a position."""
@@ -190,7 +197,10 @@ def open_prepared(spec: str, split: str, frames: int, size: int, seed: int) -> S
                 f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}"
             )
         if not len(part):
-            raise ConfigError(f"{folder} has no {split} clips")
+            raise ConfigError(
+                f"{folder} has no {split} clips, of {part.manifest['clips']} in all: prepare more, or a "
+                "folder with train/ and test/"
+            )
         parts.append(part)
         weights.append(weight)
     return Shuffled(parts, weights, seed)

@@ -2,49 +2,64 @@
 changes.
 
 Nothing is decoded or downloaded here. A row that can't be used is still a record, with `bad` saying why, so
-that preparing can count and list it."""
+that preparing can count and list it.
 
-import csv
-import json
+A clip's id names its source file and its cut (`talk@2-5.5`); of captions that are samples of their own, which
+one it is (`talk#2`). Clips of one file share a split."""
+
+import ast
+import math
+import os
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fvlm.config import ConfigError
+from fvlm.data.tables import (
+    PICTURE_SUFFIXES,
+    TABLES,
+    VIDEO_SUFFIXES,
+    Table,
+    decoded_text,
+    find_file,
+    parsed_json,
+)
 from fvlm.data.video import BadClip, Pictures, Still, Video, is_url
 
-VIDEO_SUFFIXES = {
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".ts",
-    ".3gp",
-    ".ogv",
-    ".gif",
-}
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-VIDEO_COLUMNS = (
-    "file_name",
-    "video",
-    "path",
-    "url",
-    "contentUrl",
-    "frames",
-    "images",
-    "image",
-)  # looked for in this order
-CAPTION_COLUMNS = ("caption", "name", "text")  # "name" is WebVid's
-ID_COLUMNS = ("clip_id", "id", "videoid")
+VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image", "mp4")
+CAPTION_COLUMNS = (
+    "caption",
+    "captions",
+    "name",
+    "text",
+    "txt",
+)  # looked for in this order; "name" is WebVid's
+ID_COLUMNS = ("clip_id", "id", "videoid", "__key__")
+OTHER_COLUMNS = ("question", "answer", "start", "end")
+FOLDER_NAME = "folder"  # --caption folder: the name of the folder that a file is in
 KINDS = ("folder", "table", "hub", "tar", "images", "shapes")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+METADATA = tuple(f"metadata{suffix}" for suffix in TABLES)
+OWN_SPLITS = dict(
+    train="train",
+    training="train",
+    test="validation",
+    val="validation",
+    valid="validation",
+    validation="validation",
+    eval="validation",
+    dev="validation",
+)  # a folder's name: what its clips are
+
+CAPTIONS = ("draw", "all", "first")  # what becomes of several captions of one clip
+SEVERAL_CAPTIONS = {
+    "draw": "several captions: one is drawn for each position of an epoch",
+    "all": "several captions: each is a clip of its own",
+    "first": "several captions: the first is taken",
+}
+NO_TEXT = {"", "nan", "null", "none", "<na>", "true", "false"}  # what tables have where there is no caption
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,10 @@ class Drawn:
 
 @dataclass
 class Record:
-    """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row
-    7"."""
+    """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row 7".
+
+    captions: all that the clip has, if they are several; `caption` is the first. split: the source's own.
+    notes: what should be known of how it was read."""
 
     clip_id: str
     caption: str
@@ -76,187 +93,191 @@ class Record:
     question: str | None = None
     answer: str | None = None
     bad: BadClip | None = None
+    captions: tuple[str, ...] = ()
+    split: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_source(
-    spec: str, caption: str | None = None, video: str | None = None, split: str = "train"
+    spec: str,
+    caption: str | None = None,
+    video: str | None = None,
+    split: str = "train",
+    captions: str = "draw",
 ) -> Iterator[Record]:
     """The records of `spec`: a path, a Hugging Face dataset id or `shapes[:setting=value,...]`.
 
     What a path is, is seen from what it holds; `kind:spec` with a kind of folder, table, hub, tar, images
-    says it. `caption`, `video`: the columns to use, where the usual names are not there. ConfigError if
+    says it. `caption`, `video`: the columns to use, where the usual names are not there; of a column within a
+    column, both names with a dot between. `captions`: of several of one clip, "draw" keeps all, of which
+    training draws one each time, "all" makes each a clip of its own, "first" takes the first. ConfigError if
     nothing is there."""
-    kind, rest = _kind(spec)
+    kind, rest = _kind(spec, caption)
     if kind == "shapes":
         return shapes(rest)
     if kind == "hub":
-        return hub(rest, caption, video, split)
-    if kind == "tar":
-        return tars(rest, caption)
-    if kind == "table":
-        return table(rest, caption, video)
-    return images(rest, caption, video) if kind == "images" else folder(rest, caption, video)
+        records = hub(rest, caption, video, split)
+    elif kind == "tar":
+        records = tars(rest, caption)
+    elif kind == "table":
+        records = table(rest, caption, video)
+    else:
+        records = images(rest, caption, video) if kind == "images" else folder(rest, caption, video)
+    return _one_caption_each(records, captions)
 
 
-def _kind(spec: str) -> tuple[str, str]:
+def _kind(spec: str, caption: str | None = None) -> tuple[str, str]:
     kind, _, rest = spec.partition(":")
     if kind in KINDS and (rest or kind == "shapes"):
         return kind, rest
-    path = Path(spec)
+    path = Path(spec).expanduser()
     if path.is_dir():
         if _metadata(path):
-            return "folder", spec
-        if list(path.glob("*.tar")):
-            return "tar", spec
-        if (
-            list(path.glob("**/*.parquet"))
-            or (path / "dataset_infos.json").exists()
-            or (path / "README.md").exists()
-        ):
-            return "hub", spec
+            return "folder", str(path)
+        if any(_is_tar(entry.name) for entry in path.iterdir()):
+            return "tar", str(path)
+        saved = ("state.json", "dataset_dict.json", "dataset_infos.json")
+        if any((path / name).exists() for name in saved) or next(path.glob("**/*.parquet"), None):
+            return "hub", str(path)
+        if next(_media_files(path), None):
+            return "folder", str(path)
+        if (path / "README.md").exists():
+            return "hub", str(path)
         raise ConfigError(
-            f"{spec}: no metadata.csv or metadata.jsonl, no .tar and no Parquet files in this folder"
+            f"{spec}: no metadata.csv or metadata.jsonl, no .tar, no Parquet files, no videos in this folder"
         )
-    if path.suffix in (".csv", ".tsv", ".parquet", ".jsonl"):
-        return "table", spec
-    if path.suffix == ".tar" or "*" in spec:
-        return "tar", spec
+    if path.suffix.lower() in TABLES:
+        return "table", str(path)
+    if _is_tar(path.name) or "*" in spec:
+        return "tar", str(path)
     if path.exists() or spec.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec):
         raise ConfigError(
-            f"source {spec!r}: not there, or of no known kind. Valid: a folder with metadata.csv or "
-            "metadata.jsonl, a .csv or "
-            ".parquet table, .tar files, a Hugging Face dataset id or folder, or shapes"
+            f"source {spec!r}: not there (looked for in {Path.cwd()}), or of no known kind. Valid: a folder "
+            "with metadata.csv or metadata.jsonl, or of videos with a .txt or .json beside each, a .csv, "
+            ".jsonl or .parquet table, .tar files, a Hugging Face dataset id or folder, or shapes"
         )
     return "hub", spec
 
 
-# ── A folder of files with captions ──────────────────────────────────────────────────────────────
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(TARS) and not name.startswith("._")
 
 
-def folder(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
-    """A folder of videos or pictures with `metadata.csv` or `metadata.jsonl`: `file_name` and a caption per
-    row.
-
-    Columns `start` and `end`, in seconds, cut a clip out of a longer video. A file outside the folder is
-    refused."""
-    root = Path(path)
-    metadata = _metadata(root)
-    if metadata is None:
-        raise ConfigError(f"{path}: neither metadata.csv nor metadata.jsonl is there")
-    return _rows_to_records(_read_rows(metadata), metadata.name, root, caption, video, confined=True)
+# ── Captions, ids and cuts ───────────────────────────────────────────────────────────────────────
 
 
-def images(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
-    """The same folder, of still pictures: each is a clip in which nothing moves."""
-    return folder(path, caption, video)
-
-
-def table(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
-    """A CSV, JSON Lines or Parquet table of paths or URLs and captions; WebVid's columns work unchanged.
-
-    Relative paths start at the table's folder."""
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such file")
-    return _rows_to_records(
-        _read_rows(Path(path)), Path(path).name, Path(path).parent, caption, video, confined=False
-    )
-
-
-def _metadata(root: Path) -> Path | None:
-    return next(
-        (
-            root / name
-            for name in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-            if (root / name).is_file()
-        ),
-        None,
-    )
-
-
-def _read_rows(path: Path) -> Iterator[dict | BadClip]:
-    """Rows as dicts, one by one; a BadClip in place of a line that is no row."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(path).iter_batches(1000):
-            yield from batch.to_pylist()
-    elif path.suffix == ".jsonl":
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    yield (
-                        row if isinstance(row, dict) else BadClip("unreadable", f"line {number} is no object")
-                    )
-                except json.JSONDecodeError as error:
-                    yield BadClip("unreadable", f"line {number}: {error}")
-    else:
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            yield from csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-
-
-def _rows_to_records(rows, name: str, root: Path, caption, video, confined: bool) -> Iterator[Record]:
-    chosen = None
-    for number, row in enumerate(rows, 1):
-        where = f"{name}, row {number}"
-        if isinstance(row, BadClip):
-            yield Record(where, "", None, where, bad=row)
+def _one_caption_each(records: Iterator[Record], how: str) -> Iterator[Record]:
+    """Records whose several captions became what was asked for."""
+    for record in records:
+        if len(record.captions) < 2:
+            yield replace(record, captions=())
             continue
-        if chosen is None:
-            chosen = (
-                _column(row, caption, CAPTION_COLUMNS, "caption", name),
-                _column(row, video, VIDEO_COLUMNS, "video", name),
-            )
-        file = str(row.get(chosen[1]) or "").strip()
-        name_alone = file if is_url(file) or not file else str(PurePosixPath(file).with_suffix(""))
-        record = _record(row, chosen[0], where, default_id=name_alone or where)
+        record = replace(record, notes=(*record.notes, SEVERAL_CAPTIONS[how]))
+        if how == "draw":
+            yield record
+            continue
+        for number, caption in enumerate(record.captions if how == "all" else record.captions[:1], 1):
+            clip_id = record.clip_id if number == 1 else f"{record.clip_id}#{number}"
+            yield replace(record, clip_id=clip_id, caption=caption, captions=())
+
+
+def _texts(value, name: str) -> tuple[str, ...]:
+    """The captions in a cell: a text, a list of texts, or the same written out. BadClip for what is none."""
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
         try:
-            record.media = _media(file, row, root, confined)
-        except BadClip as bad:
-            record.bad = bad
-        yield record
-
-
-def _media(file: str, row: dict, root: Path, confined: bool):
-    start, end = _seconds(row, "start"), _seconds(row, "end")
-    if not file:
-        raise BadClip("unreadable", "no file named")
-    if is_url(file):
-        return Url(file, start, end)
-    path = root / file
-    if confined and not path.resolve().is_relative_to(root.resolve()):
-        raise BadClip("outside the folder", f"{file} leaves {root}")
-    if not path.is_file():
-        raise BadClip("unreadable", f"{file}: no such file")
-    if path.stat().st_size == 0:
-        raise BadClip("unreadable", f"{file}: empty")
-    return Still(str(path)) if path.suffix.lower() in PICTURE_SUFFIXES else Video(str(path), start, end)
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            pass  # a text in brackets
+    several = list(value) if isinstance(value, list | tuple) else [value]
+    texts = []
+    for text in several:
+        if text is None:
+            continue
+        if isinstance(text, dict) and isinstance(text.get("caption"), str):
+            text = text["caption"]
+        if not isinstance(text, str):
+            raise BadClip("no caption", f"{name} = {str(value)[:80]!r} is no text")
+        if text.strip().lower() not in NO_TEXT:
+            texts.append(text.strip())
+    if several and not texts and value not in (None, "", []):
+        raise BadClip("no caption", f"{name} = {str(value)[:80]!r} is no text")
+    return tuple(dict.fromkeys(texts))
 
 
 def _seconds(row: dict, name: str) -> float | None:
+    """A time of a row; None where there is none, as NaN stands for in tables, and for an end at infinity."""
     value = row.get(name)
     if value in (None, ""):
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        if isinstance(value, bool):
+            raise ValueError
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
         raise BadClip("unreadable", f"{name} = {value!r}: expected seconds") from None
+    if math.isnan(seconds) or (name == "end" and seconds == math.inf):
+        return None
+    if not 0 <= seconds < math.inf:
+        raise BadClip("unreadable", f"{name} = {value!r}: expected seconds from 0 on")
+    return seconds
 
 
-def _record(row: dict, caption: str, where: str, default_id: str, media=None) -> Record:
-    clip_id = next((str(row[c]) for c in ID_COLUMNS if row.get(c) not in (None, "")), default_id)
-    text = {
-        name: str(row[name]).strip() for name in (caption, "question", "answer") if row.get(name) is not None
-    }
-    return Record(clip_id, text.get(caption, ""), media, where, text.get("question"), text.get("answer"))
+def _cut(row: dict) -> tuple[float | None, float | None]:
+    start, end = _seconds(row, "start"), _seconds(row, "end")
+    if end is not None and end <= (start or 0):
+        raise BadClip("too short", f"it ends at {end:g} s and starts at {start or 0:g} s")
+    return start, end
+
+
+def _cut_name(media) -> str:
+    """What a clip's id has of its cut, "@2-5.5"."""
+    start, end = getattr(media, "start", None), getattr(media, "end", None)
+    if start is None and end is None:
+        return ""
+    return f"@{start or 0:.12g}-" + ("" if end is None else f"{end:.12g}")
+
+
+def _get(row: dict, column: str):
+    """A row's value; of a column within a column both names have a dot between."""
+    if column in row:
+        return row[column]
+    outer, _, inner = column.partition(".")
+    return row[outer].get(inner) if isinstance(row.get(outer), dict) else None
+
+
+def _record(row: dict, caption: str, where: str, default_id: str, media=None, notes=()) -> Record:
+    """A row's texts as a record; `bad` if its caption is none."""
+    column = next((c for c in ID_COLUMNS if row.get(c) not in (None, "")), None)
+    clip_id = str(row[column]) if column else default_id
+    record = Record(clip_id, "", media, where, notes=tuple(notes))
+    try:
+        texts = _texts(_get(row, caption), caption)
+        record.caption, record.captions = (texts or ("",))[0], texts
+    except BadClip as bad:
+        record.bad = bad
+    for name in ("question", "answer"):
+        value = row.get(name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value is not None and value == value:  # NaN is not
+            setattr(record, name, str(value).strip())
+    if record.answer and record.bad and record.bad.reason == "no caption":
+        record.bad = None
+    return record
+
+
+def _named(record: Record, own: bool) -> Record:
+    """The record with its cut in its id, unless that is the clip's own."""
+    return record if own else replace(record, clip_id=record.clip_id + _cut_name(record.media))
 
 
 def _column(columns, wanted: str | None, usual: tuple[str, ...], what: str, name: str) -> str:
     """The column to use for `what`. ConfigError lists the columns that are there."""
     columns = [c for c in columns if c is not None]
+    plain = {c.rpartition(".")[2].casefold(): c for c in reversed(columns)}
     found = wanted or next((c for c in usual if c in columns), None)
+    if found is None:  # in another case, or within another column
+        found = next((plain[c.casefold()] for c in usual if c.casefold() in plain), None)
     if found not in columns:
         missing = (
             f"no {what} column {wanted!r}" if wanted else f"no {what} column, looked for {', '.join(usual)}"
@@ -267,41 +288,284 @@ def _column(columns, wanted: str | None, usual: tuple[str, ...], what: str, name
     return found
 
 
+def _columns_of(row: dict) -> list[str]:
+    inner = [f"{c}.{i}" for c, v in row.items() if isinstance(v, dict) for i in v if isinstance(i, str)]
+    return [*row, *inner]
+
+
+# ── A folder of files with captions ──────────────────────────────────────────────────────────────
+
+
+def folder(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
+    """A folder of videos or pictures with `metadata.csv` or `metadata.jsonl`: `file_name` and a caption per
+    row; or folders of such, where those named train, test or validation say the split.
+
+    Without any metadata: a `.txt` or `.json` beside each file, or with `caption` = "folder" the name of the
+    folder that it is in. Columns `start` and `end`, in seconds, cut a clip out of a longer video. A file
+    outside the folder is refused."""
+    root = Path(path)
+    tables = _metadata(root)
+    if not tables:
+        return _loose(root, caption)
+    return _folders(root, tables, caption, video)
+
+
+def _folders(root: Path, tables: list[Path], caption, video) -> Iterator[Record]:
+    for metadata in tables:
+        inside = metadata.parent.relative_to(root)
+        prefix = "" if inside == Path() else f"{inside.as_posix()}/"
+        split = OWN_SPLITS.get(inside.parts[0].lower()) if inside.parts else None
+        name = f"{prefix}{metadata.name}"
+        for record in _rows_to_records(Table(metadata), name, metadata.parent, caption, video, root):
+            yield replace(record, clip_id=prefix + record.clip_id, split=split)
+
+
+def images(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
+    """The same folder, of still pictures: each is a clip in which nothing moves."""
+    return folder(path, caption, video)
+
+
+def table(path: str, caption: str | None = None, video: str | None = None) -> Iterator[Record]:
+    """A CSV, JSON Lines, JSON or Parquet table of paths or URLs, or of the videos' content, and captions;
+    WebVid's columns work unchanged.
+
+    Relative paths start at the table's folder."""
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file (looked for in {Path.cwd()})")
+    return _rows_to_records(Table(Path(path)), Path(path).name, Path(path).parent, caption, video, None)
+
+
+def _metadata(root: Path) -> list[Path]:
+    """The metadata of a folder, or of the folders in it."""
+    own = [root / name for name in METADATA if (root / name).is_file()][:1]
+    if own or not root.is_dir():
+        return own
+    found = [
+        [inner / name for name in METADATA if (inner / name).is_file()][:1]
+        for inner in sorted(root.iterdir())
+        if inner.is_dir()
+    ]
+    return [path for paths in found for path in paths]
+
+
+def _rows_to_records(source: Table, name: str, root: Path, caption, video, within) -> Iterator[Record]:
+    """within: the folder that no file may be outside of."""
+    chosen = wanted = None
+    if source.kind == ".parquet":  # no column is read that is not needed
+        there = source.columns()
+        chosen = _chosen(there, caption, video, name)
+        needed = {c.partition(".")[0] for c in chosen} | {*ID_COLUMNS, *OTHER_COLUMNS}
+        wanted = [column for column in there if column in needed]
+    for number, row in enumerate(source.rows(wanted), 1):
+        where = f"{name}, row {number}"
+        if isinstance(row, BadClip):
+            yield Record(where, "", None, where, bad=row)
+            continue
+        chosen = chosen or _chosen(_columns_of(row), caption, video, name)
+        value = _get(row, chosen[1])
+        given = value.strip() if isinstance(value, str) else value
+        record = _record(row, chosen[0], where, where, notes=source.notes)
+        own = bool(row.get("clip_id"))
+        try:
+            media, path = _media_of_value(given, row, root, within)
+            if record.clip_id == where and path:
+                record.clip_id = path if is_url(path) else _without_suffix(path)
+            record.media = media
+        except BadClip as bad:
+            record.bad = record.bad or bad
+            if record.clip_id == where and isinstance(given, str) and given:
+                record.clip_id = _without_suffix(given)
+        if chosen[0] == FOLDER_NAME and FOLDER_NAME not in row and isinstance(given, str):
+            record.caption = _folder_name(PurePosixPath(given.replace("\\", "/")))
+            record.bad = None if record.media else record.bad
+        yield _named(record, own)
+
+
+def _chosen(columns: list[str], caption, video, name: str) -> tuple[str, str]:
+    text = (
+        FOLDER_NAME if caption == FOLDER_NAME else _column(columns, caption, CAPTION_COLUMNS, "caption", name)
+    )
+    return text, _column(columns, video, VIDEO_COLUMNS, "video", name)
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    known = path.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+    return str(path.with_suffix("")) if known else str(path)
+
+
+def _folder_name(path: PurePosixPath) -> str:
+    return path.parent.name.replace("_", " ").strip()
+
+
+def _media_files(root: Path) -> Iterator[Path]:
+    """Videos and pictures in a folder and in those below it, in order."""
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            suffix = Path(name).suffix.lower()
+            if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES and not name.startswith("."):
+                yield Path(folder) / name
+
+
+def _loose(root: Path, caption: str | None) -> Iterator[Record]:
+    """Files with their captions beside them, or in their folder's name."""
+    for path in _media_files(root):
+        inside = path.relative_to(root)
+        where, key = inside.as_posix(), inside.with_suffix("").as_posix()
+        row, notes = {}, ()
+        try:
+            if caption == FOLDER_NAME:
+                row = dict(caption=_folder_name(PurePosixPath(where)))
+            else:
+                row, notes = _beside(path)
+            text = "caption" if caption in (None, FOLDER_NAME) or caption not in row else caption
+            if text not in row:
+                text = next((c for c in CAPTION_COLUMNS if c in row), "caption")
+            record = _record(row, text, where, key, notes=notes)
+            record.media, _ = _media_of_value(where, row, root, None)
+            if not row:
+                record.bad = BadClip(
+                    "no caption",
+                    f"neither {path.stem}.txt nor {path.stem}.json is beside it (or --caption folder: the "
+                    "name of its folder)",
+                )
+        except BadClip as bad:
+            record = Record(key, "", None, where, bad=bad)
+        split = OWN_SPLITS.get(inside.parts[0].lower()) if len(inside.parts) > 1 else None
+        yield replace(_named(record, bool(row.get("clip_id"))), split=split)
+
+
+def _beside(path: Path) -> tuple[dict, tuple[str, ...]]:
+    """What the .json and .txt beside a file say, as a row."""
+    row, notes = {}, ()
+    if path.with_suffix(".json").is_file():
+        row, notes = parsed_json(path.with_suffix(".json").read_bytes())
+        row = {} if row is None else row
+        if not isinstance(row, dict):
+            raise BadClip("unreadable", f"{path.stem}.json is no object")
+    if path.with_suffix(".txt").is_file():
+        text, more = decoded_text(path.with_suffix(".txt").read_bytes())
+        row, notes = {**row, "caption": text.strip()}, (*notes, *more)
+    return row, notes
+
+
+# ── What a cell holds ────────────────────────────────────────────────────────────────────────────
+
+
+def _media_of_value(value, row: dict, root: Path, within: Path | None = None):
+    """What a table's cell holds as media, and its path where it has one."""
+    if isinstance(value, list):
+        if not value:
+            raise BadClip("too short", "0 frames")
+        return Pictures(tuple(_content(v, root, within) for v in value)), None
+    if value in (None, ""):
+        raise BadClip("unreadable", "no file named")
+    if isinstance(value, str) and is_url(value):
+        return Url(value, *_cut(row)), value
+    if not isinstance(value, str | bytes | dict):
+        raise BadClip("unreadable", f"neither a file nor a video: {str(value)[:80]}")
+    content = _content(value, root, within)
+    path = value if isinstance(value, str) else value.get("path") if isinstance(value, dict) else None
+    name = content if isinstance(content, str) else path or ""
+    picture = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES or (
+        isinstance(content, bytes) and _is_picture(content)
+    )
+    if isinstance(path, str) and os.path.isabs(path) and Path(path).is_relative_to(root.resolve()):
+        path = str(Path(path).relative_to(root.resolve()))
+    return Still(content) if picture else Video(content, *_cut(row)), path
+
+
+def _content(value, root: Path, within: Path | None = None) -> str | bytes:
+    """The bytes that a cell holds, or the path of the file that it names."""
+    if isinstance(value, bytes) or (isinstance(value, dict) and value.get("bytes") is not None):
+        content = value if isinstance(value, bytes) else value["bytes"]
+        if not content:
+            raise BadClip("unreadable", "empty")
+        return content
+    name = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(name, str):
+        raise BadClip("unreadable", f"neither bytes nor a file: {str(value)[:80]}")
+    outside = within and not Path(os.path.normpath(root / name)).is_relative_to(os.path.normpath(within))
+    if outside:  # by its name: what the folder's owner links to is the folder's
+        raise BadClip("outside the folder", f"{name} leaves {within}")
+    path = find_file(root, name)
+    if path.stat().st_size == 0:
+        raise BadClip("unreadable", f"{name}: empty")
+    return str(path)
+
+
+def _is_picture(content: bytes) -> bool:
+    return content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or (
+        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+    )
+
+
 # ── Hugging Face datasets ────────────────────────────────────────────────────────────────────────
 
 
 def hub(
     name: str, caption: str | None = None, video: str | None = None, split: str = "train"
 ) -> Iterator[Record]:
-    """A dataset of the Hugging Face hub, or a folder laid out like one, streamed by `datasets`.
+    """A dataset of the Hugging Face hub, a folder laid out like one (streamed by `datasets`), or what
+    `save_to_disk` left.
 
-    The video column holds `Video`, a list of `Image` (frames), an `Image` (a still), a path or a URL."""
+    The video column holds `Video`, a list of `Image` (frames), an `Image` (a still), a path or a URL. No
+    other column is read but captions, questions, ids and times."""
+    stream = _stream(name, split)
+    features = stream.features or {}
+    first = {} if features else next(iter(stream))
+    columns = _feature_columns(features) or _columns_of(first)
+    caption = _column(columns, caption, CAPTION_COLUMNS, "caption", name)
+    video = _column(columns, video, VIDEO_COLUMNS, "video", name)
+    needed = {c.partition(".")[0] for c in (caption, video)} | {*ID_COLUMNS, *OTHER_COLUMNS}
+    stream = stream.select_columns([column for column in columns if column in needed])
+    stream = _without_decoding(stream, video.partition(".")[0])
+    label = features.get(caption)
+    for number, row in enumerate(stream, 1):
+        where = f"{name}, row {number}"
+        if hasattr(label, "int2str") and isinstance(row[caption], int):
+            row[caption] = label.int2str(row[caption]).replace("_", " ")
+        record = _record(row, caption, where, default_id=where)
+        try:
+            record.media, path = _media_of_value(_get(row, video), row, Path(name))
+            if record.clip_id == where and path:
+                record.clip_id = path if is_url(path) else _without_suffix(path).lstrip("/")
+        except BadClip as bad:
+            record.bad = record.bad or bad
+        yield _named(record, bool(row.get("clip_id")))
+
+
+def _stream(name: str, split: str):
     import datasets
 
     from fvlm.weights import hub_out_of_reach
 
-    if not Path(name).exists() and (reason := hub_out_of_reach()):
+    folder = Path(name)
+    if not folder.exists() and (reason := hub_out_of_reach()):
         raise ConfigError(
-            f"{name}: no such file or folder, and the Hugging Face hub can't be reached ({reason})"
+            f"{name}: no such file or folder in {Path.cwd()}, and the Hugging Face hub can't be reached "
+            f"({reason})"
         )
     try:
-        stream = datasets.load_dataset(name, split=split, streaming=True)
+        if (folder / "dataset_dict.json").exists():
+            saved = datasets.load_from_disk(name)
+            if split not in saved:
+                raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(saved)} (--split)")
+            return saved[split].to_iterable_dataset()
+        if (folder / "state.json").exists():
+            return datasets.load_from_disk(name).to_iterable_dataset()
+        return datasets.load_dataset(name, split=split, streaming=True)
+    except ConfigError:
+        raise
     except (FileNotFoundError, ValueError, OSError) as error:
         raise ConfigError(f"{name}, split {split}: {error}") from error
-    columns = list(stream.features or next(iter(stream)))
-    caption = _column(columns, caption, CAPTION_COLUMNS, "caption", name)
-    video = _column(columns, video, VIDEO_COLUMNS, "video", name)
-    stream = _without_decoding(stream, video)
-    for number, row in enumerate(stream, 1):
-        where = f"{name}, row {number}"
-        record = _record(row, caption, where, default_id=where)
-        try:
-            record.media, path = _media_of_value(row[video], row, Path(name))
-            if record.clip_id == where and path:
-                record.clip_id = PurePosixPath(path).stem
-        except BadClip as bad:
-            record.bad = bad
-        yield record
+
+
+def _feature_columns(features: dict) -> list[str]:
+    """Names of columns, those within a column after a dot."""
+    inner = [f"{c}.{i}" for c, feature in features.items() if isinstance(feature, dict) for i in feature]
+    return [*features, *inner]
 
 
 def _without_decoding(stream, video: str):
@@ -315,61 +579,29 @@ def _without_decoding(stream, video: str):
     return stream
 
 
-def _media_of_value(value, row: dict, root: Path):
-    """What a dataset's cell holds as media, and its path where it has one."""
-    if isinstance(value, list):
-        if not value:
-            raise BadClip("too short", "0 frames")
-        return Pictures(tuple(_content(v, root) for v in value)), None
-    if isinstance(value, str) and not is_url(value):
-        return _media(value, row, root, confined=False), value
-    if isinstance(value, str):
-        return Url(value, _seconds(row, "start"), _seconds(row, "end")), value
-    content, path = _content(value, root), value.get("path") if isinstance(value, dict) else None
-    if isinstance(content, bytes) and not content:
-        raise BadClip("unreadable", "empty")
-    picture = PurePosixPath(path or "").suffix.lower() in PICTURE_SUFFIXES or (
-        isinstance(content, bytes) and _is_picture(content)
-    )
-    return Still(content) if picture else Video(content, _seconds(row, "start"), _seconds(row, "end")), path
-
-
-def _content(value, root: Path) -> str | bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, dict) and value.get("bytes") is not None:
-        return value["bytes"]
-    path = value.get("path") if isinstance(value, dict) else value
-    if isinstance(path, str) and Path(path).is_file():
-        return path
-    raise BadClip("unreadable", f"neither bytes nor a file: {str(value)[:80]}")
-
-
-def _is_picture(content: bytes) -> bool:
-    return content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or (
-        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
-    )
-
-
 # ── WebDataset ───────────────────────────────────────────────────────────────────────────────────
+
+TOGETHER = "in a tar all files of a clip follow each other: x.mp4, x.txt or x.json (tar --sort=name)"
 
 
 def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
-    """WebDataset tars (a file, a folder or a pattern): members of one name are one clip.
+    """WebDataset tars, compressed or not (a file, a folder or a pattern): members of one name that follow
+    each other are one clip.
 
-    `x.mp4` or `x.0.jpg`, `x.1.jpg` … are the video; `x.txt` is the caption, or a field of `x.json`, whose
-    other fields are read like a table's columns. Links and names that leave the folder are refused; of a tar
-    that is cut off, what comes before the cut is kept."""
+    `x.mp4` or `x.0.jpg`, `x.1.jpg` … are the video; `x.txt` (or `x.caption.txt`) is the caption, or a field
+    of `x.json`, whose other fields are read like a table's columns. Links and names that leave the folder
+    are refused; of a tar that is cut off, what comes before the cut is kept."""
     path = Path(pattern)
-    files = sorted(path.glob("*.tar")) if path.is_dir() else sorted(path.parent.glob(path.name))
+    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(path.name))
+    files = [file for file in files if _is_tar(file.name) or not path.is_dir()]
     if not files:
-        raise ConfigError(f"{pattern}: no tar files there")
+        raise ConfigError(f"{pattern}: no tar files there (looked for in {path.parent.resolve()})")
     for file in files:
-        key, members = None, {}
+        key, members, before = None, {}, set()
         for name, content in _members(file):
             if isinstance(content, BadClip):
                 if members:
-                    yield _tar_record(file, key, members, caption)
+                    yield _tar_record(file, key, members, caption, before)
                 key, members = None, {}
                 yield Record(f"{file.name}:{name}", "", None, f"{file.name}, {name}", bad=content)
                 continue
@@ -377,24 +609,27 @@ def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
             stem, _, extension = base.partition(".")
             stem = f"{folder}/{stem}" if folder else stem
             if stem != key and members:
-                yield _tar_record(file, key, members, caption)
+                yield _tar_record(file, key, members, caption, before)
+                before.add(key)
                 members = {}
             key = stem
             members[extension.lower()] = content
         if members:
-            yield _tar_record(file, key, members, caption)
+            yield _tar_record(file, key, members, caption, before)
 
 
 def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
-    """Names and contents of a tar's files, in its order; a BadClip in place of what is refused or cut off."""
+    """Names and contents of a tar's files, in its order; a BadClip in place of what is refused or cut off.
+    What macOS puts beside each file is passed over."""
     last = "the start"
     try:
         with tarfile.open(file, "r|*") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
-                if member.isdir():
+                parts = PurePosixPath(name).parts
+                if member.isdir() or (parts and parts[-1].startswith("._")) or "__MACOSX" in parts:
                     continue
-                if not member.isfile() or name.startswith("/") or ".." in PurePosixPath(name).parts:
+                if not member.isfile() or name.startswith("/") or ".." in parts:
                     yield (
                         name,
                         BadClip(
@@ -415,34 +650,59 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
         )
 
 
-def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | None) -> Record:
-    where = f"{file.name}, {key}"
+def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | None, before: set) -> Record:
+    where, found = f"{file.name}, {key}", ", ".join(f".{extension}" for extension in sorted(members))
+    if key in before:
+        apart = f"its {found} stands apart from its other files: {TOGETHER}"
+        return Record(key, "", None, where, bad=BadClip("unreadable", apart))
     try:
-        row = json.loads(members["json"]) if "json" in members else {}
-        text = members["txt"].decode("utf-8").strip() if "txt" in members else None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        return Record(key, "", None, where, bad=BadClip("unreadable", f"caption: {error}"))
-    if text is not None:
-        row = {**row, "caption": text}
-        caption = caption or "caption"
-    if not isinstance(row, dict):
-        return Record(key, "", None, where, bad=BadClip("unreadable", "its json is no object"))
-    if row:
-        caption = _column(row, caption, CAPTION_COLUMNS, "caption", where)
-    record = _record(row, caption or "caption", where, default_id=key)
-    pictures = sorted((e for e in members if "." + e.rpartition(".")[2] in PICTURE_SUFFIXES), key=_natural)
-    videos = [e for e in members if "." + e.rpartition(".")[2] in VIDEO_SUFFIXES]
-    if videos:
-        record.media = Video(members[videos[0]])
-    elif len(pictures) > 1:
-        record.media = Pictures(tuple(members[e] for e in pictures))
-    elif pictures:
-        record.media = Still(members[pictures[0]])
-    else:
-        record.bad = BadClip("unreadable", f"no video and no pictures among {', '.join(sorted(members))}")
-    if record.media is not None and isinstance(record.media, Video | Still) and not record.media.file:
-        record.bad = BadClip("unreadable", "empty")
-    return record
+        row, notes = _tar_row(members)
+    except BadClip as bad:
+        return Record(key, "", None, where, bad=bad)
+    column = caption or next((c for c in CAPTION_COLUMNS if c in row), None)
+    if column not in row and row and "answer" not in row:
+        detail = (
+            f"no {caption or ' or '.join(CAPTION_COLUMNS)} among {', '.join(row)} (choose with --caption)"
+        )
+        return Record(key, "", None, where, bad=BadClip("no caption", detail))
+    record = _record(row, column or "caption", where, key, notes=notes)
+    if not row:
+        record.bad = BadClip("no caption", f"there is {found} alone; {TOGETHER}")
+    pictures = sorted((e for e in members if _suffix(e) in PICTURE_SUFFIXES), key=_natural)
+    videos = [e for e in members if _suffix(e) in VIDEO_SUFFIXES]
+    try:
+        if videos:
+            record.media = Video(members[videos[0]], *_cut(row))
+        elif len(pictures) > 1:
+            record.media = Pictures(tuple(members[e] for e in pictures))
+        elif pictures:
+            record.media = Still(members[pictures[0]])
+        else:
+            raise BadClip("unreadable", f"no video and no pictures among {found}; {TOGETHER}")
+        if isinstance(record.media, Video | Still) and not record.media.file:
+            raise BadClip("unreadable", "empty")
+    except BadClip as bad:
+        record.bad = bad
+    return _named(record, bool(row.get("clip_id")))
+
+
+def _suffix(extension: str) -> str:
+    return "." + extension.rpartition(".")[2]
+
+
+def _tar_row(members: dict[str, bytes]) -> tuple[dict, tuple[str, ...]]:
+    """What a clip's .json and .txt say, as a row. BadClip if they say nothing that is one."""
+    row, notes = {}, ()
+    if "json" in members:
+        row, notes = parsed_json(members["json"])
+        row = {} if row is None else row
+        if not isinstance(row, dict):
+            raise BadClip("unreadable", "its json is no object")
+    texts = sorted(e for e in members if e == "txt" or e.endswith(".txt") or e in ("caption", "text"))
+    if texts:
+        text, more = decoded_text(members["txt" if "txt" in texts else texts[0]])
+        row, notes = {**row, "caption": text.strip()}, (*notes, *more)
+    return row, notes
 
 
 def _natural(name: str) -> list:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fvlm.architectures import WITH_QUERIES
-from fvlm.data.clips import Clip, Collator, text_ids
+from fvlm.data.clips import Clip, Collator, plain_ids, text_ids
 from fvlm.models import StaticVLM
 from fvlm.models.base import VideoLanguageModel
 from fvlm.models.looks import Gaze, carried_lengths
@@ -69,9 +69,7 @@ class EncodedClip:
         return other
 
     def _ids(self, text: str) -> torch.Tensor:
-        return torch.tensor(
-            [self.tokenizer(text, add_special_tokens=False)["input_ids"]], device=self.model.device
-        )
+        return torch.tensor([plain_ids(self.tokenizer, text)], device=self.model.device)
 
     @torch.no_grad()
     def queries(self, mode: str) -> torch.Tensor:

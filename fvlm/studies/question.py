@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.files import update_table
+from fvlm.files import find_folder, update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Grid, GridRun, read_grid
@@ -56,7 +56,7 @@ def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
     from fvlm.training.launch import train
 
     if folders != "auto":
-        runs = [load_run(folder.strip()) for folder in folders.split(",")]
+        runs = [load_run(find_folder(folder.strip())) for folder in folders.split(",")]
         archs = [run.config.arch for run in runs]
         if sorted(archs) != ["foveated", "static"]:
             raise ConfigError(

@@ -74,6 +74,7 @@ FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped
 def _claim(config: RunConfig):
     """Make the folder this configuration's: refuse another's results, forget what overwrite allows to
     forget."""
+    open_dataset(config, "validation")  # ConfigError where there is nothing to validate on
     if not config.allow_epochs:
         dataset = open_dataset(config, "train")
         needed = config.steps * config.effective_batch

@@ -12,6 +12,7 @@
 import functools
 import json
 import warnings
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,11 +87,11 @@ class Run:
         return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
 
     def validation_clips(self, count: int) -> list:
-        """The first `count` clips that this run was evaluated on."""
+        """The first `count` clips of the split that this run was evaluated on, or all if it has fewer."""
         from fvlm.data import open_dataset
 
         dataset = open_dataset(self.config, "validation")
-        return [dataset[i] for i in range(count)]
+        return [dataset[i] for i in range(min(count, len(dataset)) if isinstance(dataset, Sized) else count)]
 
     def write(self, clips: list, mode: str = "autoregressive", max_new_tokens: int = 64) -> list[str]:
         """What the model says of each clip: captions, or answers to the clips' questions."""

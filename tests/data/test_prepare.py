@@ -248,8 +248,8 @@ def test_every_kind_of_bad_clip_is_skipped_counted_and_listed_and_no_good_one_is
     rows += [(f"bad/{kind}.mp4", "x") for kind in bad] + [
         ("wide.mkv", "x"),
         ("good4.mp4", ""),
-        ("again.mp4", "x"),
-        ("good0.mp4", "x"),
+        ("again.mp4", "A good one."),
+        ("good0.mp4", "A good one."),
     ]
     rows += [("short.mp4", "Short, but usable."), ("good5.mp4", "The last one.")]
     with open(root / "metadata.csv", "w", newline="") as file:
@@ -258,9 +258,11 @@ def test_every_kind_of_bad_clip_is_skipped_counted_and_listed_and_no_good_one_is
     with pytest.raises(PrepareError, match="unreadable"):
         prepared(root, tmp_path / "out", max_skipped=0.5)
     manifest = prepared(root, tmp_path / "out", max_skipped=0.8)
-    assert set(rows_of(tmp_path / "out")) == {"good0", "good1", "good2", "good3", "good5", "short"}
+    good = {"good0", "good1", "good2", "good3", "good5", "short"}
+    found = rows_of(tmp_path / "out")
+    assert set(found) == good | {"link"}, "what the folder's owner links to is the folder's"
     expected = {
-        "outside the folder": 3,
+        "outside the folder": 2,
         "unreadable": 5,
         "too short": 1,
         "too large": 1,
@@ -273,7 +275,7 @@ def test_every_kind_of_bad_clip_is_skipped_counted_and_listed_and_no_good_one_is
     for number, (name, _) in enumerate(rows, 1):
         where = f"metadata.csv, row {number}"
         assert (where in places) == (
-            name not in ("short.mp4", *(f"good{i}.mp4" for i in (1, 2, 3, 5))) and number != 1
+            name not in ("short.mp4", "link.mp4", *(f"good{i}.mp4" for i in (1, 2, 3, 5))) and number != 1
         ), name
     assert (
         "clip" not in places["metadata.csv, row 8"]["detail"]
@@ -511,8 +513,13 @@ def test_verify_names_each_bad_shard_and_clip(videos, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_says_what_it_did_and_what_it_could_not(videos, tmp_path):
+    one, other = (
+        next(f"clip{i}" for i in range(999) if split_of(f"clip{i}") == split)
+        for split in ("train", "validation")
+    )
     (tmp_path / "list.csv").write_text(
-        f"path,caption\n{videos}/clip00.mp4,a clip\nnowhere.mp4,b\n{videos}/clip01.mp4,c\n"
+        f"path,clip_id,caption\n{videos}/clip00.mp4,{one},a clip\nnowhere.mp4,x,b\n"
+        f"{videos}/clip01.mp4,{other},c\n"
     )
     arguments = [
         "-m",
@@ -530,6 +537,7 @@ def test_the_command_line_says_what_it_did_and_what_it_could_not(videos, tmp_pat
     for words in (
         "2 clips of 4 frames at 56 px",
         "skipped, unreadable: 1, such as list.csv, row 2: nowhere.mp4",
+        "Only 1 validation clips",
         "dataset=",
     ):
         assert words in done.stdout

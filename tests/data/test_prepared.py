@@ -2,16 +2,19 @@
 
 import json
 import random
+import shlex
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 from conftest import tiny
 
-from fvlm import ConfigError, load_run, train
+from fvlm import ConfigError, RunConfig, load_run, train
+from fvlm.cli import main, print_manifest
 from fvlm.data import Collator, PreparedDataset, open_dataset, training_batches, validation_batches
 from fvlm.data.loading import loader
-from fvlm.data.prepare import Settings, prepare
+from fvlm.data.prepare import Settings, next_command, prepare, warning
 from fvlm.data.prepared import BUFFER, Shuffled, parse_mixture
 from fvlm.weights import load_tokenizer
 
@@ -126,7 +129,8 @@ def test_what_does_not_fit_a_run_is_refused(folder, tmp_path):
     assert parse_mixture("a:0.25, b:2") == [("a", 0.25), ("b", 2.0)]
 
 
-def test_a_run_on_prepared_data_trains_and_resumes_to_the_same_weights(folder, tmp_path):
+def test_a_run_on_prepared_data_trains_and_resumes_to_the_same_weights(folder, tmp_path, capsys):
+    import pandas as pd
     from safetensors.torch import load_file
 
     settings = dict(dataset=str(folder), steps=4, eval_every=2, eval_samples=8, effective_batch=4)
@@ -149,3 +153,43 @@ def test_a_run_on_prepared_data_trains_and_resumes_to_the_same_weights(folder, t
     assert [c.clip_id for c in load_run(whole.folder).validation_clips(3)] == whole.samples[
         "clip_id"
     ].tolist()[:3]
+    assert len(load_run(whole.folder).validation_clips(100)) == 12
+    assert main(["swap", "--run", str(whole.folder), "--clips", "100"]) == 0
+    assert "has 12 clips, not 100" in capsys.readouterr().out
+    swapped = pd.read_parquet(whole.folder / "swapped.parquet")
+    assert len(swapped) == swapped["clip_id"].nunique() == 12, "no clip with itself"
+
+
+@pytest.mark.parametrize("size", [112, 224])
+@pytest.mark.parametrize("clips", [1, 5, 100, 182, 4480, 5000])
+def test_the_next_step_that_is_printed_works_with_the_clips_there_are(clips, size):
+    manifest = dict(splits=dict(train=clips, validation=1), frames=2, size=size)
+    command = next_command(manifest, "my data").split("--set ")
+    cell = command[0].split()[-1]
+    settings = dict(shlex.split(part)[0].split("=", 1) for part in command[1:])
+    config = RunConfig.from_cell(cell, **settings)
+    assert 0 < config.steps * config.effective_batch <= clips and config.dataset.endswith("my data")
+    assert clips < 4480 or "steps" not in settings
+    notebook = shlex.split(next_command(manifest, "my data", notebook=True))
+    given = {name: value for flag, name, value in zip(notebook, notebook[1:], notebook[2:]) if flag == "-p"}
+    config = RunConfig.from_dict(given)
+    assert 0 < config.steps * config.effective_batch <= clips and config.cell == cell
+
+
+def test_too_few_clips_to_validate_on_are_said_and_refused_before_training(folder, tmp_path, capsys):
+    manifest = PreparedDataset(folder, "train").manifest
+    assert warning(manifest) == "Only 12 validation clips: losses on so few say little"
+    none = manifest | dict(
+        splits=dict(train=108, validation=0),
+        shards=[shard for shard in manifest["shards"] if shard["split"] == "train"],
+    )
+    print_manifest(none, "x")
+    out = capsys.readouterr().out
+    assert "No clip fell into validation" in out and "Next" not in out
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    (alone / "manifest.json").write_text(json.dumps(none))
+    config = tiny(dataset=str(alone), steps=2, effective_batch=4, out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="no validation clips"):
+        train(config)
+    assert not (config.folder / "config.json").exists()

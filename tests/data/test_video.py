@@ -1,3 +1,4 @@
+import io
 import struct
 
 import numpy as np
@@ -5,6 +6,8 @@ import pytest
 from conftest import damaged, frame_numbers, write_video
 
 from fvlm.data.video import (
+    SHORT,
+    TRANSPARENT,
     BadClip,
     Pictures,
     Still,
@@ -61,8 +64,8 @@ def test_a_long_video_is_sought_in_and_gives_what_decoding_all_of_it_gives(tmp_p
 
 
 def test_a_clip_is_cut_out_of_a_video(plain):
-    frames, _ = Video(str(plain), start=0.5, end=1.5).read(4, 32)
-    assert frame_numbers(frames) == [7, 10, 13, 16]
+    seen = Video(str(plain), start=0.5, end=1.5).read(4, 32)
+    assert frame_numbers(seen.frames) == [7, 10, 13, 16]
 
 
 def test_a_short_clip_repeats_its_last_frame_and_says_so(tmp_path):
@@ -99,24 +102,83 @@ def test_a_rotation_that_the_file_asks_for_is_applied(tmp_path, degrees, matrix)
 
 def test_pictures_and_stills(tmp_path):
     jpegs = [encode_jpeg(np.full((40, 30, 3), v, np.uint8), 90) for v in (10, 100, 200)]
-    frames, different = Pictures(tuple(jpegs)).read(4, 32)
-    assert different == 3 and [round(f.mean(), -1) for f in frames] == [10, 100, 200, 200]
-    frames, different = Still(jpegs[1]).read(8, 32)
-    assert different == 8 and frames.shape == (8, 32, 32, 3) and (frames == frames[0]).all()
+    seen = Pictures(tuple(jpegs)).read(4, 32)
+    assert seen.different == 3 and seen.notes == (SHORT,)
+    assert [round(f.mean(), -1) for f in seen.frames] == [10, 100, 200, 200]
+    seen = Still(jpegs[1]).read(8, 32)
+    assert (
+        seen.different == 8 and seen.frames.shape == (8, 32, 32, 3) and (seen.frames == seen.frames[0]).all()
+    )
     with pytest.raises(BadClip, match="too short"):
         Pictures(tuple(jpegs[:1])).read(4, 32)
 
 
-def test_a_picture_s_exif_turn_is_applied(tmp_path):
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_all_eight_exif_orientations_of_a_picture_are_shown_upright(turn):
+    """A picture whose upper left corner is dark and whose upper right is grey, stored as a camera held so
+    would."""
     from PIL import Image
 
-    picture = np.full((32, 32, 3), 230, np.uint8)
-    picture[:16, :16] = 20
+    upright = np.full((32, 32, 3), 230, np.uint8)
+    upright[:16, :16], upright[:16, 16:] = 20, 120
+    stored = {  # what Exif says of where row 0 and column 0 of the stored picture belong
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[turn]
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
-    Image.fromarray(picture).save(tmp_path / "x.png", exif=exif)
-    (frame, _), _ = Still(str(tmp_path / "x.png")).read(2, 32)
-    assert frame[8, 24].mean() < 128 < frame[8, 8].mean()
+    exif[0x0112] = turn
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stored)).save(buffer, "PNG", exif=exif)
+    seen = Still(buffer.getvalue()).read(2, 32)
+    assert np.array_equal(seen.frames[0], upright)
+    assert (seen.about["orientation"] == "as stored") == (turn == 1)
+
+
+def test_sixteen_bits_of_grey_keep_their_range():
+    from PIL import Image
+
+    ramp = np.linspace(0, 65535, 32).astype(np.uint16)[None].repeat(32, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    frame = Still(buffer.getvalue()).read(2, 32).frames[0]
+    assert abs(frame[5, :, 1].astype(int) - np.linspace(0, 255, 32)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["rgba", "palette", "grey and alpha", "video"])
+def test_what_is_transparent_is_put_on_white(tmp_path, name):
+    """Left half opaque, right half transparent with black, as most tools leave it, under the transparency."""
+    import av
+    from PIL import Image
+
+    picture = np.zeros((32, 32, 4), np.uint8)
+    picture[:, :16] = (60, 60, 60, 255)
+    image = Image.fromarray(picture)
+    if name == "video":
+        with av.open(str(tmp_path / "a.mov"), "w") as container:
+            stream = container.add_stream("qtrle", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "argb"
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+            container.mux(stream.encode())
+        seen = Video(str(tmp_path / "a.mov")).read(2, 32)
+    else:
+        if name == "palette":
+            image = Image.fromarray(np.repeat([[0] * 16 + [1] * 16], 32, 0).astype(np.uint8), "P")
+            image.putpalette([60, 60, 60, 0, 0, 0])
+            image.info["transparency"] = 1
+        if name == "grey and alpha":
+            image = image.convert("LA")
+        image.save(tmp_path / "a.png")
+        seen = Still(str(tmp_path / "a.png")).read(2, 32)
+    frame = seen.frames[0].astype(int)
+    assert abs(frame[:, :12] - 60).max() <= 2 and abs(frame[:, 20:] - 255).max() <= 2
+    assert seen.notes == (TRANSPARENT,)
 
 
 @pytest.mark.parametrize(

@@ -218,3 +218,11 @@ def test_a_changed_reference_row_fails_the_scaling_notebook(tmp_path):
     cells = code_cells(REPOSITORY / "notebooks/scaling.ipynb")
     wrong = [cells[int(i)].source for i in failed]
     assert set(wrong) == {"tables.replayed_correction()", "tables.inference_claim()"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_notebook_checks_its_parameters_before_anything_else(path):
+    cells = [cell.source for cell in code_cells(path)]
+    (at,) = [number for number, source in enumerate(cells) if source.startswith("# Parameters")]
+    checks = ("check_parameters(globals())", "run_config(globals())", "settings_from_notebook(globals())")
+    assert any(check in cells[at + 1] for check in checks)
