@@ -34,7 +34,7 @@ from fvlm.training.results import load_study
 def micro_section(micro: Results) -> str:
     gaps = all_gaps(micro)
     table = answer(gaps).to_markdown(index=False)
-    return f"""## What 16 times fewer visual tokens cost, from scratch
+    return f"""## What 16 times fewer visual tokens cost, with the input scale of before 2026-11-25
 
 The foveated model's loss over the baseline's, in percent, on captions of the built-in world; parameters are those trained.
 

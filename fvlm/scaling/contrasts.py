@@ -121,19 +121,23 @@ class Contrast:
     level: float = float("nan")
 
 
-def contrast(results: Results, a: str = "foveated", b: str = "baseline", axis: str = "clips") -> Contrast:
-    """The gap between architectures `a` and `b` at every size that has a seed of both, along an axis of AXES.
+def contrast(
+    results: Results, a: str = "foveated", b: str = "baseline", axis: str = "clips", seeds: int = 1
+) -> Contrast:
+    """The gap between architectures `a` and `b` at every size that has so many `seeds` of both, along an axis
+    of AXES.
 
     results: finished runs of one study, task and number of frames. Equal FLOPs: both are read at what the
     cheaper one had spent at its last evaluation at the full rate, straight in log FLOPs between evaluations.
     Equal loss: `b`'s mean curve passes the lowest loss that it reaches at every size at the full rate, and
-    both are read there, straight in log clips. ConfigError for an unknown axis, and if no size has a seed of
-    both."""
+    both are read there, straight in log clips. ConfigError for an unknown axis, and if no size has so many
+    seeds of both."""
     if axis not in AXES:
         raise ConfigError(f"axis = {axis!r}: valid are {', '.join(AXES)}")
-    sizes = [size for pair in _pairs(results, (a, b)) if (size := _Size(results, pair, (a, b))).seeds]
+    sizes = [_Size(results, pair, (a, b)) for pair in _pairs(results, (a, b))]
+    sizes = [size for size in sizes if len(size.seeds) >= seeds]
     if not sizes:
-        raise ConfigError(f"no size has a seed of both {a} and {b}")
+        raise ConfigError(f"no size has {'a seed' if seeds == 1 else f'{seeds} seeds'} of both {a} and {b}")
     level = max(size.curves["clips"][b].loss.mean(0)[-1] for size in sizes) if axis == "loss" else np.nan
     read = [(size, size.read(axis, level)) for size in sizes]
     found = [(size, reading) for size, reading in read if reading is not None]
@@ -175,14 +179,14 @@ COLUMNS = [
 ]
 
 
-def clips_needed(results: Results, a: str = "foveated", b: str = "baseline") -> pd.DataFrame:
+def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1) -> pd.DataFrame:
     """How many times the clips `a` needs for the loss that `b` has: a row per size with `pair`, `times`,
     `low`, `high`, `p` (of as many), `seeds`, and `level`, the mean loss at which they are compared.
 
     Of each seed it is the loss that both reach at the full rate, the last one of the worse of the two; curves
     are straight in log clips between evaluations. Student's t over the seeds' logarithms, NaN with one seed.
-    Left out are sizes where some seed's curve is below that loss from its first evaluation on, as it does not
-    say since when."""
+    Left out are sizes with fewer `seeds` of both, and those where some seed's curve is below that loss from
+    its first evaluation on, as it does not say since when."""
     rows = []
     for pair in _pairs(results, (a, b)):
         size = _Size(results, pair, (a, b))
@@ -193,7 +197,7 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline") -> 
             at = [_crossing(_Curve(c.at, loss[None]), level) for c, loss in zip(curves, losses)]
             logs.append(np.log(at[0] / at[1]) if None not in at else np.nan)
             levels.append(level)
-        if not logs or not np.isfinite(logs).all():
+        if len(logs) < max(seeds, 1) or not np.isfinite(logs).all():
             continue
         parts = Levels([np.array([logs])], [np.zeros((1, 2))]).estimate(lambda means: float(means[0, 0]))
         found = parts.estimate
@@ -212,14 +216,16 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline") -> 
     return pd.DataFrame(rows, columns=["pair", "times", "low", "high", "p", "seeds", "level"])
 
 
-def share_kept(results: Results, arch: str = "foveated", best: str = "baseline") -> pd.DataFrame:
+def share_kept(
+    results: Results, arch: str = "foveated", best: str = "baseline", seeds: int = 1
+) -> pd.DataFrame:
     """Of what `best` gains on a model that sees nothing, the share that `arch` keeps, in percent, at every
-    size that has a seed of all three: a row with `pair`, `percent`, `low`, `high`, `p` (of none kept),
-    `seeds`."""
+    size that has so many `seeds` of all three: a row with `pair`, `percent`, `low`, `high`, `p` (of none
+    kept), `seeds`."""
     rows = []
     for pair in _pairs(results, (arch, best, "blind")):
         size = _Size(results, pair, (arch, best, "blind"))
-        if not size.seeds:
+        if len(size.seeds) < seeds:
             continue
         parts = Levels([size.ends], [size.by_clip]).estimate(
             lambda means: float(100 * (means[0, 2] - means[0, 0]) / (means[0, 2] - means[0, 1]))

@@ -11,6 +11,7 @@ from fvlm.config import REPOSITORY
 from fvlm.findings import page, sources
 from fvlm.findings.captions import (
     STUDY,
+    captions,
     captions_section,
     compared_table,
     contrasts,
@@ -134,10 +135,16 @@ def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
         assert ("in brackets: seeds" in page.readme_results()) == has
 
 
-def test_a_study_begun_is_told_as_far_as_it_is():
-    text = captions_section(study(sizes=SIZES[:1], archs=("fov", "bas"), seeds=1))
-    assert "seeds make up" not in text and "keeps, in percent" not in text
-    assert "a trend needs three sizes" in text
+def test_a_study_begun_is_told_as_far_as_it_is(monkeypatch):
+    text = captions_section(study(sizes=SIZES[:1], archs=("fov", "bas"), seeds=2))
+    assert "keeps, in percent" not in text and "a trend needs three sizes" in text
+    monkeypatch.setattr(sources, "study", lambda name: study(seeds=1))
+    assert captions() is None
+    one = study(seeds=3)
+    keep = ~((one.runs["arch"] == "static") & (one.runs["seed"] > 0))
+    few = Results(one.runs[keep], one.evaluations, one.samples)
+    assert ("foveated", "static") not in contrasts(few) and ("foveated", "meanpool") in contrasts(few)
+    assert "static (1)" not in captions_section(few) and "(1)" in captions_section(few)
 
 
 @pytest.mark.parametrize("better", [0.2, -0.2])
