@@ -20,7 +20,7 @@ def beside_the_cost() -> list[str]:
 
 
 def cost_before(micro: Results, gaps: dict[str, GapScaling]) -> str:
-    """What one token a frame costs, by the runs before 2026-11-25."""
+    """What one token a frame costs, by the runs before 2026-11-25; a sentence that may go on."""
     (first, gap), *others = gaps.items()
     frames = frames_of(first)
     raw = {
@@ -33,9 +33,11 @@ def cost_before(micro: Results, gaps: dict[str, GapScaling]) -> str:
     flops = equal_flops(micro, int(frames.split()[0]))
     reached = {pair: found for pair, found in flops.items() if len(found) == 3}
     spent = f"; at equal training FLOPs {_ends(reached)}{_turned(raw, reached)}" if reached else ""
+    config = micro.runs["config"].iloc[0]
     return (
         "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
-        f"built-in world, LLMs from scratch, {frames}): at equal clips {_ends(raw, names)}; {trends}{spent}."
+        f"built-in world, LLMs from scratch, {frames}, {config.steps * config.effective_batch:,} clips, the input "
+        f"scale of before 2026-11-25): at equal clips {_ends(raw, names)}; {trends}{spent}"
     )
 
 

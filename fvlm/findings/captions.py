@@ -179,14 +179,25 @@ def sentences(study: Results) -> list[str]:
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
-    told = "; ".join(
-        f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}"
-        for found in contrasts_of(study)
-        if len(found.table)
-    )
+    along = [found for found in contrasts_of(study) if len(found.table)]
+    told = "; ".join(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}" for found in along)
+    if not any(found.trend for found in along):
+        told += "; a trend needs three sizes"
     return (
         "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
         f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
+    )
+
+
+def so_far(study: Results) -> str:
+    """What the study says before it is ready, to be told after what earlier runs said."""
+    part = seen(study)
+    config, counts = part.runs["config"].iloc[0], contrast(part, *PRIMARY, seeds=LEAST).table
+    sizes = ", ".join(f"{row.pair} with {row.seeds} seeds" for row in counts.itertuples())
+    told = cost_sentence(part).partition("): ")[2].removesuffix(".")
+    return (
+        f"**run again** with {config.steps * config.effective_batch:,} clips and the mended scale, so far {sizes}: "
+        f"{told}"
     )
 
 
@@ -361,7 +372,7 @@ def _by_size(found: Contrast) -> str:
 
 def _trend_words(found: Contrast) -> str:
     if found.trend is None:
-        return " (a trend needs three sizes)"
+        return ""
     low, high = found.trend.estimate.low, found.trend.estimate.high
     word = (
         "no trend with size can be told"

@@ -8,7 +8,15 @@ from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import write_text
 from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
-from fvlm.findings.captions import STUDY, captions, captions_section, cost_sentence, readme_table, ready
+from fvlm.findings.captions import (
+    STUDY,
+    captions,
+    captions_section,
+    cost_sentence,
+    readme_table,
+    ready,
+    so_far,
+)
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
@@ -88,7 +96,8 @@ def readme_answer() -> str:
     if ready(study):
         return "\n\n".join([cost_sentence(study), *beside_the_cost()])
     if micro:
-        return "\n\n".join([cost_before(micro, all_gaps(micro)), *beside_the_cost()])
+        again = f"; {so_far(study)}" if study else ""
+        return "\n\n".join([f"{cost_before(micro, all_gaps(micro))}{again}.", *beside_the_cost()])
     return "No study of sizes has been run here yet."
 
 

@@ -131,7 +131,10 @@ def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
             page.sources, "study", lambda name, micro=micro: micro if name == "micro" else None
         )
         monkeypatch.setattr(page, "beside_the_cost", lambda: [])
-        assert (page.readme_answer() == cost_sentence(results)) == has
+        said = page.readme_answer()
+        assert (said == cost_sentence(results)) == has == ("run again" not in said)
+        table = contrast(results).table
+        assert f"{table['percent'].iloc[0]:+.2f} ({table['low'].iloc[0]:+.2f}" in said
         assert ("in brackets: seeds" in page.readme_results()) == has
 
 
