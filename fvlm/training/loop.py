@@ -243,6 +243,9 @@ def calibrate(model, collator: Collator, config: RunConfig, clips: int = 16):
 
 
 def compile_backbones(model):
+    """Compile both backbones when they first run. Where that fails, as without a C++ compiler, they run as
+    they are, and PyTorch says why."""
+    torch._dynamo.config.suppress_errors = True
     model.llm.get_decoder().compile()
     if model.vision is not None:
         model.vision.encode_layer = torch.compile(model.vision.encode_layer)

@@ -423,3 +423,14 @@ def test_a_run_that_is_asked_to_stop_now_does_so_after_its_step_and_ends_as_one_
     for one, other in zip(stopped.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
     assert stopped.evaluations["loss_parallel"].tolist() == whole.evaluations["loss_parallel"].tolist()
+
+
+def test_without_a_compiler_a_compiled_run_trains_as_one_that_is_not(tmp_path, monkeypatch, finished):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/c++",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # nothing that was compiled before
+    torch._dynamo.reset()
+    run = train(tiny(out=str(tmp_path), compile=True, **SHORT))
+    kept = finished.evaluations[["loss_parallel", "loss_autoregressive"]]
+    pd.testing.assert_frame_equal(run.evaluations[kept.columns], kept)
