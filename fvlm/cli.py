@@ -686,7 +686,7 @@ def _add_swap(commands):
     _add_runs(parser)
     parser.add_argument(
         "--clips",
-        type=_at_least(2),
+        type=_at_least(1),
         default=100,
         help="validation clips, two at least (default: %(default)s)",
     )

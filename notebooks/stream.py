@@ -25,8 +25,10 @@ minutes: float = 3.0  # how long the film of shapes is
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.ask import expectation
+from fvlm.parameters import check_parameters
 from fvlm.watching import run_to_show
 
+check_parameters(globals())
 shown = run_to_show(run)
 print(*expectation(shown, asked=False), sep="\n")
 

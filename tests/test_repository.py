@@ -12,7 +12,8 @@ import yaml
 from conftest import REPOSITORY, result_columns, tracked
 
 from fvlm import load_run
-from fvlm.findings.page import PAGE
+from fvlm.findings.page import PAGE, published
+from fvlm.studies.page import study_page
 from fvlm.studies.question import configs, results
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -71,10 +72,10 @@ def test_nothing_tracked_is_large_or_left_over():
 
 
 def test_every_link_of_a_committed_study_s_page_leads_somewhere():
-    pages = [REPOSITORY / name for name in tracked() if re.fullmatch(r"outputs/[^/]+/index\.html", name)]
+    pages = [study_page(REPOSITORY / "outputs" / name) for name in published()]
     assert len(pages) >= 4
     for page in pages:
-        links = re.findall(r'<a href="([^"]+)"', page.read_text())
+        links = re.findall(r'<td><a href="([^"]+)"', page.read_text())
         assert links and [link for link in links if not (page.parent / link).exists()] == [], page
 
 

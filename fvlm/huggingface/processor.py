@@ -94,7 +94,7 @@ class FoveatedProcessor(ProcessorMixin):
         else:
             source = Video(str(path), start, end)
         try:
-            return self._stacked(source.read(self.frames, self.image_size)[0])
+            return self._stacked(source.read(self.frames, self.image_size).frames)
         except BadClip as error:
             raise ConfigError(f"{path}: {error.reason}, {error.detail}") from error
 

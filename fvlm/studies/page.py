@@ -24,7 +24,9 @@ def study_page(folder: Path) -> Path:
         study = load_study(folder, unfinished=True)
     left_out = [str(one.message) for one in warned if str(one.message).startswith("left out")]
     last = study.evaluations.groupby("run").tail(1)
-    curves = training_curves(study.evaluations).to_html(full_html=False, include_plotlyjs=True)
+    curves = training_curves(study.evaluations).to_html(
+        full_html=False, include_plotlyjs=True, config=dict(responsive=True)
+    )
     page = _PAGE.format(
         title=html.escape(folder.name),
         curves=curves,

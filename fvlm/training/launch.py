@@ -29,19 +29,21 @@ from fvlm.training.results import Run, load_run
 
 def train(
     config: RunConfig,
-    callbacks: Iterable[Callback | Callable[[Progress], Any]] = (),
+    callbacks: Iterable[Callback | Callable[[Progress], Any]] | Callable[[Progress], Any] = (),
     on_progress: Callable[[Progress], Any] | None = None,
 ) -> Run:
     """Train one cell and leave its results in `config.folder`.
 
-    callbacks: told of the run as it goes (`fvlm.training.Callback`); a plain function is told of every step,
-    and so is `on_progress`. A callback may end the run early: then it has a model and can go on.
+    callbacks: one or several, told of the run as it goes (`fvlm.training.Callback`); a plain function is told
+    of every step, and so is `on_progress`. A callback may end the run early: then it has a model and can go
+    on.
 
     Finished already with the same configuration: nothing is done again. Interrupted: resumes from the last
     evaluation. Another configuration's results in the folder: ConfigError, unless `config.overwrite`. Raises
     TrainingError if the loss is no longer finite or memory does not suffice; what was reached is kept."""
     from filelock import FileLock, Timeout
 
+    callbacks = [callbacks] if callable(callbacks) else callbacks
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
     require_writable(config.folder / "config.json", f"out = {config.out!r}")

@@ -58,7 +58,8 @@ def test_in_a_browser_without_a_network_it_draws_sorts_and_filters(study):
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url))
-        page.goto(path.as_uri())
+        page.set_default_timeout(120_000)
+        page.goto(path.as_uri(), wait_until="domcontentloaded")
         page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
         names = "#runs tbody tr:visible td:first-child"
         assert page.locator(names).count() == 4
@@ -72,7 +73,7 @@ def test_in_a_browser_without_a_network_it_draws_sorts_and_filters(study):
         page.fill("input", "bli seed2")
         assert page.locator(names).all_text_contents() == ["T1-T_2f_bli_seed2"]
         page.set_viewport_size(dict(width=800, height=900))
-        assert page.evaluate("document.documentElement.scrollWidth") <= 800, "no sideways scrolling"
+        page.wait_for_function("document.documentElement.scrollWidth <= 800")  # no sideways scrolling
         page.screenshot(path=str(study.parent / "page.png"), full_page=True)
         browser.close()
     assert problems == []
