@@ -72,7 +72,8 @@ def test_nothing_tracked_is_large_or_left_over():
 
 
 def test_every_link_of_a_committed_study_s_page_leads_somewhere():
-    pages = [study_page(REPOSITORY / "outputs" / name) for name in published()]
+    folders = [REPOSITORY / "outputs" / name for name in published()]
+    pages = [study_page(folder) for folder in folders if any(folder.glob("*/train.html"))]
     assert len(pages) >= 4
     for page in pages:
         links = re.findall(r'<td><a href="([^"]+)"', page.read_text())
