@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 import torch
@@ -108,6 +109,8 @@ def wandb_history(path) -> list[dict]:
             at += left
             continue
         length, kind = struct.unpack_from("<HB", data, at + 4)
+        if at + 7 + length > len(data):  # it is still being written
+            break
         whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
         if kind in (1, 4):  # whole, or the last part
             items, whole = Record.FromString(whole).history.item, b""
@@ -123,7 +126,9 @@ def test_wandb_keeps_what_was_reported(tmp_path, monkeypatch):
     losses = []
     run = train(tiny(**SHORT, out=str(tmp_path)), [report_to("wandb"), lambda p: losses.append(p.loss)])
     (path,) = tmp_path.rglob("*.wandb")
-    rows = wandb_history(path)
+    end = time.monotonic() + 60  # wandb's own process writes it, and may do so a little later
+    while len(rows := wandb_history(path)) < 4 and time.monotonic() < end:
+        time.sleep(0.2)
     assert [row["_step"] for row in rows] == [1, 2, 3, 4]
     assert [row["train/loss"] for row in rows] == pytest.approx(losses)
     kept = [row["validation/loss_parallel"] for row in rows if "validation/loss_parallel" in row]
