@@ -117,6 +117,8 @@ def test_live_frames_come_at_their_rate(video, tmp_path):
     for i in range(3):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
     assert [now for now, _ in live_frames(tmp_path, rate=2)] == [0, 0.5, 1]
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "10.png")
+    assert [frame.mean() for _, frame in live_frames(tmp_path, rate=2)] == [0, 0, 0, 255], "2 before 10"
     for source in ("nowhere.mp4", "97", __file__, str(video.parent / "..")):
         with pytest.raises(ConfigError):
             list(live_frames(source))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fvlm.config import ConfigError
-from fvlm.data.sources import PICTURE_SUFFIXES
+from fvlm.data.tables import pictures_in
+from fvlm.data.video import BadClip, as_shown, main_stream, read_picture
 
 CAMERAS, CAMERA_FORMAT = "/dev/video{}", "v4l2"  # where Linux has them
 
@@ -40,12 +41,7 @@ def from_camera(source: str, count: int, rate: float = 2.0) -> list[np.ndarray]:
 
 
 def _pictures(folder: Path, rate: float):
-    from fvlm.data.video import BadClip, read_picture
-
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES]
-    if not files:
-        raise ConfigError(f"{folder}: no picture in this folder")
-    for i, file in enumerate(files):
+    for i, file in enumerate(pictures_in(folder)):
         try:
             yield i / rate, read_picture(str(file), 224)
         except BadClip as error:
@@ -58,9 +54,7 @@ def _video(path: Path, rate: float, kind: str | None):
     due = 0.0
     try:
         with av.open(str(path), format=kind, metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise ConfigError(f"{path}: no video in it")
-            stream, first = container.streams.video[0], None
+            stream, first = main_stream(container, str(path))[0], None
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 if frame.time is None:
@@ -69,7 +63,8 @@ def _video(path: Path, rate: float, kind: str | None):
                 now = frame.time - first
                 if now >= due - 1e-6:
                     due = max(due + 1 / rate, now)
-                    picture = frame.to_ndarray(format="rgb24")
-                    yield now, np.ascontiguousarray(np.rot90(picture, k=round(frame.rotation / 90)))
+                    yield now, as_shown(frame)
+    except BadClip as error:
+        raise ConfigError(f"{path}: {error.detail}") from error
     except (av.FFmpegError, OSError) as error:
         raise ConfigError(f"{path}: not a video that decodes: {error}") from error

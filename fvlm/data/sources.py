@@ -24,6 +24,7 @@ from fvlm.data.tables import (
     Table,
     decoded_text,
     find_file,
+    natural,
     parsed_json,
 )
 from fvlm.data.video import BadClip, Pictures, Still, Video, is_url
@@ -668,7 +669,7 @@ def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | 
     record = _record(row, column or "caption", where, key, notes=notes)
     if not row:
         record.bad = BadClip("no caption", f"there is {found} alone; {TOGETHER}")
-    pictures = sorted((e for e in members if _suffix(e) in PICTURE_SUFFIXES), key=_natural)
+    pictures = sorted((e for e in members if _suffix(e) in PICTURE_SUFFIXES), key=natural)
     videos = [e for e in members if _suffix(e) in VIDEO_SUFFIXES]
     try:
         if videos:
@@ -703,10 +704,6 @@ def _tar_row(members: dict[str, bytes]) -> tuple[dict, tuple[str, ...]]:
         text, more = decoded_text(members["txt" if "txt" in texts else texts[0]])
         row, notes = {**row, "caption": text.strip()}, (*notes, *more)
     return row, notes
-
-
-def _natural(name: str) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────

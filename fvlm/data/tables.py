@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import json
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
@@ -252,6 +253,20 @@ def _entry(folder: Path, part: str, name: str, folders: bool = False) -> Path:
     if len(found) > 1:
         raise BadClip("unreadable", f"{name}: could be {' or '.join(sorted(found))}")
     return folder / found[0]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, frame 2 before frame 10. ConfigError if there is none."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
+    if not files:
+        endings = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise ConfigError(f"{folder}: no picture in this folder ({endings})")
+    return sorted(files, key=lambda file: natural(file.name))
+
+
+def natural(name: str) -> list:
+    """What names are sorted by, so that 2 comes before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 @functools.lru_cache(maxsize=64)

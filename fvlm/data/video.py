@@ -214,7 +214,7 @@ def _opened(file: str | bytes):
 
 def _index(container, file: str | bytes, start: float | None, end: float | None) -> _Index:
     """Read all packets of a file's video, or in a container with an index those from `start` to `end`."""
-    stream, several = _main_stream(container, file)
+    stream, several = main_stream(container, file)
     _check_side(stream.codec_context.width, stream.codec_context.height)
     base, kind = float(stream.time_base), container.format.name
     indexed, first = kind in WITH_INDEX, stream.start_time or 0
@@ -265,7 +265,7 @@ def _index(container, file: str | bytes, start: float | None, end: float | None)
     return _Index(kind, stream.index, base, zero, stamps, last, trusted, bool(restarts), notes)
 
 
-def _main_stream(container, file: str | bytes):
+def main_stream(container, file: str | bytes):
     """The stream that is the video, no cover picture; and whether there are others like it."""
     from av.stream import Disposition
 
@@ -477,15 +477,22 @@ def _ordered_times(times: list[int | None], index: _Index) -> np.ndarray:
 
 @dataclass
 class _Picture:
-    """pixels (S, S, 3) uint8; turn: one of TURNS."""
+    """pixels (S, S, 3), or in the frame's own size, uint8; turn: one of TURNS."""
 
     pixels: np.ndarray
     turn: str
     transparent: bool
 
 
-def _picture(frame, size: int) -> _Picture:
-    """A decoded frame, squeezed to a square, turned and mirrored the way its file asks for."""
+def as_shown(frame) -> np.ndarray:
+    """A decoded frame in its own size, turned and mirrored the way its file asks for: (height, width, 3)
+    uint8."""
+    return _picture(frame, None).pixels
+
+
+def _picture(frame, size: int | None) -> _Picture:
+    """A decoded frame, squeezed to a square if there is a size, turned and mirrored the way its file asks
+    for."""
     from PIL import Image
 
     layered = not frame.format.has_palette and any(part.is_alpha for part in frame.format.components)

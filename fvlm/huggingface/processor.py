@@ -13,9 +13,8 @@ from transformers import BatchFeature, ProcessorMixin
 
 from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE, Clip, Collator, text_ids
+from fvlm.data.tables import PICTURE_SUFFIXES, pictures_in
 from fvlm.data.video import BadClip, Pictures, Still, Video, evenly_spaced, resized
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class FoveatedProcessor(ProcessorMixin):
@@ -85,11 +84,9 @@ class FoveatedProcessor(ProcessorMixin):
         if not path.exists():
             raise ConfigError(f"{path}: not there")
         if path.is_dir():
-            files = tuple(str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in PICTURES)
-            if not files:
-                raise ConfigError(f"{path}: no picture in this folder ({', '.join(PICTURES)})")
+            files = tuple(map(str, pictures_in(path)))
             source = Still(files[0]) if len(files) == 1 else Pictures(files)
-        elif path.suffix.lower() in PICTURES:
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
             source = Still(str(path))
         else:
             source = Video(str(path), start, end)

@@ -10,6 +10,7 @@ import pytest
 from conftest import brightness
 
 import fvlm.data.video as video
+from fvlm.data.live import live_frames
 from fvlm.data.video import BadClip, evenly_spaced, read_video, see_video
 
 T, SIZE, RATE = 8, 32, 25
@@ -240,6 +241,7 @@ def test_a_cover_picture_before_the_video_is_no_video(tmp_path, name):
             target.mux(packet)
     seen = see_video(str(tmp_path / name), T, SIZE)
     assert numbers(seen.frames, decoded(path)) == evenly_spaced(24, T) and seen.notes == ()
+    assert len(list(live_frames(tmp_path / name, rate=1e6))) == 24, "streamed neither"
 
 
 def test_of_two_videos_in_one_file_the_first_is_taken_and_that_is_said(tmp_path):
@@ -339,3 +341,9 @@ def test_all_eight_orientations_of_a_video_are_shown_upright(tmp_path, matrix):
     stored = decoded(path)[evenly_spaced(24, T)]
     assert np.array_equal(seen.frames, np.stack([ORIENTATIONS[matrix](picture) for picture in stored]))
     assert (seen.about["orientation"] == "as stored") == (matrix == (1, 0, 0, 1))
+    (tmp_path / "turned.mp4").write_bytes(turned)
+    streamed = [frame for _, frame in live_frames(tmp_path / "turned.mp4", rate=1e6)]
+    with av.open(str(path)) as container:
+        frames = [f.reformat(format="rgb24", interpolation="BICUBIC") for f in container.decode(video=0)]
+    whole = [ORIENTATIONS[matrix](frame.to_ndarray()) for frame in frames]
+    assert len(streamed) == 24 and all(map(np.array_equal, streamed, whole)), "shown as a sample is"
