@@ -847,18 +847,7 @@ def _add_bench(commands):
     )
     parser.add_argument(
         "what",
-        choices=[
-            "train",
-            "data",
-            "features",
-            "evaluate",
-            "gaze",
-            "generate",
-            "peers",
-            "scaling",
-            "stream",
-            "gpu",
-        ],
+        choices=[*KINDS, "gpu"],
         help="train: a training step against the machine's own matrix product; data: drawing, preparing, "
         "reading, waiting; features: training with a filled feature store and without; evaluate: all three "
         "losses against the parallel one alone; gaze: the explorer and the causal gaze; generate: looking, "

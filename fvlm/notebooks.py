@@ -1,6 +1,7 @@
 """Keeping notebooks whole: writing generated cells, pairing, executing, and their pages."""
 
 import base64
+import contextlib
 import io
 import sys
 from pathlib import Path
@@ -117,33 +118,43 @@ def _pictures(figures: list[dict]) -> list[bytes]:
     """Stored figures as PNG; all by one browser."""
     if not figures:
         return []
-    try:
+    with picture_errors("figures of notebooks"):
         import kaleido
-    except ImportError:
-        raise ConfigError("pictures of figures need kaleido: pip install -e '.[figures]'") from None
-    import plotly.graph_objects as go
+        import plotly.graph_objects as go
 
+        try:
+            kaleido.start_sync_server(silence_warnings=True)
+            return [
+                kaleido.calc_fig_sync(
+                    go.Figure(data=stored["data"], layout=stored["layout"], skip_invalid=True),
+                    opts=dict(
+                        format="png",
+                        width=PICTURE_WIDTH,
+                        height=stored["layout"].get("height") or PICTURE_HEIGHT,
+                    ),
+                )
+                for stored in figures
+            ]
+        finally:
+            kaleido.stop_sync_server(silence_warnings=True)
+
+
+@contextlib.contextmanager
+def picture_errors(what: str):
+    """Inside, a picture that can't be drawn for want of kaleido or of a browser is a ConfigError that says
+    how to have it. what: how the message begins."""
     try:
-        kaleido.start_sync_server(silence_warnings=True)
-        return [
-            kaleido.calc_fig_sync(
-                go.Figure(data=stored["data"], layout=stored["layout"], skip_invalid=True),
-                opts=dict(
-                    format="png",
-                    width=PICTURE_WIDTH,
-                    height=stored["layout"].get("height") or PICTURE_HEIGHT,
-                ),
-            )
-            for stored in figures
-        ]
+        yield
+    except (ValueError, ImportError) as error:
+        if "kaleido" not in str(error).lower():
+            raise
+        raise ConfigError(f"{what}: pictures need kaleido, pip install -e '.[figures]' ({error})") from None
     except Exception as error:
         if "chrom" not in f"{type(error).__name__} {error}".lower():
             raise
         raise ConfigError(
-            f"pictures of figures need a Chromium or Chrome on this machine ({error})"
+            f"{what}: kaleido needs a Chromium or Chrome on this machine, such as Debian's chromium"
         ) from None
-    finally:
-        kaleido.stop_sync_server(silence_warnings=True)
 
 
 def strip(path: Path):

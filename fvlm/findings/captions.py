@@ -20,17 +20,17 @@ NEEDED = "clips needed for the same loss, times"
 
 
 def captions() -> Results | None:
-    """The finished runs of the study; None before some size has LEAST seeds of both sides of the primary
-    contrast."""
+    """The finished runs of the study; None before some size has LEAST seeds that see of both sides of the
+    primary contrast."""
     study = sources.study(STUDY)
-    return study if study is not None and _has(_of(study), *PRIMARY) else None
+    return study if study is not None and _has(seen(study), *PRIMARY) else None
 
 
 def ready(study: Results | None) -> bool:
     """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both sides."""
-    if study is None or not _has(study, *PRIMARY):
+    if study is None or not _has(part := seen(study), *PRIMARY):
         return False
-    return int((contrast(_of(study), *PRIMARY, seeds=LEAST).table["seeds"] >= SEEDS).sum()) >= SIZES
+    return int((contrast(part, *PRIMARY, seeds=LEAST).table["seeds"] >= SEEDS).sum()) >= SIZES
 
 
 def captions_section(study: Results) -> str:
@@ -179,25 +179,26 @@ def sentences(study: Results) -> list[str]:
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
-    along = [found for found in contrasts_of(study) if len(found.table)]
-    told = "; ".join(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}" for found in along)
-    if not any(found.trend for found in along):
-        told += "; a trend needs three sizes"
     return (
         "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
-        f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
+        f"built-in world, LLMs from scratch, {FRAMES} frames): {_costs(contrasts_of(study))}."
     )
+
+
+def _costs(along: list[Contrast]) -> str:
+    along = [found for found in along if len(found.table)]
+    told = "; ".join(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}" for found in along)
+    return told if any(found.trend for found in along) else f"{told}; a trend needs three sizes"
 
 
 def so_far(study: Results) -> str:
     """What the study says before it is ready, to be told after what earlier runs said."""
     part = seen(study)
-    config, counts = part.runs["config"].iloc[0], contrast(part, *PRIMARY, seeds=LEAST).table
-    sizes = ", ".join(f"{row.pair} with {row.seeds} seeds" for row in counts.itertuples())
-    told = cost_sentence(part).partition("): ")[2].removesuffix(".")
+    config, along = part.runs["config"].iloc[0], contrasts_of(part)
+    sizes = ", ".join(f"{row.pair} with {row.seeds} seeds" for row in along[0].table.itertuples())
     return (
         f"**run again** with {config.steps * config.effective_batch:,} clips and the mended scale, so far {sizes}: "
-        f"{told}"
+        f"{_costs(along)}"
     )
 
 
@@ -227,10 +228,7 @@ Of what the baseline's 16 tokens gain on a model that sees nothing, the share th
 
 
 def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
-    table = compared[PRIMARY].table if PRIMARY in compared else pd.DataFrame(columns=["seeds"])
-    table = table[table["seeds"] > 1]
-    if not len(table):
-        return ""
+    table = compared[PRIMARY].table
     told = ", ".join(f"{row.pair} {100 * row.share_of_seeds:.0f}" for row in table.itertuples())
     return (
         "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "

@@ -1,5 +1,6 @@
 """FINDINGS.md and what the README has from the results, put together."""
 
+import contextlib
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +38,7 @@ from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
 from fvlm.studies.page import study_page
 from fvlm.text import with_interval
-from fvlm.training.results import load_study
+from fvlm.training.results import Study, load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
 END = "<!-- to here -->"
@@ -65,9 +66,7 @@ def render() -> str:
 
 
 def _head() -> str:
-    devices = {
-        device for name in published() for device in load_study(sources.OUTPUTS / name).evaluations["device"]
-    }
+    devices = {device for study in published().values() for device in study.evaluations["device"]}
     return f"""# Findings
 
 Written by `fvlm findings` from the results in this folder; a test compares the two. Losses are in nats per text
@@ -76,17 +75,13 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 """
 
 
-def published() -> list[str]:
-    """The studies of `outputs/` that have finished runs."""
-    studies = (STUDY, MICRO, "question", sources.LONGER, "sees", *REAL)
-    return [name for name in studies if _has_runs(sources.OUTPUTS / name)]
-
-
-def _has_runs(folder: Path) -> bool:
-    try:
-        return bool(len(load_study(folder).samples))
-    except ConfigError:
-        return False
+def published() -> dict[str, Study]:
+    """The studies of `outputs/` that have finished runs, by name."""
+    found = {}
+    for name in (STUDY, MICRO, "question", sources.LONGER, "sees", *REAL):
+        with contextlib.suppress(ConfigError):  # none is there yet
+            found[name] = load_study(sources.OUTPUTS / name)
+    return found
 
 
 def readme_answer() -> str:

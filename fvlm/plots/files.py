@@ -6,6 +6,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from fvlm.config import ConfigError
+from fvlm.notebooks import picture_errors
 
 
 def save_figures(
@@ -32,19 +33,7 @@ def save_figures(
 
 
 def _write_image(figure: go.Figure, path: Path):
-    try:
+    with picture_errors(path.name):
         figure.write_image(
             path, width=900, height=figure.layout.height or 460, scale=2 if path.suffix == ".png" else 1
         )
-    except (ValueError, ImportError) as error:
-        if "kaleido" not in str(error).lower():
-            raise
-        raise ConfigError(
-            f"{path.name}: pictures need kaleido, pip install -e '.[figures]' ({error})"
-        ) from None
-    except Exception as error:
-        if "chrom" not in f"{type(error).__name__} {error}".lower():
-            raise
-        raise ConfigError(
-            f"{path.name}: kaleido needs a Chromium or Chrome on this machine, such as Debian's chromium"
-        ) from None
