@@ -12,7 +12,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from fvlm.config import ConfigError
-from fvlm.data.clips import IGNORE, Clip, Collator, text_ids
+from fvlm.data.clips import IGNORE, Clip, Collator, plain_ids, text_ids
 from fvlm.data.tables import PICTURE_SUFFIXES, pictures_in
 from fvlm.data.video import BadClip, Pictures, Still, Video, evenly_spaced, resized
 
@@ -48,7 +48,7 @@ class FoveatedProcessor(ProcessorMixin):
         return BatchFeature(found)
 
     def _padded(self, texts: list[str], ids_name: str, mask_name: str) -> dict[str, torch.Tensor]:
-        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        rows = [plain_ids(self.tokenizer, text) for text in texts]
         if not all(rows):
             raise ConfigError("an empty text asks nothing: leave text out")
         longest = max(map(len, rows))

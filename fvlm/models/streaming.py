@@ -14,6 +14,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from fvlm.config import ConfigError
+from fvlm.data.clips import plain_ids
 from fvlm.data.video import resized
 from fvlm.huggingface.processor import as_picture
 from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
@@ -200,7 +201,7 @@ class StreamSession:
         """A new cache of `[question] <fine>` and the frames whose tokens are kept."""
         given, prompt = NO_PROMPT, None
         if self.question is not None:
-            prompt = self.model.processor.tokenizer(self.question, add_special_tokens=False)["input_ids"]
+            prompt = plain_ids(self.model.processor.tokenizer, self.question)
             if not prompt:
                 raise ConfigError("an empty question asks nothing: give None")
             given = PromptAndMasks(torch.tensor([prompt], device=self.model.device))

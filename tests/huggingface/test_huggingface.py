@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from fvlm import ConfigError, RunConfig, build_model, load_model
 from fvlm.architectures import ARCHITECTURES
 from fvlm.data import Collator, open_dataset
+from fvlm.data.clips import plain_ids
 from fvlm.huggingface.processor import FoveatedProcessor
 from fvlm.models import model_class
 from fvlm.training.loop import accumulate_gradient
@@ -389,3 +390,14 @@ def test_a_processor_is_saved_with_its_sampling(processor, tmp_path):
 def test_what_can_t_be_read_is_a_user_s_mistake(processor, clip, told):
     with pytest.raises(ConfigError, match=told):
         processor(clip)
+
+
+def test_a_question_that_spells_a_special_token_is_text_all_the_same():
+    """As in training: processor, session and collator read it alike."""
+    model = build_model(tiny(task="question"), pretrained=False)
+    tokenizer = model.processor.tokenizer
+    question = f"Is {tokenizer.eos_token} red?"
+    (ids,) = model.processor(torch.zeros(2, 3, 112, 112, dtype=torch.uint8), question)["prompt_ids"].tolist()
+    assert tokenizer.eos_token_id not in ids and ids == plain_ids(tokenizer, question)
+    asked = model.stream(question).context.mask.size(1)
+    assert asked == len(ids) + 1, "the question, and <fine>"
