@@ -997,6 +997,7 @@ def _features(options) -> int:
 
 
 def _fill(options) -> int:
+    from fvlm.data.store import limit, stores
     from fvlm.models import build_model
     from fvlm.training.features import fill
 
@@ -1008,6 +1009,12 @@ def _fill(options) -> int:
     with FillBar() as bar:
         counts = fill(config, build_model(config), options.clips, bar)
     print("{clips} clips: {there} there already, {kept} kept now, in {folder}".format(**counts))
+    if left := counts["clips"] - counts["there"] - counts["kept"]:
+        used = sum(stored.size for stored in stores())
+        print(
+            f"{left} not kept: no room. {used / 1e9:.2f} GB of {limit(used) / 1e9:.2f} are taken; "
+            f"FVLM_FEATURES_GB sets how many may be"
+        )
     return 0
 
 

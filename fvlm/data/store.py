@@ -24,7 +24,8 @@ from fvlm.weights import cache_folder
 MAGIC = b"fvlm-features-1\0"
 HEAD = 64  # bytes before the features: MAGIC, their checksum, that of the clip's name
 SHARE = 0.25  # of the disk that is free, for all stores together, unless FVLM_FEATURES_GB says otherwise
-RESERVE = 2 << 30  # bytes of disk that no store ever takes
+RESERVE = 2 << 30  # bytes of disk that are left free, unless FVLM_FEATURES_GB says how much to take
+LEAST_FREE = 256 << 20  # bytes of disk that are left free whatever it says
 LOOK_AGAIN = 256  # clips written before the folder is measured again, for what other processes wrote
 
 
@@ -161,7 +162,7 @@ def limit(used: int = 0) -> float:
         raise ConfigError(
             f"FVLM_FEATURES_GB = {wanted!r}: expected gigabytes, such as 20; 0 keeps nothing"
         ) from None
-    return min(asked, max(0, used + free - RESERVE))
+    return min(asked, max(0, used + free - (LEAST_FREE if wanted else RESERVE)))
 
 
 def stores() -> list[Stored]:

@@ -4,6 +4,7 @@ them."""
 import dataclasses
 import multiprocessing
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def cache(tmp_path, monkeypatch):
         if entry.name != "features":
             (folder / entry.name).symlink_to(entry)
     monkeypatch.setenv("FVLM_CACHE", str(folder))
-    monkeypatch.delenv("FVLM_FEATURES_GB", raising=False)
+    monkeypatch.setenv("FVLM_FEATURES_GB", "1")  # whatever share of this machine's disk happens to be free
     return folder
 
 
@@ -110,6 +111,19 @@ def test_no_more_is_kept_than_is_allowed(monkeypatch):
     features = Features(config, build_model(config))
     assert fill(config, build_model(config), 4) | dict(folder="") == dict(clips=8, there=0, kept=0, folder="")
     assert features.store.read("anything") is None
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone_unless_a_number_says_otherwise(monkeypatch):
+    free = 1 << 30
+    monkeypatch.setattr("fvlm.data.store.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setenv("FVLM_FEATURES_GB", "0.5")
+    assert limit() == 0.5e9
+    monkeypatch.setenv("FVLM_FEATURES_GB", "50")
+    assert 0 < limit() < free, "something is left for checkpoints"
+    monkeypatch.delenv("FVLM_FEATURES_GB")
+    assert limit() == 0
+    free = 100 << 30
+    assert 20e9 < limit() < 40e9
 
 
 def test_a_bad_limit_is_a_mistake_that_says_what_is_valid(monkeypatch):
@@ -199,5 +213,7 @@ def test_fill_list_and_clear(tmp_path):
     assert "normed inputs" in listed and " 7 " in listed
     assert "removed" in python("-m", "fvlm", "features", "--clear").stdout and stores() == []
     assert clear() == 0
+    done = python("-m", "fvlm", "features", "--fill", *options, env={"FVLM_FEATURES_GB": "0"})
+    assert "7 not kept: no room" in done.stdout
     done = python("-m", "fvlm", "features", "--fill", "--cell", "S-S_2f_fov", check=False)
     assert done.returncode == 2 and "freeze_vision" in done.stderr
