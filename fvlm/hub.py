@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fvlm.config import ConfigError
-from fvlm.gaze.scores import OBJECT_SCORES, SCORES, gaze_scores, interval, summarise
+from fvlm.gaze.scores import OBJECT_SCORES, SCORES, gaze_scores, summarise
+from fvlm.measures import draw_clips, token_mean
 from fvlm.parameters import command
 from fvlm.text import with_interval
 from fvlm.training.results import LOSSES, Run
@@ -118,12 +119,14 @@ def write_card(run: Run, folder: Path, repo_id: str, clips: int = 32) -> str:
 
 
 def losses(run: Run) -> list[str]:
-    """A line per loss, with its interval over validation clips."""
-    found = []
+    """A line per loss, as the run's results have it, with its bootstrap interval over validation clips."""
+    found, draws = [], draw_clips(len(run.samples))
     for name in LOSSES:
         values = run.samples[name].to_numpy(float)
         if np.isfinite(values).all():
-            told = with_interval(values.mean(), *interval(values), digits=3, signed=False)
+            value, drawn = token_mean(values, run.samples["text_tokens"].to_numpy(), draws)
+            low, high = np.percentile(drawn, [2.5, 97.5])
+            told = with_interval(value, low, high, digits=3, signed=False)
             found.append(f"- {name.removeprefix('loss_')}: {told}")
     return found
 

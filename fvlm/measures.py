@@ -118,7 +118,7 @@ def summarise(rows: list[dict]):
 
     found = []
     for run, group in _by_run(rows).items():
-        draws = _draws(len(group))
+        draws = draw_clips(len(group))
         for name in MEASURES:
             value, values = _over(group, name, draws)
             if math.isfinite(value):
@@ -134,7 +134,7 @@ def differences(rows: list[dict]):
     import pandas as pd
 
     (first, base), *others = _by_run(rows).items()
-    found, draws = [], _draws(len(base))
+    found, draws = [], draw_clips(len(base))
     for run, group in others:
         if [(row["clip_id"], row["truth"]) for row in group] != [(r["clip_id"], r["truth"]) for r in base]:
             raise ConfigError(f"{run} and {first} were measured on other clips, or other texts of them")
@@ -179,22 +179,27 @@ def _by_run(rows: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
-def _draws(clips: int) -> np.ndarray:
-    """Clips drawn with replacement (DRAWS, clips), always the same."""
+def draw_clips(clips: int) -> np.ndarray:
+    """Positions of clips drawn with replacement (DRAWS, clips), always the same."""
     return np.random.default_rng(0).integers(0, clips, (DRAWS, clips))
+
+
+def token_mean(losses: np.ndarray, tokens: np.ndarray, draws: np.ndarray) -> tuple[float, np.ndarray]:
+    """Nats per text token of all clips, and of each draw of clips: `losses` (clips,) are means over the
+    `tokens` (clips,) of each."""
+    tokens = tokens.astype(float)
+    mean = lambda which: (losses[which] * tokens[which]).sum(-1) / tokens[which].sum(-1)
+    return mean(np.arange(len(losses))), mean(draws)
 
 
 def _over(rows: list[dict], name: str, draws: np.ndarray) -> tuple[float, np.ndarray]:
     """A measure of all clips, and of each draw of clips."""
-    everything = np.arange(len(rows))
     if name == "bleu_4":
         statistics = np.array([row["bleu_statistics"] for row in rows])
         return _bleu(statistics.sum(0)), np.array([_bleu(statistics[draw].sum(0)) for draw in draws])
     if name in ("loss", "perplexity"):
-        tokens = np.array([row["text_tokens"] for row in rows], float)
-        losses = np.array([row["loss"] for row in rows])
-        mean = lambda which: (losses[which] * tokens[which]).sum(-1) / tokens[which].sum(-1)
-        value, values = mean(everything), mean(draws)
+        tokens = np.array([row["text_tokens"] for row in rows])
+        value, values = token_mean(np.array([row["loss"] for row in rows]), tokens, draws)
         return (value, values) if name == "loss" else (math.exp(value), np.exp(values))
     values = np.array([row[name] for row in rows], float)
     return values.mean(), values[draws].mean(1)

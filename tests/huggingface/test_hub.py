@@ -55,10 +55,9 @@ def test_a_run_is_pushed_and_loaded_again_by_its_card_s_own_five_lines(run, tmp_
 def test_the_card_says_what_the_run_found(run, tmp_path):
     card = write_card(run, tmp_path, "me/cell", clips=3)
     last = run.evaluations.iloc[-1]
-    mean = run.samples["loss_autoregressive"].mean()
     for words in (
         "T1-T_2f_fov, seed 0",
-        f"autoregressive: {mean:.3f} (",
+        *(f"{mode}: {last[f'loss_{mode}']:.3f} (" for mode in ("parallel", "static", "autoregressive")),
         f"{last.flops:.3g} FLOPs",
         "hit (own, ",
         "from scratch",
