@@ -17,7 +17,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         "llm_config": AutoConfig,
         "vision_config": AutoConfig,
     }
-    keys_to_ignore_at_inference = ["past_key_values", "queries", "token_losses", "text_mask"]
+    keys_to_ignore_at_inference = ["past_key_values", "queries", "token_losses", "text_mask", "token_right"]
 
     def __init__(
         self,

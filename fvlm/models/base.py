@@ -67,7 +67,8 @@ class VideoTextOutput(ModelOutput):
     if they were not asked for.
     past_key_values, hidden_states, attentions: the LLM's, where it goes on with a text.
     queries: (B, T, Q), the query that each frame was looked at with; None for models without queries.
-    token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is."""
+    token_losses: (B, L) nats, 0 where there is no text. text_mask: (B, L), True where there is.
+    token_right: (B, L), True where the label is the likeliest token; None while training."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -77,6 +78,7 @@ class VideoTextOutput(ModelOutput):
     queries: torch.Tensor | None = None
     token_losses: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
+    token_right: torch.Tensor | None = None
 
 
 class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
@@ -289,8 +291,9 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
             losses = F.cross_entropy(
                 logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
             ).view_as(labels)  # (B, L), nats
+            right = None if self.training else logits.argmax(-1) == labels  # (B, L)
         else:
-            losses = self.token_losses(hidden, labels)  # (B, L), nats
+            losses, right = self.token_losses(hidden, labels)  # (B, L), nats
         tokens = text_mask.sum() if num_items_in_batch is None else num_items_in_batch
         out = VideoTextOutput(
             loss=losses.sum() / tokens,
@@ -298,11 +301,15 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
             queries=queries,
             token_losses=losses,
             text_mask=text_mask,
+            token_right=right,
         )
         return out.to_tuple() if return_dict is False else out  # pyright: ignore[reportReturnType]
 
-    def token_losses(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none.
+    def token_losses(
+        self, hidden: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none, and
+        whether each label is the likeliest token (B, L), None while training.
 
         Logits are made of labelled positions alone, at most LOGITS numbers at once, and if that takes several
         parts they are made again in the backward pass."""
@@ -311,15 +318,22 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
         rows = max(1, LOGITS // self.config.llm_config.vocab_size)
         parts = list(zip(states.split(rows), ids.split(rows)))
         loss = self._recomputed_losses if len(parts) > 1 and torch.is_grad_enabled() else self._losses
+        found, likeliest = zip(*(loss(*part) for part in parts))
         losses = torch.zeros(labels.numel(), device=labels.device)
-        return losses.index_copy(0, where, torch.cat([loss(*part) for part in parts])).view_as(labels)
+        losses = losses.index_copy(0, where, torch.cat(found)).view_as(labels)
+        if self.training:
+            return losses, None
+        right = torch.zeros(labels.numel(), dtype=torch.bool, device=labels.device)
+        return losses, right.index_copy(0, where, torch.cat(likeliest) == ids).view_as(labels)
 
-    def _losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """States (N, W) and the ids (N,) that should follow to losses (N,)."""
+    def _losses(self, states: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """States (N, W) and the ids (N,) that should follow to losses (N,), and to the likeliest ids (N,) unless
+        it is trained."""
         logits = self.llm.get_output_embeddings()(states)  # (N, V)
-        return F.cross_entropy(logits.float(), ids, reduction="none")
+        loss = F.cross_entropy(logits.float(), ids, reduction="none")
+        return loss, None if self.training else logits.argmax(-1)
 
-    def _recomputed_losses(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def _recomputed_losses(self, states: torch.Tensor, ids: torch.Tensor):
         return _checkpoint(self._losses, states, ids)
 
     @torch.no_grad()

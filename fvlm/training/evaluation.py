@@ -11,7 +11,7 @@ from fvlm.costs.memory import MicroBatch, evaluation_sizes
 from fvlm.data import Batch, Collator, validation_batches
 from fvlm.data.clips import IGNORE
 from fvlm.models import FrameCache
-from fvlm.models.base import MODES
+from fvlm.models.base import MODES, VideoTextOutput
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, batch_inputs
 from fvlm.training.results import LOSSES
@@ -27,8 +27,8 @@ def evaluate(
     on_batch: Callable[[], None] = lambda: None,
     features: Features | None = None,
 ) -> tuple[dict[str, float], list[dict]]:
-    """Losses over the validation samples in every mode, in nats per text token: the means, and one row per
-    sample.
+    """Losses over the validation samples in every mode, in nats per text token, and `right`, the share of texts
+    whose every token is the likeliest one, frame by frame: the means, and one row per sample.
 
     Each clip goes through the vision model once. Models whose modes do not differ have one loss: parallel and
     autoregressive are the same number, static is NaN. Several processes share the samples; each gets all
@@ -42,25 +42,34 @@ def evaluate(
         who: dict = dict(cell=config.cell, seed=config.seed)
         rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
         with autocast(config):
-            for part, losses in part_losses(model, batch, config, size, device, on_batch, features):
-                tokens = (part.labels != IGNORE).sum(1).tolist()
-                for mode, x in losses.items():
-                    for clip_id, count, total in zip(part.clip_ids, tokens, x.double().sum(1).tolist()):
-                        rows[clip_id] |= {"text_tokens": count, f"loss_{mode}": total / count}
+            for part, outputs in part_outputs(model, batch, config, size, device, on_batch, features):
+                tokens = (part.labels != IGNORE).sum(1)
+                for mode, out in outputs.items():
+                    losses = (out.token_losses.double().sum(1).cpu() / tokens).tolist()
+                    right = (out.token_right.sum(1).cpu() == tokens).double().tolist()  # 1 or 0
+                    for clip_id, count, loss, all_right in zip(part.clip_ids, tokens.tolist(), losses, right):
+                        rows[clip_id] |= {
+                            "text_tokens": count,
+                            f"loss_{mode}": loss,
+                            f"right_{mode}": all_right,
+                        }
         for row in rows.values():
             row.setdefault("loss_autoregressive", row["loss_parallel"])
             row.setdefault("loss_static", math.nan)
+            right = {mode: row.pop(f"right_{mode}", math.nan) for mode in MODES}
+            row["right"] = right["autoregressive" if model.modes_differ else "parallel"]
         mine.append(list(rows.values()))
     in_order = [row for batches in zip(*processes.all_gather(mine)) for rows in batches for row in rows]
     rows = list({row["clip_id"]: row for row in in_order}.values())  # batches may have been filled up
     tokens = sum(row["text_tokens"] for row in rows)
-    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}, rows
+    means = {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}
+    return means | dict(right=sum(row["right"] for row in rows) / len(rows)), rows
 
 
-def part_losses(
+def part_outputs(
     model, batch: Batch, config: RunConfig, size: int, device: str, on_batch, features: Features | None
-) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
-    """Clips of a batch, and the losses of their text tokens (B, L) by mode, for all its clips.
+) -> Iterator[tuple[Batch, dict[str, VideoTextOutput]]]:
+    """Clips of a batch, and what the model makes of their texts by mode, for all its clips.
 
     Frames are encoded and scored in parts of at most `size` clips; frame by frame all are looked at together
     (but for clips with frames missing: their parts differ in length)."""
@@ -74,10 +83,10 @@ def part_losses(
         frames = model.encode(frames) if isinstance(frames, torch.Tensor) else frames
         caches.append(frames)
         here = [mode for mode in modes if not (together and mode == "autoregressive")]
-        yield part, {m: model(frames, **inputs, mode=m, return_logits=False).token_losses for m in here}
+        yield part, {mode: model(frames, **inputs, mode=mode, return_logits=False) for mode in here}
     if together:
         batch = batch.take(batch.by_length())
         inputs = batch.inputs(device)
         inputs.pop("frames", None)
         out = model(FrameCache.cat(caches), **inputs, mode="autoregressive", return_logits=False)
-        yield batch, {"autoregressive": out.token_losses}
+        yield batch, {"autoregressive": out}

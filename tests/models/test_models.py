@@ -183,6 +183,18 @@ def test_the_loss_counts_text_only_and_its_end(model, clips):
     assert out.loss.item() == pytest.approx((expected * (labels != -100)).sum().item() / 10, rel=1e-5)
 
 
+@pytest.mark.parametrize("return_logits", [True, False])
+def test_tokens_are_right_where_they_are_what_it_would_write(model, clips, return_logits):
+    frames, _ = clips
+    labels = model.generate(frames, max_new_tokens=4)
+    assert (labels != model.config.llm_config.eos_token_id).all(), "as this seed writes"
+    labels[1, 2:] = -100
+    labels[0, 3] = (labels[0, 3] + 1) % 512
+    out = model(frames, labels=labels, mode="autoregressive", return_logits=return_logits)
+    assert out.token_right.tolist() == [[True, True, True, False], [True, True, False, False]]
+    assert model.train()(frames, labels=labels, return_logits=return_logits).token_right is None
+
+
 def test_generated_text_is_the_most_likely_one(model, clips):
     frames, _ = clips
     ids = model.generate(frames, max_new_tokens=4)

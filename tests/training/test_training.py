@@ -143,8 +143,8 @@ def test_a_run_leaves_its_results(finished):
     row = finished.evaluations.iloc[-1]
     assert list(finished.evaluations["step"]) == [2, 4] and row.samples_seen == 16
     expected = (
-        "cell, seed, step, samples_seen, loss_parallel, loss_autoregressive, loss_static, flops, "
-        "visual_tokens, seconds, "
+        "cell, seed, step, samples_seen, loss_parallel, loss_autoregressive, loss_static, right, "
+        "flops, visual_tokens, seconds, "
         "samples_per_second, peak_memory_bytes, learning_rate, params_total, params_trainable, "
         "params_embedding, device, "
         "precision, micro_batch, dataset_fingerprint, weights, commit"
@@ -207,6 +207,20 @@ def test_a_run_saved_before_inputs_were_scaled_is_not_taken_for_one_of_today(tmp
     assert before.model.config.llm_config.model_type == "llama"
     with pytest.raises(ConfigError, match="scale_input was False, is True.*overwrite"):
         train(dataclasses.replace(config, scale_input=True))
+
+
+@pytest.mark.parametrize("arch", ["foveated", "blind"])
+def test_right_are_the_texts_that_it_writes_word_for_word(tmp_path, arch):
+    """After a few steps it knows how an answer looks, and guesses one number for all clips."""
+    learns = dict(
+        steps=40, eval_every=40, eval_samples=40, effective_batch=8, micro_batch=8, learning_rate=3e-3
+    )
+    world = "shapes:objects=1-2,questions=count"
+    run = train(tiny(arch, out=str(tmp_path), task="question", dataset=world, warmup=5, **learns))
+    clips = run.validation_clips(40)
+    said = run.write(clips)
+    assert list(run.samples["right"] == 1) == [text == clip.answer for text, clip in zip(said, clips)]
+    assert 0 < run.evaluations["right"].iloc[-1] == run.samples["right"].mean() < 1
 
 
 def test_models_without_queries_have_one_loss(tmp_path):
