@@ -308,8 +308,8 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
     def token_losses(
         self, hidden: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none, and
-        whether each label is the likeliest token (B, L), None while training.
+        """Losses (B, L) in nats of labels (B, L) from the LLM's states (B, L, W), zero where there is none,
+        and whether each label is the likeliest token (B, L), None while training.
 
         Logits are made of labelled positions alone, at most LOGITS numbers at once, and if that takes several
         parts they are made again in the backward pass."""
@@ -327,8 +327,8 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
         return losses, right.index_copy(0, where, torch.cat(likeliest) == ids).view_as(labels)
 
     def _losses(self, states: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """States (N, W) and the ids (N,) that should follow to losses (N,), and to the likeliest ids (N,) unless
-        it is trained."""
+        """States (N, W) and the ids (N,) that should follow to losses (N,), and to the likeliest ids (N,)
+        unless it is trained."""
         logits = self.llm.get_output_embeddings()(states)  # (N, V)
         loss = F.cross_entropy(logits.float(), ids, reduction="none")
         return loss, None if self.training else logits.argmax(-1)

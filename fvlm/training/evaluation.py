@@ -27,8 +27,8 @@ def evaluate(
     on_batch: Callable[[], None] = lambda: None,
     features: Features | None = None,
 ) -> tuple[dict[str, float], list[dict]]:
-    """Losses over the validation samples in every mode, in nats per text token, and `right`, the share of texts
-    whose every token is the likeliest one, frame by frame: the means, and one row per sample.
+    """Losses over the validation samples in every mode, in nats per text token, and `right`, the share of
+    texts whose every token is the likeliest one, frame by frame: the means, and one row per sample.
 
     Each clip goes through the vision model once. Models whose modes do not differ have one loss: parallel and
     autoregressive are the same number, static is NaN. Several processes share the samples; each gets all
@@ -45,14 +45,12 @@ def evaluate(
             for part, outputs in part_outputs(model, batch, config, size, device, on_batch, features):
                 tokens = (part.labels != IGNORE).sum(1)
                 for mode, out in outputs.items():
+                    assert out.token_losses is not None and out.token_right is not None
                     losses = (out.token_losses.double().sum(1).cpu() / tokens).tolist()
                     right = (out.token_right.sum(1).cpu() == tokens).double().tolist()  # 1 or 0
-                    for clip_id, count, loss, all_right in zip(part.clip_ids, tokens.tolist(), losses, right):
-                        rows[clip_id] |= {
-                            "text_tokens": count,
-                            f"loss_{mode}": loss,
-                            f"right_{mode}": all_right,
-                        }
+                    for clip_id, count, *found in zip(part.clip_ids, tokens.tolist(), losses, right):
+                        found = zip((f"loss_{mode}", f"right_{mode}"), found)
+                        rows[clip_id] |= {"text_tokens": count} | dict(found)
         for row in rows.values():
             row.setdefault("loss_autoregressive", row["loss_parallel"])
             row.setdefault("loss_static", math.nan)
