@@ -46,6 +46,13 @@ VALIDATION_SHARE = 10  # every tenth index is validation: the split depends on t
 _SEED_STRIDE = 10 << 40  # room for a trillion training clips per run seed
 _FIRST_POOL = 1 << 40  # stretches from here on are those of pools, beyond all run seeds
 
+OF_RUNS = (
+    "pool",
+    "stretch",
+    "passes",
+    "crowded",
+)  # settings of what a run is shown, not of how a clip is drawn
+
 
 @dataclass(frozen=True)
 class ShapesWorld:
@@ -68,6 +75,7 @@ class ShapesWorld:
     pool: int = 0  # training clips that all run seeds share, each in its own order; 0: each its own, no end
     stretch: int = 0  # which part of the world a pool is from: pools of different stretches share no clip
     passes: int = 1  # so often is a pool gone through, each time with a question about another object
+    crowded: int = 0  # fewest objects of a validation clip, where it is to have more than a training clip has
 
     def __post_init__(self):
         fewest, most = self.objects
@@ -78,6 +86,8 @@ class ShapesWorld:
         ).items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {limit}")
+        if not 0 <= self.crowded <= most:
+            raise ConfigError(f"shapes: crowded = {self.crowded}: valid are 0 to {most}, the most objects")
         for name in ("pool", "stretch"):
             if not 0 <= getattr(self, name) < 1 << 32:
                 raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {(1 << 32) - 1}")
@@ -346,6 +356,10 @@ class Scene:
 
 def open_shapes(world: ShapesWorld, split: str, seed: int = 0) -> "ShapesDataset":
     """A split of the world, "train" or "validation", for a run's seed."""
+    fewest, most = world.objects
+    if split == "validation":
+        world = replace(world, objects=(max(fewest, world.crowded), most))
+    world = replace(world, crowded=0)
     return ShapesPool(world, seed) if world.pool and split == "train" else ShapesDataset(world, split, seed)
 
 
@@ -371,11 +385,11 @@ class ShapesDataset:
 
     def key(self, item: int) -> str:
         """Names the frames of an item: the same for every dataset whose world draws them so."""
-        return f"{self._settings('frames', 'pool', 'stretch', 'passes', 'questions')} {self.index(item)}"
+        return f"{self._settings('frames', 'questions', *OF_RUNS)} {self.index(item)}"
 
     @property
     def fingerprint(self) -> str:
-        return self._settings("frames", "pool", "stretch", "passes")
+        return self._settings("frames", *OF_RUNS)
 
     def _settings(self, *without: str) -> str:
         settings = (
@@ -419,7 +433,7 @@ class ShapesPool(ShapesDataset):
 
     @property
     def fingerprint(self) -> str:
-        return self._settings("frames", *(["passes"] if self.world.passes == 1 else []))
+        return self._settings("frames", "crowded", *(["passes"] if self.world.passes == 1 else []))
 
 
 def _training_index(stretch: int, item: int) -> int:

@@ -712,9 +712,13 @@ def _tar_row(members: dict[str, bytes]) -> tuple[dict, tuple[str, ...]]:
 def shapes(settings: str = "") -> Iterator[Record]:
     """The built-in world, which never ends; `settings` such as "objects=3-5,camera=100" are
     `ShapesWorld`'s."""
-    from fvlm.data.shapes import ShapesWorld
+    from fvlm.data.shapes import OF_RUNS, ShapesWorld
 
     world, index = ShapesWorld.parse(settings), 0
+    if said := [name for name in OF_RUNS if getattr(world, name) != getattr(ShapesWorld(), name)]:
+        raise ConfigError(
+            f"shapes: {', '.join(said)}: for runs that draw their clips, not for what is prepared"
+        )
     while True:
         yield Record(f"shapes-{world.seed}-{index}", "", Drawn(world, index), f"shapes, clip {index}")
         index += 1

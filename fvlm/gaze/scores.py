@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from fvlm.config import ConfigError
+from fvlm.data import open_dataset
 from fvlm.data.clips import Clip
-from fvlm.data.shapes import ASKED_OF_ANY, ShapesWorld
+from fvlm.data.shapes import ASKED_OF_ANY, ShapesDataset, ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
 from fvlm.training.results import Run
 
@@ -111,12 +112,13 @@ def another_question(run: Run, clip: Clip) -> Clip:
 
 
 def _world(run: Run) -> ShapesWorld:
-    name, _, settings = run.config.dataset.partition(":")
-    if name != "shapes":
+    """The world of its validation clips."""
+    dataset = open_dataset(run.config, "validation")
+    if not isinstance(dataset, ShapesDataset):
         raise ConfigError(f"{run.folder}: gaze is scored where boxes are known, with dataset = shapes")
     if not run.config.architecture.has_queries:
         raise ConfigError(f"{run.folder}: a {run.config.arch} model has no queries, so it has no gaze")
-    return ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
+    return dataset.world
 
 
 def other_question(world: ShapesWorld, clip: Clip) -> Clip | None:

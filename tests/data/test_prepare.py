@@ -545,6 +545,7 @@ def test_the_command_line_says_what_it_did_and_what_it_could_not(videos, tmp_pat
         (["prepare", "x.csv", "--out", tmp_path / "y"], "x.csv: no such file"),
         (["prepare"], "SOURCE"),
         (["prepare", "shapes", "--out", tmp_path / "y", "--clips", 4, "--size", 50], "multiple of 14"),
+        (["prepare", "shapes:pool=9,crowded=3", "--out", tmp_path / "y", "--clips", 4], "pool, crowded"),
         (["prepare", "--verify", tmp_path], "manifest.json is missing"),
     ):
         done = python("-m", "fvlm", *arguments, check=False)

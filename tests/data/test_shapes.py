@@ -287,6 +287,25 @@ def test_each_pass_through_a_pool_asks_about_another_object_of_the_same_clips():
     )
 
 
+def test_validation_may_have_crowded_clips_alone():
+    config = RunConfig(llm="tiny1", dataset="shapes:objects=1-5,crowded=3", device="cpu")
+    shown, plain, crowd = (
+        open_dataset(dataclasses.replace(config, dataset=f"shapes:objects={objects}"), "validation")
+        for objects in ("1-5,crowded=3", "1-5", "3-5")
+    )
+    assert {shown[i].boxes.shape[1] for i in range(40)} == {3, 4, 5}
+    assert min(plain[i].boxes.shape[1] for i in range(40)) == 1
+    assert shown.fingerprint == crowd.fingerprint != plain.fingerprint and shown.key(3) == crowd.key(3)
+    trained, before = (
+        open_dataset(dataclasses.replace(config, dataset=f"shapes:objects=1-5{more}"), "train")
+        for more in (",crowded=3", "")
+    )
+    assert trained.fingerprint == before.fingerprint and trained.key(3) == before.key(3)
+    assert trained[3].caption == before[3].caption
+    with pytest.raises(ConfigError, match="crowded = 6: valid are 0 to 5"):
+        check_dataset("shapes:objects=1-5,crowded=6")
+
+
 @pytest.mark.parametrize("settings", ["passes=2", "pool=9,passes=2", "pool=9,passes=0,questions=shape"])
 def test_passes_need_a_pool_and_questions_about_any_object(settings):
     with pytest.raises(ConfigError, match="passes"):

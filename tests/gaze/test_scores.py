@@ -1,11 +1,12 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import python, tiny
 
-from fvlm import ConfigError, load_run, train
-from fvlm.data import ShapesWorld
+from fvlm import ConfigError, RunConfig, load_run, train
+from fvlm.data import ShapesWorld, open_dataset
 from fvlm.gaze.attention import EncodedClip, Gaze
 from fvlm.gaze.scores import (
     OBJECT_SCORES,
@@ -184,6 +185,18 @@ def test_a_notebook_s_runs_are_a_foveated_and_a_static_one(runs):
         chosen_runs(f"{fov},{avg}")
     table = run_table([runs["foveated"]])
     assert table["clips_seen"].tolist() == [2] and table["cell"].tolist() == ["T1-T_2f_fov"]
+
+
+def test_another_question_is_of_the_clip_that_validation_showed():
+    """Not of what training would make of its number, which has fewer objects."""
+    config = RunConfig(
+        llm="tiny1", dataset="shapes:objects=1-5,crowded=4,questions=shape", task="question", device="cpu"
+    )
+    dataset = open_dataset(config, "validation")
+    for clip in (dataset[i] for i in range(6)):
+        other = another_question(SimpleNamespace(config=config, folder="run"), clip)
+        colour = re.search(r"is (\w+)\?", other.question)[1]
+        assert f" {colour} {other.answer} " in clip.caption and other.question != clip.question
 
 
 def test_another_question_of_a_clip_or_why_there_is_none(runs):
