@@ -56,7 +56,7 @@ first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all o
 number (*p*, by Holm). Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_gaze()}{_rates()}
+{_kept(part)}{_noise(compared)}{_gaze()}{tuned_rates(STUDY)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -276,8 +276,9 @@ def gaze_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(told)
 
 
-def _rates() -> str:
-    path = sources.rates_path(STUDY)
+def tuned_rates(study: str) -> str:
+    """The sweep of a study whose every size and architecture has a rate of its own; nothing before it ran."""
+    path = sources.rates_path(study)
     if not path.exists():
         return ""
     return f"""

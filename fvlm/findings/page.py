@@ -21,6 +21,9 @@ from fvlm.findings.captions import (
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
+from fvlm.findings.questions import STUDIES as QUESTIONS
+from fvlm.findings.questions import learning_sentence, questions, questions_section
+from fvlm.findings.questions import ready as questions_ready
 from fvlm.findings.sections import (
     controls_section,
     micro_section,
@@ -57,6 +60,8 @@ def render() -> str:
         sections.append(captions_section(study))
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
+    if asked := {name: found for name in QUESTIONS if (found := questions(name))}:
+        sections.append(questions_section(asked))
     sections += [question_section(), question_seeds_section(), sees_section()]
     sections += [real_weights_section(study) for study in map(sources.study, REAL) if study]
     for study in (MICRO, "question"):
@@ -78,7 +83,7 @@ for few seeds (`fvlm.scaling.paired_gap`), unless it says otherwise. Run on: {",
 def published() -> dict[str, Study]:
     """The studies of `outputs/` that have finished runs, by name."""
     found = {}
-    for name in (STUDY, MICRO, "question", sources.LONGER, "sees", *REAL):
+    for name in (STUDY, *QUESTIONS, MICRO, "question", sources.LONGER, "sees", *REAL):
         with contextlib.suppress(ConfigError):  # none is there yet
             found[name] = load_study(sources.OUTPUTS / name)
     return found
@@ -89,11 +94,19 @@ def readme_answer() -> str:
     enough (`ready`), from the earlier one until then."""
     micro, study = sources.study(MICRO), captions()
     if ready(study):
-        return "\n\n".join([cost_sentence(study), *beside_the_cost()])
+        return "\n\n".join([cost_sentence(study), *_learning(), *beside_the_cost()])
     if micro:
         again = f"; {so_far(study)}" if study else ""
-        return "\n\n".join([f"{cost_before(micro, all_gaps(micro))}{again}.", *beside_the_cost()])
+        return "\n\n".join(
+            [f"{cost_before(micro, all_gaps(micro))}{again}.", *_learning(), *beside_the_cost()]
+        )
     return "No study of sizes has been run here yet."
+
+
+def _learning() -> list[str]:
+    """Who learns questions, once their study is far enough."""
+    asked = questions()
+    return [learning_sentence(asked)] if questions_ready(asked) else []
 
 
 def readme_results() -> str:
