@@ -14,13 +14,14 @@ from fvlm.findings.words import (
 from fvlm.scaling import GapScaling, Results
 
 
-def beside_the_cost() -> list[str]:
-    """Whether a question steers the gaze, and what is withdrawn."""
-    return [_steering(), withdrawn_in_short()]
+def beside_the_cost(learning: str = "") -> list[str]:
+    """Whether a question steers the gaze, and if that was run who learns to answer sooner (`learning`); and what
+    is withdrawn."""
+    return [f"{'; '.join(filter(None, (_steering(), learning)))}.", withdrawn_in_short()]
 
 
-def cost_before(micro: Results, gaps: dict[str, GapScaling]) -> str:
-    """What one token a frame costs, by the runs before 2026-11-25; a sentence that may go on."""
+def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True) -> str:
+    """What one token a frame costs, by the runs before 2026-11-25: `alone`, or after what later ones say."""
     (first, gap), *others = gaps.items()
     frames = frames_of(first)
     raw = {
@@ -33,11 +34,12 @@ def cost_before(micro: Results, gaps: dict[str, GapScaling]) -> str:
     flops = equal_flops(micro, int(frames.split()[0]))
     reached = {pair: found for pair, found in flops.items() if len(found) == 3}
     spent = f"; at equal training FLOPs {_ends(reached)}{_turned(raw, reached)}" if reached else ""
-    config = micro.runs["config"].iloc[0]
+    config, title = micro.runs["config"].iloc[0], "What one token a frame costs"
+    clips = f"{config.steps * config.effective_batch:,} clips"
     return (
-        "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
-        f"built-in world, LLMs from scratch, {frames}, {config.steps * config.effective_batch:,} clips, the input "
-        f"scale of before 2026-11-25): at equal clips {_ends(raw, names)}; {trends}{spent}"
+        f"**{title if alone else 'What earlier runs gave'}**, in percent of the loss of a baseline that reads 16 "
+        f"(captions of the built-in world, LLMs from scratch, {frames}, {clips}, the input scale of before "
+        f"2026-11-25): at equal clips {_ends(raw, names)}; {trends}{spent}"
     )
 
 
@@ -74,5 +76,5 @@ def _steering() -> str:
         f"{percent_range(runs['hit'])} % of frames (T2-T, lowest and highest of {len(runs)} seeds), in "
         f"{percent_range(runs['hit_other'])} % when another is asked about, {100 * runs['chance'].mean():.1f} % by "
         "chance; beside a control with one static query for everything its answer's loss changes by "
-        f"{beside}."
+        f"{beside}"
     )

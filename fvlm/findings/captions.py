@@ -16,6 +16,7 @@ STUDY, FRAMES = "captions", 8
 PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 LEAST = 2  # seeds of both sides; one says nothing of how far another would differ
+COST = "**What one token a frame costs**"
 NEEDED = "clips needed for the same loss, times"
 
 
@@ -169,18 +170,24 @@ def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
 
 def sentences(study: Results) -> list[str]:
     """What the study says, each sentence from its intervals."""
-    told = [cost_sentence(study)]
-    for arch in ("meanpool", "static", "blind"):
+    return [cost_sentence(study), *(f"{told}." for told in controls(study))]
+
+
+def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]:
+    """The foveated model at equal clips beside each of these that is there, sentences without their full
+    stops."""
+    told = []
+    for arch in archs:
         if _has(study, "foveated", arch):
             found = contrast(study, "foveated", arch, seeds=LEAST)
-            told.append(f"**Beside {ARCHITECTURES[arch].description}**: {_by_size(found)}.")
+            told.append(f"**Beside {ARCHITECTURES[arch].description}**: {_by_size(found)}")
     return told
 
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
     return (
-        "**What one token a frame costs**, in percent of the loss of a baseline that reads 16 (captions of the "
+        f"{COST}, in percent of the loss of a baseline that reads 16 (captions of the "
         f"built-in world, LLMs from scratch, {FRAMES} frames): {_costs(contrasts_of(study))}."
     )
 
@@ -192,13 +199,16 @@ def _costs(along: list[Contrast]) -> str:
 
 
 def so_far(study: Results) -> str:
-    """What the study says before it is ready, to be told after what earlier runs said."""
+    """What the study says before it is ready, to be told before what earlier runs said."""
     part = seen(study)
-    config, along = part.runs["config"].iloc[0], contrasts_of(part)
+    config = part.runs["config"].iloc[0]
+    along = [contrast(part, *PRIMARY, axis=axis, seeds=LEAST) for axis in ("clips", "flops")]
     sizes = ", ".join(f"{row.pair} with {row.seeds} seeds" for row in along[0].table.itertuples())
+    beside = "".join(f"; {told}" for told in controls(part, ("meanpool", "static")))
     return (
-        f"**run again** with {config.steps * config.effective_batch:,} clips and the mended scale, so far {sizes}: "
-        f"{_costs(along)}"
+        f"{COST}, run again with {config.steps * config.effective_batch:,} clips and the mended scale, so far {sizes}, in "
+        f"percent of the loss of a baseline that reads 16 (captions of the built-in world, LLMs from scratch, {FRAMES} "
+        f"frames): {_costs(along)}{beside}"
     )
 
 

@@ -22,7 +22,7 @@ from fvlm.findings.costs import readme_costs
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
 from fvlm.findings.questions import STUDIES as QUESTIONS
-from fvlm.findings.questions import learning_sentence, questions, questions_section
+from fvlm.findings.questions import learning, questions, questions_section
 from fvlm.findings.questions import ready as questions_ready
 from fvlm.findings.sections import (
     controls_section,
@@ -91,22 +91,17 @@ def published() -> dict[str, Study]:
 
 def readme_answer() -> str:
     """The README's first block: the answer in three sentences, from the study of captions once it is far
-    enough (`ready`), from the earlier one until then."""
+    enough (`ready`); until then what it says so far, before the earlier one."""
     micro, study = sources.study(MICRO), captions()
-    if ready(study):
-        return "\n\n".join([cost_sentence(study), *_learning(), *beside_the_cost()])
-    if micro:
-        again = f"; {so_far(study)}" if study else ""
-        return "\n\n".join(
-            [f"{cost_before(micro, all_gaps(micro))}{again}.", *_learning(), *beside_the_cost()]
-        )
-    return "No study of sizes has been run here yet."
-
-
-def _learning() -> list[str]:
-    """Who learns questions, once their study is far enough."""
     asked = questions()
-    return [learning_sentence(asked)] if questions_ready(asked) else []
+    others = beside_the_cost(learning(asked) if questions_ready(asked) else "")
+    if ready(study):
+        return "\n\n".join([cost_sentence(study), *others])
+    if micro:
+        parts = [so_far(study)] if study else []
+        before = cost_before(micro, all_gaps(micro), alone=not study)
+        return "\n\n".join([f"{'; '.join([*parts, before])}.", *others])
+    return "No study of sizes has been run here yet."
 
 
 def readme_results() -> str:

@@ -26,17 +26,17 @@ SEEDS, SIZES = 3, 2  # fewer of either are no answer yet
 def questions(name: str = "questions") -> Results | None:
     """The finished runs of one of STUDIES; None before some size has two seeds of both SIDES."""
     study = sources.study(name)
-    return study if study is not None and len(compared(learning(study))) else None
+    return study if study is not None and len(compared(learning_rows(study))) else None
 
 
 def ready(study: Results | None) -> bool:
     """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both SIDES."""
     if study is None:
         return False
-    return int((compared(learning(study))["seeds"] >= SEEDS).sum()) >= SIZES
+    return int((compared(learning_rows(study))["seeds"] >= SEEDS).sum()) >= SIZES
 
 
-def learning(study: Results) -> pd.DataFrame:
+def learning_rows(study: Results) -> pd.DataFrame:
     """How far every run came: a row per run with `pair`, `frames`, `arch`, `seed`, `right` (share of answers
     that are, at the end), `seen` (training clips) and `clips`, how many it had seen when LEARNED of the answers
     were right for the first time, between two evaluations on the line that joins them; infinite if they never
@@ -64,7 +64,7 @@ def _first_at(level: float, seen: np.ndarray, right: np.ndarray) -> float:
 
 
 def compared(runs: pd.DataFrame, sides: tuple[str, str] = SIDES) -> pd.DataFrame:
-    """The first of `sides` beside the second in `learning`'s rows: a row per size and number of frames with two
+    """The first of `sides` beside the second in `learning_rows`: a row per size and number of frames with two
     seeds of each, `seeds` the fewer. `points`: right answers at the end, percentage points more, with Welch's
     interval over seeds (`low`, `high`). `times`: how many times the clips until LEARNED, geometric means, with
     Welch's interval of their logarithms; NaN where some seed never got there, of which `learned` and
@@ -94,10 +94,10 @@ def compared(runs: pd.DataFrame, sides: tuple[str, str] = SIDES) -> pd.DataFrame
 
 
 def learning_table(study: Results) -> pd.DataFrame:
-    """`learning` over seeds, as the page has it: a row per size, number of frames and architecture."""
+    """`learning_rows` over seeds, as the page has it: a row per size, number of frames and architecture."""
     rows = []
     order = {arch: i for i, arch in enumerate(ARCHITECTURES)}
-    groups = learning(study).groupby(["pair", "frames", "arch"])
+    groups = learning_rows(study).groupby(["pair", "frames", "arch"])
     for (pair, frames, arch), mine in sorted(groups, key=lambda g: (*g[0][:2], order[g[0][2]])):
         percent, reached = 100 * mine["right"], mine["clips"][np.isfinite(mine["clips"])]
         low, high = t_interval(percent) if len(mine) > 1 else (math.nan, math.nan)
@@ -120,15 +120,15 @@ def learning_table(study: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def learning_sentence(study: Results) -> str:
+def learning(study: Results) -> str:
     """Whether the foveated model learns it sooner, and ends better, than the baseline: words that follow the
-    intervals."""
-    table = compared(learning(study))
+    intervals, a sentence without its full stop."""
+    table = compared(learning_rows(study))
     told = "; ".join(_beside(row) for row in table.itertuples())
     seen = study.evaluations["samples_seen"].max()
     return (
         f"**Who learns to answer about one of three to five shapes**, {seen:,.0f} clips at a constant rate, the foveated "
-        f"model beside the baseline's 16 tokens: {told}."
+        f"model beside the baseline's 16 tokens: {told}"
     )
 
 
@@ -157,7 +157,7 @@ def questions_section(studies: dict[str, Results]) -> str:
 
 {learning_table(study).to_markdown(index=False)}
 
-{learning_sentence(study)}
+{learning(study)}.
 {tuned_rates(name)}
 Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`.
 """)

@@ -130,7 +130,7 @@ def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
         monkeypatch.setattr(
             page.sources, "study", lambda name, micro=micro: micro if name == "micro" else None
         )
-        monkeypatch.setattr(page, "beside_the_cost", lambda: [])
+        monkeypatch.setattr(page, "beside_the_cost", lambda learning: [])
         said = page.readme_answer()
         assert (said == cost_sentence(results)) == has == ("run again" not in said)
         table = contrast(results).table

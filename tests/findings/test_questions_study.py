@@ -13,7 +13,7 @@ from fvlm.findings.questions import (
     STUDIES,
     compared,
     learning,
-    learning_sentence,
+    learning_rows,
     learning_table,
     questions,
     ready,
@@ -54,7 +54,7 @@ def study(leaves: dict[str, float], pairs=("T1-T", "T2-T"), seeds=3, spread=0.1)
 
 
 def test_learned_is_where_the_curve_crosses_or_never():
-    runs = learning(study(dict(fov=6400, bas=1e9), seeds=1)).set_index("arch")
+    runs = learning_rows(study(dict(fov=6400, bas=1e9), seeds=1)).set_index("arch")
     found = runs.loc["foveated", "clips"].iloc[0]
     assert found == pytest.approx(6400 + 6400 * (0.8 - 0.26) / 0.64, rel=1e-6)
     assert math.isinf(runs.loc["baseline", "clips"].iloc[0]) and runs.loc["baseline", "right"].iloc[0] == 0.26
@@ -70,9 +70,9 @@ def test_learned_is_where_the_curve_crosses_or_never():
 )
 def test_who_is_sooner_has_the_sign_of_its_rows(leaves, said, never):
     results = study(leaves)
-    told = learning_sentence(results)
+    told = learning(results)
     assert told.count(said) == 2 and never not in told
-    ratio = compared(learning(results))["times"]
+    ratio = compared(learning_rows(results))["times"]
     assert (abs(np.log(ratio) - math.log((leaves["fov"] + 5400) / (leaves["bas"] + 5400))) < 0.05).all()
 
 
@@ -81,7 +81,7 @@ def test_who_is_sooner_has_the_sign_of_its_rows(leaves, said, never):
 )
 def test_who_never_learns_it_is_counted_and_not_averaged(leaves, said):
     results = study(leaves)
-    told, table = learning_sentence(results), compared(learning(results))
+    told, table = learning(results), compared(learning_rows(results))
     counts = ("3 of 3", "0 of 3") if said == "more" else ("0 of 3", "3 of 3")
     assert f"{counts[0]} seeds come to 80 % right, of the baseline's {counts[1]}" in told
     assert f"points right ({said})" in told and table["times"].isna().all()
@@ -109,7 +109,7 @@ def test_the_page_and_the_readme_tell_it_once_it_is_there(monkeypatch):
     text = page.render()
     for name, what in STUDIES.items():
         assert f"params/{name}.yaml" in text and what[1:] in text
-    assert learning_sentence(planted) in text and learning_sentence(planted) in page.readme_answer()
+    assert learning(planted) in text and learning(planted) in page.readme_answer()
     monkeypatch.setattr(sources, "study", lambda name: None if name in STUDIES else kept(name))
     assert "Who learns to answer" not in page.render() + page.readme_answer()
 
