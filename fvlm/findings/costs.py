@@ -86,17 +86,31 @@ def _scaling(report: dict) -> str:
     one, many = (ARCHITECTURES[arch].tokens_per_frame for arch in ("foveated", "baseline"))
     parts = []
     for cell, found in report["measured"].items():
-        frames = [p for p in found["points"] if p["axis"] == "frames"]
-        last = {p["arch"]: p for p in frames}  # the most frames that fitted
-        steps = ", ".join(_steps(frames, count) for count in (_frames(cell), max(p["x"] for p in frames)))
-        saved = found["saved_per_frame"]
+        points = [p for p in found["points"] if p["axis"] == "frames"]
+        few, most = _frames(cell), max(p["x"] for p in points)
+        ends = {(p["arch"], p["x"]): p for p in points if p["x"] in (few, most)}
+        seconds, memory = (
+            [
+                (ends[arch, most][what] - ends[arch, few][what]) / (most - few)
+                for arch in ("foveated", "baseline")
+            ]
+            for what in ("seconds", "peak_memory_bytes")
+        )
+        steps = ", ".join(
+            f"{count} frames "
+            + " and ".join(f"{1000 * ends[arch, count]['seconds']:.0f}" for arch in ("foveated", "baseline"))
+            + " ms"
+            for count in (few, most)
+        )
         parts.append(
-            f"at {cell} {one} visual token a frame instead of {many} saves {1000 * saved['seconds']:.1f} ms and "
-            f"{saved['memory'] / 1e6:.1f} MB for each frame, of the {1000 * _per_frame(found, cell):.1f} ms that a "
-            f"frame costs the baseline. A whole step, what does not grow with frames included, takes foveated and "
-            f"baseline with {steps}; the vision model is "
+            f"at {cell} {one} visual token a frame instead of {many} saves {1000 * (seconds[1] - seconds[0]):.1f} ms and "
+            f"{(memory[1] - memory[0]) / 1e6:.1f} MB for each frame, of the {1000 * seconds[1]:.1f} ms that a frame costs "
+            f"the baseline, between {few} and {most}. A whole step, what does not grow with frames included, takes "
+            f"foveated and baseline with {steps}; the vision model is "
             + " and ".join(
-                f"{100 * p['vision_share']:.0f} % of the FLOPs ({p['cell']})" for p in last.values()
+                f"{100 * p['vision_share']:.0f} % of the FLOPs ({p['cell']})"
+                for (_, count), p in ends.items()
+                if count == most
             )
         )
     return (
@@ -117,19 +131,6 @@ def _stream(report: dict) -> str:
         parts.append(f"After {longest} frames {cell} sees one more in {ours['seconds']:.2f} s; {beside}")
     turns = " and ".join(sorted({str(found["repeats"]) for found in report["measured"].values()}))
     return f"**Watching a stream**, random weights, no window, turns: {turns}. {'. '.join(parts)}."
-
-
-def _per_frame(found: dict, cell: str) -> float:
-    """Seconds that one more frame costs the baseline at the cell's frames, as fitted."""
-    (fit,) = [
-        f for f in found["fits"] if (f["axis"], f["arch"], f["measure"]) == ("frames", "baseline", "seconds")
-    ]
-    return fit["slope"] + fit["quadratic"] * _frames(cell)
-
-
-def _steps(points: list[dict], count: int) -> str:
-    took = [f"{1000 * p['seconds']:.0f}" for p in points if p["x"] == count]
-    return f"{count} frames {' and '.join(took)} ms"
 
 
 def _frames(cell: str) -> int:

@@ -11,11 +11,13 @@ from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
 from fvlm.findings.captions import (
     STUDY,
+    axes_table,
     captions,
     captions_section,
     cost_sentence,
     readme_table,
     ready,
+    seen,
     so_far,
 )
 from fvlm.findings.costs import readme_costs
@@ -44,6 +46,7 @@ from fvlm.text import with_interval
 from fvlm.training.results import Study, load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
+RUN_AGAIN = "run again on captions of the built-in world with the mended scale, so far"
 END = "<!-- to here -->"
 
 
@@ -111,8 +114,15 @@ def readme_results() -> str:
         lines = [readme_table(study)]
     elif micro:
         gaps = all_gaps(micro)
+        again = axes_table(seen(study)).to_markdown(index=False) if study else ""
         lines = [
-            "The foveated model's loss over the baseline's, then over that of controls, on captions of the "
+            *(
+                [f"The foveated model's loss over the baseline's in percent, {RUN_AGAIN}.\n\n{again}\n"]
+                if study
+                else []
+            ),
+            "What runs of before 2026-11-25 gave, short and with the input scale that has been mended since (see "
+            "*Withdrawn* in `outputs/FINDINGS.md`): the foveated model's loss over the baseline's, then over that of controls, on captions of the "
             f"built-in world, {micro.runs['pair'].nunique()} LLM sizes from scratch, in percent with 95 % "
             "intervals; below zero the foveated model is better.\n",
             _answer_table(micro, gaps).to_markdown(index=False),
@@ -123,8 +133,8 @@ def readme_results() -> str:
     lines.append(
         "[`outputs/FINDINGS.md`](outputs/FINDINGS.md) has each claim with its number, interval, cells and "
         "command: every control and every seed, what a question does to the gaze and to the answer, what the "
-        "smallest cell sees, learning rates, a prediction and what came, and what these runs say of nanoSmol's "
-        "conclusions."
+        "smallest cell sees, learning rates, a prediction and what came, and what these runs say of the five "
+        "conclusions of nanoSmol, the earlier study that this repository follows."
     )
     return "\n".join(lines)
 
