@@ -41,8 +41,11 @@ def evaluate(
     for batch in validation_batches(config, collator, together, processes.rank, processes.world_size, store):
         who: dict = dict(cell=config.cell, seed=config.seed)
         rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
+        for clip_id, domain in zip(batch.clip_ids, batch.domains):
+            rows[clip_id]["domain"] = domain
+        apart = not processes.fsdp
         with autocast(config):
-            for part, losses in part_losses(model, batch, config, size, device, on_batch, features):
+            for part, losses in part_losses(model, batch, config, size, device, on_batch, features, apart):
                 tokens = (part.labels != IGNORE).sum(1).tolist()
                 for mode, x in losses.items():
                     for clip_id, count, total in zip(part.clip_ids, tokens, x.double().sum(1).tolist()):
@@ -57,17 +60,37 @@ def evaluate(
     return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}, rows
 
 
+def domain_losses(rows: list[dict]) -> dict[str, dict]:
+    """The losses of each domain of a mix over its own samples, from `evaluate`'s rows: `LOSSES`, nats per
+    text token, and `clips`; none where the run's dataset is no mix."""
+    found = {}
+    for domain in dict.fromkeys(row["domain"] for row in rows if "domain" in row):
+        mine = [row for row in rows if row["domain"] == domain]
+        tokens = sum(row["text_tokens"] for row in mine)
+        losses = {name: sum(row[name] * row["text_tokens"] for row in mine) / tokens for name in LOSSES}
+        found[domain] = losses | dict(clips=len(mine))
+    return found
+
+
 def part_losses(
-    model, batch: Batch, config: RunConfig, size: int, device: str, on_batch, features: Features | None
+    model,
+    batch: Batch,
+    config: RunConfig,
+    size: int,
+    device: str,
+    on_batch,
+    features: Features | None,
+    apart: bool = True,
 ) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
     """Clips of a batch, and the losses of their text tokens (B, L) by mode, for all its clips.
 
     Frames are encoded and scored in parts of at most `size` clips; frame by frame all are looked at together
-    (but for clips with frames missing: their parts differ in length)."""
+    (but for clips with frames missing: their parts differ in length). apart: texts alone in parts without
+    frames."""
     caches = []
     modes = MODES if model.modes_differ else ("parallel",)
-    together = model.modes_differ and batch.frame_mask is None
-    for part in batch.split(size):
+    together = model.modes_differ and batch.frame_mask is None and not batch.has_texts_alone
+    for part in batch.split(size, apart):
         on_batch()
         inputs = batch_inputs(part, device, features, "validation")
         frames = inputs.pop("frames")
