@@ -707,7 +707,7 @@ def _swap(options) -> int:
     out, rows = _output(options, "swapped.parquet"), []
     for folder in options.folders:
         run = load_run(folder)
-        clips = run.validation_clips(options.clips)
+        clips = [clip for clip in run.validation_clips(options.clips) if clip.shows]  # no texts alone
         if len(clips) < options.clips:
             print(f"{run.folder.name}: its validation split has {len(clips)} clips, not {options.clips}")
         if len(clips) < 2:

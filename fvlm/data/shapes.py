@@ -53,12 +53,11 @@ class ShapesWorld:
     """How hard the world is. Two worlds with the same settings are the same world.
 
     As text, `shapes:small=60,distractors=3`, wherever a dataset is named. Its siblings
-    (`fvlm.data.siblings`) have names and kinds of questions of their own; `shows`: whether there are
-    frames; `salt`: so that siblings of one seed have other scenes."""
+    (`fvlm.data.siblings`) have names and kinds of questions of their own; `salt`: so that siblings of
+    one seed have other scenes."""
 
     name: ClassVar[str] = "shapes"
     kinds: ClassVar[tuple[str, ...]] = QUESTIONS
-    shows: ClassVar[bool] = True
     salt: ClassVar[int] = 0
     seed: int = 0
     frames: int = 8

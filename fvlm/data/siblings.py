@@ -137,7 +137,6 @@ class Texts(ShapesWorld):
 
     name: ClassVar[str] = "shapes-text"
     salt: ClassVar[int] = 3 << 40
-    shows: ClassVar[bool] = False
 
     def clip(self, index: int, draw: bool = True, further: int = 0) -> Clip:
         scene = self.scene(index)

@@ -88,7 +88,8 @@ def test_a_prediction_is_written_once_and_before_its_runs(predicted, runs):
 
 def test_what_came_is_set_beside_what_was_predicted_and_a_failure_is_seen(predicted):
     _, content = predicted
-    at = [[weights[domain] for domain in DOMAINS] for weights in content["mixtures"].values()]
+    mixtures = content["mixtures"].values()  # both architectures may have one optimum
+    at = list(dict.fromkeys(tuple(weights[domain] for domain in DOMAINS) for weights in mixtures))
     came = outcomes(content, planted_runs(at, seeds=(10, 11, 12)))
     assert len(came) == 40 and (came["seeds"] == 3).all() and came["inside"].mean() > 0.85
     assert (came["came_low"] < came["came"]).all() and came["error"].abs().max() < 5
