@@ -13,6 +13,7 @@ from fvlm import ConfigError, build_model, load_run, train
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import DOMAINS
 from fvlm.costs.flops import flops_per_sample
+from fvlm.costs.plan import run_flops
 from fvlm.data import Collator, open_dataset, training_batches
 from fvlm.data.siblings import Texts
 from fvlm.training.features import Features
@@ -82,6 +83,11 @@ def test_a_text_alone_costs_what_the_llm_does():
     blind = flops_per_sample(tiny("blind"), 30)
     assert groups["vision"] == groups["connector"] == 0 and groups["total"] == blind["total"]
     assert groups["total"] < flops_per_sample(config, 30)["total"] / 2
+    whole, half, none = (
+        run_flops(tiny("baseline", dataset=f"{MIX}:{weights}", steps=100, eval_every=100, eval_samples=1))
+        for weights in ("video=1", "video=0.5,text=0.5", "text=1")
+    )
+    assert none < whole / 2 and half == pytest.approx((whole + none) / 2)
 
 
 @pytest.fixture(scope="module")
