@@ -13,7 +13,7 @@ from fvlm.training.results import load_run
 
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
-    "Train": ("train", "grid", "tune"),
+    "Train": ("train", "grid", "tune", "mix"),
     "Ask a model about videos": ("ask", "describe", "watch", "push"),
     "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         train=_add_train,
         grid=_add_grid,
         tune=_add_tune,
+        mix=_add_mix,
         ask=_add_ask,
         describe=_add_describe,
         watch=_add_watch,
@@ -203,7 +204,8 @@ def _add_prepare(commands):
         metavar="SOURCE",
         help="a folder with metadata.csv or .jsonl, or with a .txt or .json beside each video, a table "
         "(.csv, .jsonl, .parquet) of paths, URLs or the videos themselves, .tar files, a Hugging Face "
-        "dataset id or folder, or shapes; folder: table: hub: tar: images: before it says which",
+        "dataset id or folder, or shapes (shapes-stills, -compared, -text); folder: table: hub: tar: images: "
+        "before it says which; several: pictures to compare; text: texts alone",
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the dataset goes")
     parser.add_argument(
@@ -705,7 +707,7 @@ def _swap(options) -> int:
     out, rows = _output(options, "swapped.parquet"), []
     for folder in options.folders:
         run = load_run(folder)
-        clips = run.validation_clips(options.clips)
+        clips = [clip for clip in run.validation_clips(options.clips) if clip.shows]  # no texts alone
         if len(clips) < options.clips:
             print(f"{run.folder.name}: its validation split has {len(clips)} clips, not {options.clips}")
         if len(clips) < 2:
@@ -1070,6 +1072,73 @@ def _tune(options) -> int:
     if not done:
         print("not every run is finished; the same command goes on", file=sys.stderr)
     return 0 if done else 1
+
+
+# ── mix ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_mix(commands):
+    help = "Train on many mixtures of the same data, fit what they say, and put it to the test."
+    example = (
+        "fvlm mix params/mix/design.yaml\n  fvlm mix params/mix/evaluation.yaml --predict\n"
+        "  fvlm mix params/mix/evaluation.yaml"
+    )
+    parser = _command(commands, "mix", _mix, help, example)
+    parser.add_argument("design", metavar="FILE", help="a design, such as params/mix/design.yaml")
+    parser.add_argument("--list", action="store_true", help="the mixtures and what has become of their runs")
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="of an evaluation: write down what the design's laws predict, before it is run",
+    )
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="mixtures whose folder's name fits, such as 'v25_*'"
+    )
+    parser.add_argument("--jobs", type=_at_least(1), help="cells that run at once (default: as a grid's)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell"
+    )
+
+
+def _mix(options) -> int:
+    import fnmatch
+
+    from fvlm.scaling.mix_tables import outcome_table, weights_table
+    from fvlm.scaling.mixtures import mixture_runs, predict, read_prediction
+    from fvlm.studies.grid import refuse_changed
+    from fvlm.studies.mix import read_design, run_design
+
+    design = read_design(options.design)
+    if options.predict:
+        if not design.design:
+            raise ConfigError(f"--predict: {design.path} names no design whose laws predict")
+        runs = mixture_runs(read_design(design.design).folder)
+        seeds = len(design.grid.get("seeds", [0]))
+        found = predict(runs, design.mixtures, seeds, design.folder)
+        print(weights_table(found).to_string(index=False))
+        print(f"Written down: {design.folder / 'prediction.json'}")
+        return 0
+    grids = [
+        grid
+        for grid in design.grids(_settings(options.set))
+        if options.only is None or fnmatch.fnmatchcase(grid.study, options.only)
+    ]
+    if not grids:
+        raise ConfigError(f"no mixture fits --only {options.only}")
+    if options.list:
+        print(*(f"{g.study}/{cell.name}: {cell.state()}" for g in grids for cell in g.cells), sep="\n")
+        return 0
+    for grid in grids:
+        refuse_changed(grid, overwrite=False)
+    runs, done = run_design(grids, grids[0].cells[0].folder.parent.parent, options.jobs)
+    if prediction := read_prediction(design.folder):
+        print(outcome_table(prediction, runs).to_string(index=False))
+    print(f"{len(runs[['mixture', 'cell', 'seed']].drop_duplicates()) if len(runs) else 0} runs are kept")
+    if not done:
+        print("not every run is finished; the same command goes on", file=sys.stderr)
+        return 1
+    print("Open next: notebooks/mix.ipynb")
+    return 0
 
 
 # ── question ─────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LLMS = ("tiny", "tiny1", "tiny2", "tiny3", "tiny4", "tiny5", "135m", "360m", "1.7b")
 VISIONS = ("tiny", "small", "base")
 TASKS = ("caption", "question")
+BUILT_IN = ("shapes", "shapes-stills", "shapes-compared", "shapes-text")  # worlds that are drawn on the fly
+DOMAINS = ("video", "image", "images", "text")  # of a mix; images: several in one sample
 PATCH = 14  # side in pixels of a patch, of every DINOv2
 SCHEDULES = ("constant", "wsd", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -116,7 +118,7 @@ class RunConfig:
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
         "shapes",
-        "shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3",
+        "shapes (settings after a colon), the folder of a prepared dataset, a mixture such as a:0.7,b:0.3, or a mix's file",
     )
     task: str = _option("caption", "caption or question")
     steps: int = _option("auto", "optimizer steps; auto: 280, 375 for a tiny LLM")
@@ -430,9 +432,17 @@ def _one_of(name, value, valid, or_path=False):
 
 def _found_folders(dataset: str) -> str:
     """A dataset whose relative folders are absolute: as seen from here or, where nothing is there, from the
-    repository, since a notebook's here is its own folder. Mixtures keep their weights, settings stay."""
-    if dataset.partition(":")[0] == "shapes":
+    repository, since a notebook's here is its own folder. Mixtures keep their weights, settings stay. A mix of
+    the repository stays relative to it."""
+    if dataset.partition(":")[0] in BUILT_IN:
         return dataset
+    if found := mix_file(dataset):
+        name, weights = found
+        path = Path(name).expanduser()
+        path = path.absolute() if path.is_file() else REPOSITORY / path
+        inside = path.is_relative_to(REPOSITORY)  # then runs of another checkout have the same name for it
+        name = str(path.relative_to(REPOSITORY) if inside else path)
+        return f"{name}:{weights}" if weights else name
     parts = []
     for part in dataset.split(","):
         part = part.strip()
@@ -444,6 +454,12 @@ def _found_folders(dataset: str) -> str:
         found = there if there.is_dir() and not here.is_dir() else here
         parts.append(f"{found}:{weight}" if weight else str(found))
     return ",".join(parts)
+
+
+def mix_file(dataset: str) -> tuple[str, str] | None:
+    """The file of a mix and the weights after it, `x.yaml:video=0.7,text=0.3`; None for another dataset."""
+    match = re.fullmatch(r"(.+?\.ya?ml)(?::(.*))?", dataset)
+    return (match[1], match[2] or "") if match else None
 
 
 def _slug(name: str) -> str:

@@ -1,5 +1,5 @@
-"""Writing whole files, or none of them, also when power fails; checksums; folders by name; the commit that
-results belong to."""
+"""Writing whole files, or none of them, also when power fails; checksums; folders by name; YAML; the commit
+that results belong to."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,9 @@ import json
 import os
 from pathlib import Path
 
-from fvlm.config import REPOSITORY, ConfigError
+import yaml
+
+from fvlm.config import REPOSITORY, ConfigError, shown
 
 
 def find_folder(name: str | Path) -> Path:
@@ -148,3 +150,52 @@ def commit() -> str:
 def where(folder: Path) -> str:
     """A folder as seen from the repository, if it is inside."""
     return str(folder.relative_to(REPOSITORY)) if folder.is_relative_to(REPOSITORY) else str(folder)
+
+
+LONGEST_FILE = 1_000_000  # bytes; the largest grid here has three thousand
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key is given twice: the first one would be lost without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}: {shown(key.value)} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(path: Path):
+    """What a YAML file holds. ConfigError for one that can't be read, is no UTF-8 or no YAML, is over a
+    megabyte, or has a key twice."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LONGEST_FILE + 1)
+        if len(text) > LONGEST_FILE:
+            raise ConfigError(f"over {LONGEST_FILE:,} bytes: too long for a grid or a mix")
+        return yaml.load(text.decode(), _Loader)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise ConfigError("nested too deeply") from None
+    except (yaml.YAMLError, OSError, ValueError, OverflowError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def expect(content, needed: dict, optional: dict):
+    """ConfigError unless a mapping has these names, and these alone, with values of these types."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected {', '.join(needed)}, found {shown(content)}")
+    for name in needed:
+        if name not in content:
+            raise ConfigError(f"{name!r} is missing")
+    for name, value in content.items():
+        kind = (needed | optional).get(name)
+        if kind is None:
+            raise ConfigError(f"unknown name {shown(name)}: valid are {', '.join(needed | optional)}")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"{name} = {shown(value)}: expected a {getattr(kind, '__name__', 'number')}")

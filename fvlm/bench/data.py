@@ -39,7 +39,7 @@ def bench_data(
         prepared = clips / (time.perf_counter() - start)
 
         collator = Collator(load_tokenizer(config.llm), config.task)
-        dataset = Shuffled([PreparedDataset(folder, "train")], [1.0], seed=0)
+        dataset = Shuffled(PreparedDataset(folder, "train"), seed=0)
         read = [_reading_rate(dataset, collator, workers) for _ in range(repeats)]
 
         config = dataclasses.replace(config, dataset=folder, effective_batch=samples, steps=repeats + 2)

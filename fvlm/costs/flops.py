@@ -23,6 +23,7 @@ def flops_per_sample(
     prompt_tokens: float = 0,
     training: bool = True,
     mode: str = "parallel",
+    visual: bool = True,
 ) -> dict[str, float]:
     """FLOPs of one clip by group, with their sum as "total".
 
@@ -30,10 +31,11 @@ def flops_per_sample(
     projection of what was seen, and of LLM states to queries. coarse_llm, fine_llm: the LLM without its text
     head. text_tokens, prompt_tokens: their number, end-of-text included. training=False: one forward pass, in
     either `mode`; autoregressive, the LLM reads frame by frame to steer, then all of it with the text.
-    ValueError for another mode, or for training frame by frame, which nobody does."""
+    visual=False: of a text alone, without frames. ValueError for another mode, or for training frame by
+    frame, which nobody does."""
     if mode not in ("parallel", "autoregressive") or (training and mode != "parallel"):
         raise ValueError(f"mode = {mode!r}: valid are parallel and, with training=False, autoregressive")
-    groups = _by_group(FlopCounter(config, training), text_tokens, prompt_tokens, mode)
+    groups = _by_group(FlopCounter(config, training), text_tokens, prompt_tokens, mode, visual)
     return groups | {"total": sum(groups.values())}
 
 
@@ -47,13 +49,16 @@ def recomputed_flops_per_sample(
     return groups["vision"] + groups["coarse_llm"] + groups["fine_llm"]
 
 
-def _by_group(count: "FlopCounter", text_tokens: float, prompt_tokens: float, mode: str) -> dict[str, float]:
+def _by_group(
+    count: "FlopCounter", text_tokens: float, prompt_tokens: float, mode: str, visual: bool = True
+) -> dict[str, float]:
     """A clip's FLOPs by group: of its visual tokens, by the architecture's class, then of reading these and
     the text."""
     config = count.config
-    made = model_class(config.arch).visual_token_flops(count, prompt_tokens, mode)
+    made = model_class(config.arch).visual_token_flops(count, prompt_tokens, mode) if visual else {}
     groups = dict.fromkeys(GROUPS, 0.0) | made
-    groups["fine_llm"] += count.llm(prompt_tokens + 1 + visual_tokens_per_clip(config) + text_tokens)
+    seen = visual_tokens_per_clip(config) if visual else 0
+    groups["fine_llm"] += count.llm(prompt_tokens + 1 + seen + text_tokens)
     groups["text_head"] = count.linear(
         text_tokens, count.llm_width, count.vocabulary, weight_grad=not config.freeze_llm
     )

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import HEADROOM, MicroBatch, evaluation_sizes, largest_micro_batch
+from fvlm.data.mix import is_mix, read_mix
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -43,8 +44,18 @@ def run_flops(config: RunConfig) -> float:
 @functools.lru_cache(maxsize=1024)
 def _run_flops(config: RunConfig) -> float:
     evaluated = -(-config.steps // config.eval_every) * config.eval_samples
-    training, forward = (flops_per_sample(config, training=trains)["total"] for trains in (True, False))
+    training, forward = (_mean_flops(config, trains) for trains in (True, False))
     return config.steps * config.effective_batch * training + 2 * evaluated * forward
+
+
+def _mean_flops(config: RunConfig, training: bool) -> float:
+    """Of a sample in training or of one in validation, where a mix has as many of each domain."""
+    seen = flops_per_sample(config, training=training)["total"]
+    if not is_mix(config.dataset):
+        return seen
+    domains = read_mix(config.dataset).domains
+    alone = domains.get("text", 0.0) if training else ("text" in domains) / len(domains)
+    return (1 - alone) * seen + alone * flops_per_sample(config, training=training, visual=False)["total"]
 
 
 def expected_seconds(config: RunConfig, rate: float) -> float:

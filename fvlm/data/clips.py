@@ -3,7 +3,7 @@
 B batch, T frames, S side in pixels, L text tokens, M prompt tokens, n objects.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ MAX_TEXT_TOKENS = 128
 class Clip:
     """One video clip and what is known about it.
 
-    frames: (T, 3, S, S) uint8; None where a feature store already has what the vision model makes of them.
+    frames: (T, 3, S, S) uint8, T = 0 of a text alone; None where a feature store already has what the vision
+    model makes of them. domain: what kind of data a mix says it is.
     boxes: (T, n, 4) left, top, right, bottom in pixels, or None. target: the object that the question is
     about, or -1. key: names the frames in a feature store. position: of the clip in its dataset."""
 
@@ -33,6 +34,12 @@ class Clip:
     question_kind: str = ""
     key: str = ""
     position: int = -1
+    domain: str = ""
+
+    @property
+    def shows(self) -> bool:
+        """False of a text alone, which has no frame."""
+        return self.frames is None or len(self.frames) > 0
 
     def text(self, task: str) -> str | None:
         """What a model is to write of this clip: the caption, or the answer to its question."""
@@ -44,7 +51,8 @@ class Batch:
     """Clips side by side, padded to the longest: the arguments of a model's `forward`, and the clips' ids.
 
     From clips that a feature store knows (`fvlm.data.store.Known`) `frames` is None: `clips` then has them,
-    each with its frames or without."""
+    each with its frames or without. Of texts alone frames are (B, 0, 3, S, S); beside clips with frames they
+    have black ones, which `frame_mask` hides."""
 
     frames: torch.Tensor | None  # (B, T, 3, S, S) uint8
     labels: torch.Tensor  # (B, L), -100 after the end of a shorter text
@@ -53,6 +61,8 @@ class Batch:
     frame_mask: torch.Tensor | None  # (B, T), False after the end of a shorter clip; None: all are full
     clip_ids: list[str]
     clips: list[Clip] = field(default_factory=list)
+    shows: list[bool] = field(default_factory=list)  # which have frames; empty: all
+    domains: list[str] = field(default_factory=list)  # of a mix: what kind of data each is
 
     def inputs(self, device: str | torch.device = "cpu") -> dict:
         """Keyword arguments for `model(**batch.inputs())`, on `device`."""
@@ -69,11 +79,25 @@ class Batch:
         """Text tokens of all clips together, end-of-text included."""
         return int((self.labels != IGNORE).sum())
 
-    def split(self, size: int) -> list["Batch"]:
+    def split(self, size: int, apart: bool = True) -> list["Batch"]:
         """Micro-batches of at most `size` clips, those with texts of like length together, without padding
-        that none of their clips needs."""
+        that none of their clips needs. apart: texts alone in micro-batches of their own, which need no
+        vision model; else every micro-batch has frames."""
         order = self.by_length()
-        return [self.take(order[i : i + size]) for i in range(0, len(self), size)]
+        if not apart or not self.has_texts_alone:
+            return [self.take(order[i : i + size]) for i in range(0, len(self), size)]
+        seen = [i for i in order if self.shows[i]]
+        alone = [i for i in order if not self.shows[i]]
+        parts = [self.take(seen[i : i + size]) for i in range(0, len(seen), size)]
+        return parts + [self.take(alone[i : i + size])._text_alone() for i in range(0, len(alone), size)]
+
+    @property
+    def has_texts_alone(self) -> bool:
+        """Whether some of its clips have no frame."""
+        return not all(self.shows)
+
+    def _text_alone(self) -> "Batch":
+        return replace(self, frames=torch.zeros(len(self), 0, 3, 1, 1), frame_mask=None, clips=[])
 
     def by_length(self) -> list[int]:
         """Its rows, shortest text first."""
@@ -88,11 +112,13 @@ class Batch:
             longest = int(mask[rows].sum(1).max())
             ids, mask = ids[rows, :longest], mask[rows, :longest]
         if seen is not None:
-            longest = int(seen[rows].sum(1).max())
+            longest = max(1, int(seen[rows].sum(1).max()))
             frames, seen = frames[:, :longest], seen[rows, :longest]
-        clip_ids = [self.clip_ids[i] for i in rows]
-        clips = [self.clips[i] for i in rows] if self.clips else []
-        return Batch(frames, labels, ids, mask, seen, clip_ids, clips)
+            seen = None if bool(seen.all()) else seen
+        clip_ids, clips, shows, domains = (
+            [x[i] for i in rows] if x else [] for x in (self.clip_ids, self.clips, self.shows, self.domains)
+        )
+        return Batch(frames, labels, ids, mask, seen, clip_ids, clips, shows, domains)
 
 
 class Collator:
@@ -119,12 +145,13 @@ class Collator:
         if self.task == "question":
             prompts = [plain_ids(self.tokenizer, clip.question) for clip in clips]
             prompt_ids = _pad(prompts, self.tokenizer.eos_token_id)
-            prompt_mask = _mask([len(p) for p in prompts])
+            prompt_mask = _mask([len(p) for p in prompts], max(map(len, prompts)))
         frames, known = None, any(clip.key for clip in clips)
         if not known:
             lengths = [len(clip.frames) for clip in clips]
-            frames = _stack([torch.from_numpy(clip.frames) for clip in clips], max(lengths))
-            frame_mask = _mask(lengths) if min(lengths) < max(lengths) else None
+            longest = max(1, *lengths)
+            frames = _stack([torch.from_numpy(clip.frames) for clip in clips], longest)
+            frame_mask = _mask(lengths, longest) if min(lengths) < longest else None
         return Batch(
             frames,
             _pad(labels, IGNORE),
@@ -133,7 +160,14 @@ class Collator:
             frame_mask,
             [clip.clip_id for clip in clips],
             clips if known else [],
+            [clip.shows for clip in clips],
+            [clip.domain for clip in clips] if any(clip.domain for clip in clips) else [],
         )
+
+
+def no_frames(size: int) -> np.ndarray:
+    """What a text alone has for frames of a side: (0, 3, S, S)."""
+    return np.zeros((0, 3, size, size), np.uint8)
 
 
 def text_ids(tokenizer, text: str) -> list[int]:
@@ -163,5 +197,5 @@ def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
-def _mask(lengths: list[int]) -> torch.Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+def _mask(lengths: list[int], longest: int) -> torch.Tensor:
+    return torch.arange(longest) < torch.tensor(lengths)[:, None]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.config import BUILT_IN, REPOSITORY, ConfigError, RunConfig
 from fvlm.data.clips import Batch, Collator
+from fvlm.data.mix import check_mix, is_mix, open_mix
+from fvlm.data.mixture import InTurns
 from fvlm.data.prepared import open_prepared, parse_mixture
-from fvlm.data.shapes import ShapesWorld, open_shapes
+from fvlm.data.shapes import open_shapes
+from fvlm.data.siblings import parse_world
 from fvlm.data.store import FeatureStore, Known
 
 
@@ -21,9 +24,10 @@ def open_dataset(config: RunConfig, split: str):
     seed, validation clips in the same order for every run. ConfigError for a dataset that is not there or
     does not fit."""
     check_dataset(config.dataset)
-    name, _, settings = config.dataset.partition(":")
-    if name == "shapes":
-        world = ShapesWorld.parse(settings, frames=config.frames, size=config.image_size)
+    if is_mix(config.dataset):
+        return open_mix(config, split)
+    if config.dataset.partition(":")[0] in BUILT_IN:
+        world = parse_world(config.dataset, frames=config.frames, size=config.image_size)
         return open_shapes(world, split, config.seed)
     return open_prepared(
         config.dataset, split, config.frames, config.image_size, config.seed if split == "train" else 0
@@ -31,19 +35,21 @@ def open_dataset(config: RunConfig, split: str):
 
 
 def check_dataset(dataset: str):
-    """ConfigError unless `dataset` is `shapes`, `shapes:setting=value,…`, a folder, or folders with weights
-    that are there.
+    """ConfigError unless `dataset` is `shapes`, `shapes:setting=value,…` or a sibling of it, a folder, or
+    folders with weights that are there, or a mix all of whose folders are.
 
     Cheap: nothing is opened. For what must know before anything is trained."""
-    name, _, settings = dataset.partition(":")
-    if name == "shapes":
-        ShapesWorld.parse(settings)
+    if is_mix(dataset):
+        check_mix(dataset)
+        return
+    if dataset.partition(":")[0] in BUILT_IN:
+        parse_world(dataset)
         return
     for folder, _ in parse_mixture(dataset):
         if not Path(folder).is_dir():
             raise ConfigError(
-                f"dataset = {folder!r}: no such folder, nor in {REPOSITORY}; valid are shapes, or the folder "
-                "of a prepared dataset"
+                f"dataset = {folder!r}: no such folder, nor in {REPOSITORY}; valid are "
+                f"{', '.join(BUILT_IN)}, the folder of a prepared dataset, or a mix's file"
             )
 
 
@@ -80,7 +86,7 @@ def validation_batches(
     store: FeatureStore | None = None,
 ) -> Iterator[Batch]:
     """The first `eval_samples` clips of the validation split, or all if it has fewer, the same at every
-    evaluation.
+    evaluation; of a mix, as many of each domain.
 
     With several processes (`world`) each gets every `world`-th batch, and as many as the others: the first
     ones again where they do not come out even."""
@@ -88,6 +94,8 @@ def validation_batches(
     items = range(
         min(config.eval_samples, len(dataset)) if hasattr(dataset, "__len__") else config.eval_samples
     )
+    if isinstance(dataset, InTurns):  # clips of one kind go through a model together
+        items = dataset.part_by_part(len(items))
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
     while len(batches) % world:
         batches.append(batches[0])

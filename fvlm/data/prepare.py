@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fvlm.config import REPOSITORY, ConfigError, RunConfig
+from fvlm.config import BUILT_IN, REPOSITORY, ConfigError, RunConfig
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
@@ -47,6 +47,7 @@ ROW_GROUP = 8  # clips
 CAPTION_PART = re.compile(r"#(\d+|[0-9a-f]{8})$")  # of an id: which caption of the clip it is
 PART = re.compile(rf"(@[\d.e+]+-[\d.e+]*)?({CAPTION_PART.pattern})?$")  # that, and which cut of the file
 FEW_VALIDATION = 20  # clips; with fewer, losses say little
+NO_PIXELS = hashlib.sha256(b"").hexdigest()[:16]  # digest of the frames of a text alone
 RENAMED = "another clip has the same name: its id has a part of its own"
 
 
@@ -77,8 +78,9 @@ class Settings:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"clips = {self.clips}: must be at least 1")
-        if self.clips is None and self.source.partition(":")[0] == "shapes":
-            raise ConfigError("shapes never ends: say how many clips (--clips 5000)")
+        name = self.source.partition(":")[0]
+        if self.clips is None and name in BUILT_IN:
+            raise ConfigError(f"{name} never ends: say how many clips (--clips 5000)")
         if self.size % 14:
             raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
 
@@ -242,10 +244,10 @@ def _drawn(drawn: Drawn, settings: Settings) -> dict:
         source=settings.source,
         question=clip.question,
         answer=clip.answer,
-        boxes=clip.boxes.tolist(),
+        boxes=None if clip.boxes is None else clip.boxes.tolist(),
         target=clip.target,
         question_kind=clip.question_kind,
-        seen=Seen(clip.frames.transpose(0, 2, 3, 1), settings.frames, about=dict(read="drawn")),
+        seen=Seen(clip.frames.transpose(0, 2, 3, 1), len(clip.frames), about=dict(read="drawn")),
     )
 
 
@@ -253,7 +255,7 @@ def split_of(clip_id: str) -> str:
     """The split of a clip, by its id alone, without what says which cut or caption of a file it is: adding
     data never moves a clip, and what shares a file shares a split. `shapes` has a rule of its own, by
     index."""
-    if drawn := re.fullmatch(r"shapes-\d+-(\d+)", clip_id):
+    if drawn := re.fullmatch(r"shapes(?:-[a-z]+)?-\d+-(\d+)", clip_id):
         return "validation" if int(drawn[1]) % VALIDATION_SHARE == 0 else "train"
     clip_id = PART.sub("", clip_id)
     return (
@@ -458,7 +460,8 @@ class Shards:
         """A clip of the same frames and texts as another is a duplicate. One of the same frames and another
         text is that clip's further caption where its own name is taken or would put it into another split;
         one of other frames whose name is taken has a part of its own in its id."""
-        contents, twin = _contents(outcome), self.pixels.get(outcome.digest)
+        contents = _contents(outcome)
+        twin = self.pixels.get(outcome.digest) if outcome.row["frames"] else None  # texts alone look alike
         if contents in self.contents:
             outcome.row, outcome.reason = None, "duplicate"
             outcome.detail = f"its frames and its text are those of {self.contents[contents]}"
@@ -509,6 +512,7 @@ class Shards:
             shards=self.shards,
             skipped_clips=self.skips,
             noted_clips=sorted(self.noted, key=lambda clip: clip["clip_id"]),
+            **(dict(text_only=True) if set(self.pixels) == {NO_PIXELS} else {}),
         )
 
     def _path(self, name: str) -> Path:
@@ -648,8 +652,9 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] | None = Non
 
 
 def _fault(row: dict, shape: tuple, split: str, own_split: bool) -> str:
+    shape = shape if row["frames"] else ()  # a text alone has none
     try:
-        found = decode_jpegs(row["frames"]).shape
+        found = decode_jpegs(row["frames"]).shape if row["frames"] else ()
     except (OSError, ValueError, SyntaxError) as error:
         return f"a frame does not decode ({error})"
     if found != shape:

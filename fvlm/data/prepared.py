@@ -2,13 +2,14 @@
 again."""
 
 from collections import OrderedDict
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from fvlm.config import ConfigError
-from fvlm.data.clips import Clip
+from fvlm.data.clips import Clip, no_frames
+from fvlm.data.mixture import Mixture
 from fvlm.data.prepare import read_manifest
 from fvlm.data.video import decode_jpegs
 
@@ -52,7 +53,7 @@ class PreparedDataset:
         captions = row.get("captions") or [row["caption"] or ""]
         number = np.random.default_rng(draw).integers(len(captions)) if draw and len(captions) > 1 else 0
         return Clip(
-            frames=decode_jpegs(row["frames"], self.size) if decode else None,
+            frames=self._frames(row["frames"], decode),
             caption=captions[number],
             clip_id=row["clip_id"],
             source=row["source"] or "",
@@ -62,6 +63,12 @@ class PreparedDataset:
             target=row["target"],
             question_kind=row["question_kind"] or "",
         )
+
+    def _frames(self, jpegs: list[bytes], decode: bool) -> np.ndarray | None:
+        """None if they are not to be decoded; a text alone has none, and says so."""
+        if not jpegs:
+            return no_frames(self.size or self.manifest["size"])
+        return decode_jpegs(jpegs, self.size) if decode else None
 
     def row(self, item: int) -> dict:
         """What is stored of a clip; its frames as JPEG bytes."""
@@ -120,90 +127,72 @@ def _row_groups(path: str) -> np.ndarray:
 
 
 class Shuffled:
-    """Datasets as one, in a shuffled order: item p is the clip at position p, of epoch p // len. Of a clip's
+    """A prepared split in a shuffled order: item p is the clip at position p, of epoch p // len. Of a clip's
     several captions one is drawn for each position.
 
-    The order follows from the seed alone, so going on from a position needs nothing but the position. Several
-    datasets are mixed with weights until the first is used up (`datasets.interleave_datasets`)."""
+    The order follows from the seed alone, so going on from a position needs nothing but the position. limit:
+    only so many of the clips, the same ones for every seed."""
 
-    def __init__(self, parts: list[PreparedDataset], weights: list[float], seed: int):
-        self.parts, self.weights, self.seed = parts, weights, seed
-        self._starts = np.cumsum([0] + [len(part) for part in parts])
+    def __init__(self, dataset: PreparedDataset, seed: int, limit: int | None = None):
+        self.dataset, self.seed = dataset, seed
+        self.limit = len(dataset) if limit is None else min(limit, len(dataset))
         self._orders = {}
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Positions of an epoch to clips, numbered through all parts."""
+        """Positions of an epoch to clips."""
         if epoch not in self._orders:
-            orders = [part.order(self.seed, epoch) + start for part, start in zip(self.parts, self._starts)]
-            self._orders = {
-                epoch: orders[0] if len(orders) == 1 else _interleave(orders, self.weights, self.seed + epoch)
-            }
+            order = self.dataset.order(self.seed, epoch)
+            if self.limit < len(self.dataset):
+                order = order[np.isin(order, self.dataset.order(0)[: self.limit])]
+            self._orders = {epoch: order}
         return self._orders[epoch]
 
-    @cached_property
-    def _length(self) -> int:
-        return len(self._order(0))
-
     def __len__(self) -> int:
-        return self._length
+        return self.limit
 
     def __getitem__(self, position: int) -> Clip:
-        part, item = self._find(position)
-        return part.drawn(item, (self.seed, int(position)))
+        return self.dataset.drawn(self._find(position), (self.seed, int(position)))
 
     def told(self, position: int) -> Clip:
         """The clip at a position without its frames."""
-        part, item = self._find(position)
-        return part.drawn(item, (self.seed, int(position)), decode=False)
+        return self.dataset.drawn(self._find(position), (self.seed, int(position)), decode=False)
 
     def key(self, position: int) -> str:
         """Names the frames of the clip at a position."""
-        part, item = self._find(position)
-        return part.key(item)
+        return self.dataset.key(self._find(position))
 
-    def _find(self, position: int) -> tuple[PreparedDataset, int]:
-        epoch, position = 0, int(position)
-        while position >= len(
-            self._order(epoch)
-        ):  # mixtures end where one part does, so epochs may differ in length
-            position -= len(self._order(epoch))
-            epoch += 1
-        item = self._order(epoch)[position]
-        part = int(np.searchsorted(self._starts, item, side="right")) - 1
-        return self.parts[part], int(item - self._starts[part])
+    def _find(self, position: int) -> int:
+        epoch, place = divmod(int(position), self.limit)
+        return int(self._order(epoch)[place])
 
     @property
     def fingerprint(self) -> str:
-        if len(self.parts) == 1:
-            return self.parts[0].fingerprint
-        return " + ".join(f"{weight:g} {part.fingerprint}" for part, weight in zip(self.parts, self.weights))
+        return self.dataset.fingerprint
 
 
-def _interleave(orders: list[np.ndarray], weights: list[float], seed: int) -> np.ndarray:
-    import datasets
+def open_prepared(spec: str, split: str, frames: int, size: int, seed: int) -> Shuffled | Mixture:
+    """`folder`, or a mixture `folder:weight,folder:weight` that is as long as until the first of them is used
+    up; ConfigError if it does not fit the run."""
+    named = parse_mixture(spec)
+    parts = [open_folder(folder, split, frames, size, seed) for folder, _ in named]
+    if len(parts) == 1:
+        return parts[0]
+    return Mixture(parts, [weight for _, weight in named], seed, [len(part) for part in parts])
 
-    parts = [datasets.Dataset.from_dict({"item": order}) for order in orders]
-    mixed = datasets.interleave_datasets(parts, probabilities=[w / sum(weights) for w in weights], seed=seed)
-    return np.array(mixed["item"])
 
-
-def open_prepared(spec: str, split: str, frames: int, size: int, seed: int) -> Shuffled:
-    """`folder`, or a mixture `folder:weight,folder:weight`; ConfigError if it does not fit the run."""
-    parts, weights = [], []
-    for folder, weight in parse_mixture(spec):
-        part = PreparedDataset(folder, split, size)
-        if part.manifest["frames"] != frames:
-            raise ConfigError(
-                f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}"
-            )
-        if not len(part):
-            raise ConfigError(
-                f"{folder} has no {split} clips, of {part.manifest['clips']} in all: prepare more, or a "
-                "folder with train/ and test/"
-            )
-        parts.append(part)
-        weights.append(weight)
-    return Shuffled(parts, weights, seed)
+def open_folder(
+    folder: str, split: str, frames: int, size: int, seed: int, limit: int | None = None
+) -> Shuffled:
+    """A split of one prepared dataset; ConfigError if it does not fit the run. limit: of its clips."""
+    part = PreparedDataset(folder, split, size)
+    if part.manifest["frames"] != frames and not part.manifest.get("text_only"):
+        raise ConfigError(f"{folder} has clips of {part.manifest['frames']} frames, but frames = {frames}")
+    if not len(part):
+        raise ConfigError(
+            f"{folder} has no {split} clips, of {part.manifest['clips']} in all: prepare more, or a "
+            "folder with train/ and test/"
+        )
+    return Shuffled(part, seed, limit)
 
 
 def parse_mixture(spec: str) -> list[tuple[str, float]]:

@@ -9,6 +9,7 @@ T frames, S side in pixels, n objects.
 
 import functools
 from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -58,8 +59,13 @@ OF_RUNS = (
 class ShapesWorld:
     """How hard the world is. Two worlds with the same settings are the same world.
 
-    As text, `shapes:small=60,distractors=3`, wherever a dataset is named."""
+    As text, `shapes:small=60,distractors=3`, wherever a dataset is named. Its siblings
+    (`fvlm.data.siblings`) have names and kinds of questions of their own; `salt`: so that siblings of
+    one seed have other scenes."""
 
+    name: ClassVar[str] = "shapes"
+    kinds: ClassVar[tuple[str, ...]] = QUESTIONS
+    salt: ClassVar[int] = 0
     seed: int = 0
     frames: int = 8
     size: int = 112
@@ -80,33 +86,39 @@ class ShapesWorld:
     def __post_init__(self):
         fewest, most = self.objects
         if not 1 <= fewest <= most <= 6:
-            raise ConfigError(f"shapes: objects = {fewest}-{most}: valid are 1-1 to 6-6, the fewest first")
+            raise ConfigError(
+                f"{self.name}: objects = {fewest}-{most}: valid are 1-1 to 6-6, the fewest first"
+            )
         for name, limit in dict(
             small=100, enter=100, occlusion=100, distractors=3, camera=200, texture=100, drift=500
         ).items():
             if not 0 <= getattr(self, name) <= limit:
-                raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {limit}")
+                raise ConfigError(f"{self.name}: {name} = {getattr(self, name)}: valid are 0 to {limit}")
         if not 0 <= self.crowded <= most:
-            raise ConfigError(f"shapes: crowded = {self.crowded}: valid are 0 to {most}, the most objects")
+            raise ConfigError(
+                f"{self.name}: crowded = {self.crowded}: valid are 0 to {most}, the most objects"
+            )
         for name in ("pool", "stretch"):
             if not 0 <= getattr(self, name) < 1 << 32:
-                raise ConfigError(f"shapes: {name} = {getattr(self, name)}: valid are 0 to {(1 << 32) - 1}")
+                raise ConfigError(
+                    f"{self.name}: {name} = {getattr(self, name)}: valid are 0 to {(1 << 32) - 1}"
+                )
         if not 1 <= self.passes <= 6:
-            raise ConfigError(f"shapes: passes = {self.passes}: valid are 1 to 6")
+            raise ConfigError(f"{self.name}: passes = {self.passes}: valid are 1 to 6")
         if self.passes > 1 and not (self.pool and set(self.questions) <= set(ASKED_OF_ANY)):
             raise ConfigError(
-                f"shapes: passes = {self.passes} needs a pool, and only questions that every object can be "
-                f"asked: {', '.join(ASKED_OF_ANY)}"
+                f"{self.name}: passes = {self.passes} needs a pool, and only questions that every object can "
+                f"be asked: {', '.join(ASKED_OF_ANY)}"
             )
-        unknown = [kind for kind in self.questions if kind not in QUESTIONS]
+        unknown = [kind for kind in self.questions if kind not in self.kinds]
         if unknown or not self.questions:
             raise ConfigError(
-                f"shapes: questions = {'+'.join(self.questions)}: valid are {', '.join(QUESTIONS)}, joined "
-                "by +"
+                f"{self.name}: questions = {'+'.join(self.questions)}: valid are {', '.join(self.kinds)}, "
+                "joined by +"
             )
         if not set(self.questions) - {"enters"}:
             raise ConfigError(
-                "shapes: not every clip has an object that enters; ask something else too "
+                f"{self.name}: not every clip has an object that enters; ask something else too "
                 "(questions=enters+colour)"
             )
 
@@ -120,8 +132,8 @@ class ShapesWorld:
             name, _, value = pair.partition("=")
             if name not in names:
                 raise ConfigError(
-                    f"shapes: no setting {name!r}; valid are {', '.join(names)} (as in "
-                    "shapes:small=60,distractors=3)"
+                    f"{cls.name}: no setting {name!r}; valid are {', '.join(names)} (as in "
+                    f"{cls.name}:small=60,distractors=3)"
                 )
             try:
                 if name == "objects":
@@ -131,7 +143,7 @@ class ShapesWorld:
                     values[name] = tuple(value.split("+")) if name == "questions" else int(value)
             except ValueError:
                 raise ConfigError(
-                    f"shapes: {name} = {value!r}: expected a whole number"
+                    f"{cls.name}: {name} = {value!r}: expected a whole number"
                     + (" or a range, 3-5" * (name == "objects"))
                 ) from None
         return cls(**values, **fixed)
@@ -147,19 +159,23 @@ class ShapesWorld:
             question, answer, target = scene.ask(scene.asked, (target + further) % len(scene.things))
         return Clip(
             frames=frames,
-            caption=scene.caption(),
+            caption=self.caption(scene),
             question=question,
             answer=answer,
             boxes=boxes,
             target=target,
             question_kind=scene.asked,
-            clip_id=f"shapes-{self.seed}-{index}",
-            source="shapes",
+            clip_id=f"{self.name}-{self.seed}-{index}",
+            source=self.name,
         )
 
-    def scene(self, index: int) -> "Scene":
-        """What is in clip number `index`: everything but the pixels."""
-        dice = Dice(self.seed, index)
+    def caption(self, scene: "Scene") -> str:
+        """The text of a scene."""
+        return scene.caption()
+
+    def scene(self, index: int, kind: "type[Scene] | None" = None) -> "Scene":
+        """What is in clip number `index`: everything but the pixels. kind: a class of its own for it."""
+        dice = Dice(self.seed + self.salt, index)
         count = dice.between(*self.objects)
         shapes = dice.sample(SHAPES, count)
         while not set(shapes) & set(SOLID):  # one object carries the mark
@@ -173,7 +189,7 @@ class ShapesWorld:
         things[marked] = replace(things[marked], mark=dice.choice(MARKS))
         others = dice.sample([s for s in SOLID if s not in shapes] or ["circle"], min(1, self.distractors))
         grey = [self._distractor(dice, others[0]) for _ in range(dice.between(0, self.distractors))]
-        scene = Scene(things, marked, dice, grey, pillar=self._pillar(dice, things))
+        scene = (kind or Scene)(things, marked, dice, grey, pillar=self._pillar(dice, things))
         scene.asked = dice.choice([kind for kind in self.questions if kind in scene.questions])
         return scene
 
@@ -399,7 +415,7 @@ class ShapesDataset:
             f"{name}={'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in settings
         )
-        return f"shapes-v2 {' '.join(shown)}"
+        return f"{self.world.name}-v2 {' '.join(shown)}"
 
 
 class ShapesPool(ShapesDataset):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from fvlm.config import ConfigError
+from fvlm.config import BUILT_IN, ConfigError
 from fvlm.data.tables import (
     PICTURE_SUFFIXES,
     TABLES,
@@ -27,7 +27,7 @@ from fvlm.data.tables import (
     natural,
     parsed_json,
 )
-from fvlm.data.video import BadClip, Pictures, Still, Video, is_url
+from fvlm.data.video import BadClip, NoPicture, Pictures, Still, Video, is_url
 
 VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image", "mp4")
 CAPTION_COLUMNS = (
@@ -36,11 +36,13 @@ CAPTION_COLUMNS = (
     "name",
     "text",
     "txt",
+    "messages",
+    "conversations",
 )  # looked for in this order; "name" is WebVid's
 ID_COLUMNS = ("clip_id", "id", "videoid", "__key__")
 OTHER_COLUMNS = ("question", "answer", "start", "end")
 FOLDER_NAME = "folder"  # --caption folder: the name of the folder that a file is in
-KINDS = ("folder", "table", "hub", "tar", "images", "shapes")
+KINDS = ("folder", "table", "hub", "tar", "images", "several", "text", *BUILT_IN)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 METADATA = tuple(f"metadata{suffix}" for suffix in TABLES)
 OWN_SPLITS = dict(
@@ -89,7 +91,7 @@ class Record:
 
     clip_id: str
     caption: str
-    media: Video | Pictures | Still | Url | Drawn | None
+    media: Video | Pictures | Still | NoPicture | Url | Drawn | None
     where: str
     question: str | None = None
     answer: str | None = None
@@ -109,13 +111,18 @@ def open_source(
     """The records of `spec`: a path, a Hugging Face dataset id or `shapes[:setting=value,...]`.
 
     What a path is, is seen from what it holds; `kind:spec` with a kind of folder, table, hub, tar, images
-    says it. `caption`, `video`: the columns to use, where the usual names are not there; of a column within a
-    column, both names with a dot between. `captions`: of several of one clip, "draw" keeps all, of which
-    training draws one each time, "all" makes each a clip of its own, "first" takes the first. ConfigError if
-    nothing is there."""
+    says it. `several:spec` is a source whose rows have several pictures to compare each; `text:spec` texts
+    alone, the caption column of a table or of a Hugging Face dataset. `caption`, `video`: the columns to use,
+    where the usual names are not there; of a column within a column, both names with a dot between.
+    `captions`: of several of one clip, "draw" keeps all, of which training draws one each time, "all" makes
+    each a clip of its own, "first" takes the first. ConfigError if nothing is there."""
     kind, rest = _kind(spec, caption)
-    if kind == "shapes":
-        return shapes(rest)
+    if kind in BUILT_IN:
+        return shapes(spec)
+    if kind == "several":
+        return _to_compare(open_source(rest, caption, video, split, captions))
+    if kind == "text":
+        return _one_caption_each(texts(rest, caption, split), captions)
     if kind == "hub":
         records = hub(rest, caption, video, split)
     elif kind == "tar":
@@ -129,7 +136,7 @@ def open_source(
 
 def _kind(spec: str, caption: str | None = None) -> tuple[str, str]:
     kind, _, rest = spec.partition(":")
-    if kind in KINDS and (rest or kind == "shapes"):
+    if kind in KINDS and (rest or kind in BUILT_IN):
         return kind, rest
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -190,6 +197,8 @@ def _texts(value, name: str) -> tuple[str, ...]:
         except (ValueError, SyntaxError):
             pass  # a text in brackets
     several = list(value) if isinstance(value, list | tuple) else [value]
+    if conversation := _conversation(several):
+        return (conversation,)
     texts = []
     for text in several:
         if text is None:
@@ -203,6 +212,22 @@ def _texts(value, name: str) -> tuple[str, ...]:
     if several and not texts and value not in (None, "", []):
         raise BadClip("no caption", f"{name} = {str(value)[:80]!r} is no text")
     return tuple(dict.fromkeys(texts))
+
+
+PLACEHOLDERS = re.compile(r"\s*<(?:image|video)>\s*")  # where a conversation has its picture
+
+
+def _conversation(turns: list) -> str:
+    """The turns of a conversation as one text, a line each; "" for what is none. Known are {role, content},
+    {from, value} and {user, assistant}."""
+    lines = []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            return ""
+        for name in ("content", "value", "user", "assistant"):
+            if isinstance(turn.get(name), str):
+                lines.append(PLACEHOLDERS.sub(" ", turn[name]).strip())
+    return "\n".join(filter(None, lines))
 
 
 def _seconds(row: dict, name: str) -> float | None:
@@ -239,11 +264,11 @@ def _cut_name(media) -> str:
 
 
 def _get(row: dict, column: str):
-    """A row's value; of a column within a column both names have a dot between."""
+    """A row's value; of a column within columns their names have dots between."""
     if column in row:
         return row[column]
     outer, _, inner = column.partition(".")
-    return row[outer].get(inner) if isinstance(row.get(outer), dict) else None
+    return _get(row[outer], inner) if isinstance(row.get(outer), dict) else None
 
 
 def _record(row: dict, caption: str, where: str, default_id: str, media=None, notes=()) -> Record:
@@ -290,8 +315,9 @@ def _column(columns, wanted: str | None, usual: tuple[str, ...], what: str, name
 
 
 def _columns_of(row: dict) -> list[str]:
-    inner = [f"{c}.{i}" for c, v in row.items() if isinstance(v, dict) for i in v if isinstance(i, str)]
-    return [*row, *inner]
+    """Names of columns, then of those within them."""
+    columns = [name for name in row if isinstance(name, str)]
+    return columns + [f"{c}.{i}" for c in columns if isinstance(row[c], dict) for i in _columns_of(row[c])]
 
 
 # ── A folder of files with captions ──────────────────────────────────────────────────────────────
@@ -508,15 +534,15 @@ def _is_picture(content: bytes) -> bool:
 def hub(
     name: str, caption: str | None = None, video: str | None = None, split: str = "train"
 ) -> Iterator[Record]:
-    """A dataset of the Hugging Face hub, a folder laid out like one (streamed by `datasets`), or what
-    `save_to_disk` left.
+    """A dataset of the Hugging Face hub (of one with parts, `owner/name@part`), a folder laid out like one
+    (streamed by `datasets`), or what `save_to_disk` left.
 
     The video column holds `Video`, a list of `Image` (frames), an `Image` (a still), a path or a URL. No
     other column is read but captions, questions, ids and times."""
     stream = _stream(name, split)
     features = stream.features or {}
     first = {} if features else next(iter(stream))
-    columns = _feature_columns(features) or _columns_of(first)
+    columns = _columns_of(features or first)
     caption = _column(columns, caption, CAPTION_COLUMNS, "caption", name)
     video = _column(columns, video, VIDEO_COLUMNS, "video", name)
     needed = {c.partition(".")[0] for c in (caption, video)} | {*ID_COLUMNS, *OTHER_COLUMNS}
@@ -556,17 +582,12 @@ def _stream(name: str, split: str):
             return saved[split].to_iterable_dataset()
         if (folder / "state.json").exists():
             return datasets.load_from_disk(name).to_iterable_dataset()
-        return datasets.load_dataset(name, split=split, streaming=True)
+        name, _, part = name.partition("@")
+        return datasets.load_dataset(name, part or None, split=split, streaming=True)
     except ConfigError:
         raise
     except (FileNotFoundError, ValueError, OSError) as error:
         raise ConfigError(f"{name}, split {split}: {error}") from error
-
-
-def _feature_columns(features: dict) -> list[str]:
-    """Names of columns, those within a column after a dot."""
-    inner = [f"{c}.{i}" for c, feature in features.items() if isinstance(feature, dict) for i in feature]
-    return [*features, *inner]
 
 
 def _without_decoding(stream, video: str):
@@ -578,6 +599,46 @@ def _without_decoding(stream, video: str):
     if isinstance(kind, datasets.List) and isinstance(kind.feature, datasets.Image):
         return stream.cast_column(video, datasets.List(datasets.Image(decode=False)))
     return stream
+
+
+# ── Several pictures, and none ───────────────────────────────────────────────────────────────────
+
+
+def _to_compare(records: Iterator[Record]) -> Iterator[Record]:
+    """Records whose pictures are no film: each is shown as long as the others."""
+    for record in records:
+        if isinstance(record.media, Pictures):
+            yield replace(record, media=replace(record.media, alike=True))
+        elif record.media is None or record.bad:
+            yield record
+        else:
+            detail = "a list of pictures is expected, as in a column of lists or x.0.jpg, x.1.jpg of a tar"
+            yield replace(record, bad=BadClip("one picture", detail))
+
+
+def texts(spec: str, caption: str | None = None, split: str = "train") -> Iterator[Record]:
+    """Texts alone: of a CSV, JSON Lines, JSON or Parquet table, or else of a Hugging Face dataset, its
+    caption column, or its question and answer."""
+    path = Path(spec).expanduser()
+    table_ = path.suffix.lower() in TABLES
+    if table_ and not path.is_file():
+        raise ConfigError(f"text:{spec}: no such file (looked for in {Path.cwd()})")
+    notes = ()
+    if table_:
+        source = Table(path)
+        rows, notes, name = source.rows(None), source.notes, path.name
+    else:
+        rows, name = _stream(spec, split), spec
+    for number, row in enumerate(rows, 1):
+        where = f"{name}, row {number}"
+        if isinstance(row, BadClip):
+            yield Record(where, "", None, where, bad=row)
+            continue
+        if caption is None and row.get("answer"):
+            column = next((c for c in CAPTION_COLUMNS if c in row), "caption")
+        else:
+            column = _column(_columns_of(row), caption, CAPTION_COLUMNS, "caption", name)
+        yield _record(row, column, where, where, NoPicture(), notes)
 
 
 # ── WebDataset ───────────────────────────────────────────────────────────────────────────────────
@@ -709,16 +770,18 @@ def _tar_row(members: dict[str, bytes]) -> tuple[dict, tuple[str, ...]]:
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def shapes(settings: str = "") -> Iterator[Record]:
-    """The built-in world, which never ends; `settings` such as "objects=3-5,camera=100" are
-    `ShapesWorld`'s."""
+def shapes(spec: str) -> Iterator[Record]:
+    """The built-in world or one of its siblings, which never end; settings after a colon, such as
+    "shapes:objects=3-5,camera=100", are `ShapesWorld`'s."""
     from fvlm.data.shapes import OF_RUNS, ShapesWorld
+    from fvlm.data.siblings import parse_world
 
-    world, index = ShapesWorld.parse(settings), 0
-    if said := [name for name in OF_RUNS if getattr(world, name) != getattr(ShapesWorld(), name)]:
+    world, index = parse_world(spec), 0
+    if said := [name for name in OF_RUNS if getattr(world, name) != getattr(ShapesWorld, name)]:
         raise ConfigError(
-            f"shapes: {', '.join(said)}: for runs that draw their clips, not for what is prepared"
+            f"{world.name}: {', '.join(said)}: for runs that draw their clips, not for what is prepared"
         )
     while True:
-        yield Record(f"shapes-{world.seed}-{index}", "", Drawn(world, index), f"shapes, clip {index}")
+        where = f"{world.name}, clip {index}"
+        yield Record(f"{world.name}-{world.seed}-{index}", "", Drawn(world, index), where)
         index += 1

@@ -135,10 +135,13 @@ class Known:
         self.dataset, self.store = dataset, store
 
     def __getitem__(self, position: int) -> Clip:
+        told = self.dataset.told(position)
+        if not told.shows:
+            return replace(told, position=position)
         key = self.dataset.key(position)
         if self.store.has(key):
             self.store.soon(key)
-            clip = self.dataset.told(position)
+            clip = told
         else:
             clip = self.dataset[position]
         return replace(clip, key=key, position=position)

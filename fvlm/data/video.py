@@ -65,14 +65,22 @@ class Video:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Encoded pictures, or paths of some, in the order of time."""
+    """Encoded pictures, or paths of some, in the order of time. alike: no frames of a film but pictures to
+    compare, which are shown equally long."""
 
     files: tuple[str | bytes, ...]
+    alike: bool = False
 
     def read(self, frames: int, size: int) -> Seen:
         n = len(self.files)
         if n < LEAST_FRAMES:
             raise BadClip("too short", f"{n} frames")
+        if self.alike and n <= frames:
+            read = [_read_picture(file, size) for file in self.files]
+            shown = [read[t * n // frames] for t in range(frames)]
+            notes = tuple({note: None for _, about in read for note in about[1]})
+            about = dict(orientation=read[0][1][0], frames=n, read="pictures to compare")
+            return Seen(np.stack([picture for picture, _ in shown]), n, notes, about)
         read = [_read_picture(self.files[i], size) for i in evenly_spaced(n, frames)]
         notes = tuple({note: None for _, about in read for note in about[1]})
         about = dict(orientation=read[0][1][0], frames=n, read="pictures")
@@ -91,6 +99,14 @@ class Still:
         picture, (orientation, notes) = _read_picture(self.file, size)
         about = dict(orientation=orientation, frames=1, read="a still")
         return Seen(np.repeat(picture[None], frames, axis=0), frames, notes, about)
+
+
+@dataclass(frozen=True)
+class NoPicture:
+    """What a text alone shows."""
+
+    def read(self, frames: int, size: int) -> Seen:
+        return Seen(np.zeros((0, size, size, 3), np.uint8), 0, about=dict(frames=0, read="text alone"))
 
 
 def evenly_spaced(n: int, frames: int) -> list[int]:

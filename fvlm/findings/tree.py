@@ -20,6 +20,9 @@ def tree() -> str:
     lines.append(_line(0, "params/", "a file per cell of the study, and grids of cells"))
     grids = [path for path in (REPOSITORY / "params").glob("*.yaml") if _grid_comment(path)]
     lines += [_line(1, path.name, _first_sentence(_grid_comment(path))) for path in sorted(grids)]
+    lines.append(_line(1, "mix/", "mixes of datasets, and designs of mixtures for fvlm mix"))
+    mixes = sorted((REPOSITORY / "params" / "mix").glob("*.yaml"))
+    lines += [_line(2, path.name, _first_sentence(_first_comment(path))) for path in mixes]
     lines += [_line(0, name, told) for name, told in OTHERS.items()]
     return "\n".join(["```", *lines, "```"])
 
@@ -55,5 +58,8 @@ def _first_sentence(text: str) -> str:
 
 def _grid_comment(path: Path) -> str:
     """The first comment of a grid file; nothing of a single cell's."""
-    text = path.read_text()
-    return " ".join(re.match(r"((?:#.*\n)*)", text)[1].replace("#", "").split()) if "\ncells:" in text else ""
+    return _first_comment(path) if "\ncells:" in path.read_text() else ""
+
+
+def _first_comment(path: Path) -> str:
+    return " ".join(re.match(r"((?:#.*\n)*)", path.read_text())[1].replace("#", "").split())

@@ -89,8 +89,8 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
     `fvlm/architectures.py`.
 
     Inputs of `forward` and `generate`: frames (B, T, 3, S, S), uint8 or normalised floats, or what `encode`
-    made of them; labels (B, L), -100 after the end of a shorter text; prompt_ids, prompt_mask and frame_mask
-    as in `PromptAndMasks`."""
+    made of them; T = 0 for texts alone, which have no visual token; labels (B, L), -100 after the end of a
+    shorter text; prompt_ids, prompt_mask and frame_mask as in `PromptAndMasks`."""
 
     config_class = VideoLanguageConfig
     base_model_prefix = ""
@@ -206,8 +206,9 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
 
     def encode(self, frames: torch.Tensor):
         """What the vision encoder makes of frames (B, T, 3, S, S). `forward` and `generate` take it in place
-        of the frames, so that a clip seen again is not encoded again."""
-        return frames if self.vision is None else self.vision.encode(frames)
+        of the frames, so that a clip seen again is not encoded again. Of no frames, T = 0, there is nothing
+        to make: they come back."""
+        return frames if self.vision is None or frames.size(1) == 0 else self.vision.encode(frames)
 
     def visual_tokens(
         self, cache, mode: str, queries: torch.Tensor | None = None, given: PromptAndMasks = NO_PROMPT
@@ -374,9 +375,13 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
                 )
             frames = self.encode(frames)
         B = frames.batch_size if isinstance(frames, FrameCache) else len(frames)
+        text_alone = isinstance(frames, torch.Tensor) and frames.size(1) == 0
         for name, ids in (("labels", labels), ("prompt_ids", given.prompt_ids)):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
+        if text_alone:
+            prefix, mask = self.prefix(self.fine_token, None, B, given)
+            return *self._append(prefix, mask, self.end_token), None
         tokens, queries = self.visual_tokens(frames, mode, queries, given)  # (B, T, K, W), (B, T, Q)
         made, expected = 0 if tokens is None else tokens.size(2), self.architecture.tokens_per_frame
         if made != expected:

@@ -22,7 +22,7 @@ def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     figure = make_subplots(
         rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.35 / rows
     )
-    T = max(len(clip.frames) for clip in clips)
+    T = max(1, *(len(clip.frames) for clip in clips))
     moments = [
         [
             go.Image(source=_picture(clip, min(t, len(clip.frames) - 1), boxes), hoverinfo="skip")
@@ -84,9 +84,11 @@ def player_controls(frames: int) -> dict:
 
 
 def _picture(clip, t: int, boxes: bool) -> str:
-    """One frame of a clip as a data URI, its boxes drawn on."""
+    """One frame of a clip as a data URI, its boxes drawn on; of a text alone a white one."""
     from PIL import Image
 
+    if not clip.shows:
+        return image_uri(Image.new("RGB", clip.frames.shape[2:], "white"), "JPEG", quality=85)
     image = Image.fromarray(clip.frames[t].transpose(1, 2, 0))
     if boxes and clip.boxes is not None:
         draw_boxes(image, clip.boxes[t], clip.target)

@@ -1,8 +1,9 @@
 """Scaling: from result rows to claims with error bars.
 
 `fits.py` scaling laws · `gaps.py` one architecture against another · `intervals.py` intervals of few runs ·
-`runs.py` the rows of any study, nanoSmol included · `tables.py` what notebooks show of them. `fvlm/plots/`
-draws them.
+`runs.py` the rows of any study, nanoSmol included · `tables.py` what notebooks show of them · `mix.py` laws
+of mixtures of data · `mixtures.py` runs of mixtures, predictions · `mix_tables.py` what mix.ipynb shows.
+`fvlm/plots/` draws them.
 
 N parameters, D training samples or tokens, V visual tokens, C training FLOPs, L loss in nats per text token.
 """

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from fvlm.config import ConfigError, RunConfig, shown, todays_names
 from fvlm.data import check_dataset
+from fvlm.files import expect, load_yaml
 from fvlm.studies.executors import Job, Local, Ray, Slurm, read_record, record_path, write_record
 from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
@@ -159,70 +158,40 @@ def read_grid(path: str | Path, overrides: dict | None = None, study: str | None
     if not path.is_file():
         raise ConfigError(f"{path}: no such grid file")
     try:
-        content = load_yaml(path)
-        _expect(
-            content,
-            {"study": str, "cells": list},
-            {"seeds": list, "settings": dict, "pairs": dict, "slurm": dict},
-        )
-        for pair, settings in content.get("pairs", {}).items():
-            if not isinstance(pair, str) or not isinstance(settings, dict):
-                raise ConfigError(f"pairs: {shown(pair)}: {shown(settings)}: expected settings of a pair")
-        blocks = []
-        for block in content["cells"]:
-            optional = {"seeds": list, "settings": dict, "priority": int}
-            _expect(block, {"pairs": list, "frames": list, "archs": list}, optional)
-            blocks.append(block)
-        cells = [
-            cell
-            for block in blocks
-            for cell in _cells_of(block, content, overrides or {}, study or content["study"])
-        ]
-        unused = [key for key in content.get("pairs", {}) if not any(_for(key, c.config.cell) for c in cells)]
-        if unused:
-            raise ConfigError(f"settings for {', '.join(sorted(unused))}, but no such cell")
+        return grid_of(load_yaml(path), overrides, study)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def grid_of(content: dict, overrides: dict | None = None, study: str | None = None) -> Grid:
+    """What a grid file holds, as `read_grid`."""
+    expect(
+        content,
+        {"study": str, "cells": list},
+        {"seeds": list, "settings": dict, "pairs": dict, "slurm": dict},
+    )
+    for pair, settings in content.get("pairs", {}).items():
+        if not isinstance(pair, str) or not isinstance(settings, dict):
+            raise ConfigError(f"pairs: {shown(pair)}: {shown(settings)}: expected settings of a pair")
+    blocks = []
+    for block in content["cells"]:
+        optional = {"seeds": list, "settings": dict, "priority": int}
+        expect(block, {"pairs": list, "frames": list, "archs": list}, optional)
+        blocks.append(block)
+    cells = [
+        cell
+        for block in blocks
+        for cell in _cells_of(block, content, overrides or {}, study or content["study"])
+    ]
+    unused = [key for key in content.get("pairs", {}) if not any(_for(key, c.config.cell) for c in cells)]
+    if unused:
+        raise ConfigError(f"settings for {', '.join(sorted(unused))}, but no such cell")
     twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
     if twice:
-        raise ConfigError(f"{path}: {', '.join(twice)} more than once")
+        raise ConfigError(f"{', '.join(twice)} more than once")
     return Grid(
         study or content["study"], sorted(cells, key=lambda cell: cell.priority), content.get("slurm", {})
     )
-
-
-LONGEST_FILE = 1_000_000  # bytes; the largest grid here has three thousand
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key is given twice: the first one would be lost without a word."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise ConfigError(f"line {key.start_mark.line + 1}: {shown(key.value)} is given twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(path: Path):
-    """What a YAML file holds. ConfigError for one that can't be read, is no UTF-8 or no YAML, is over a
-    megabyte, or has a key twice."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(LONGEST_FILE + 1)
-        if len(text) > LONGEST_FILE:
-            raise ConfigError(f"over {LONGEST_FILE:,} bytes: too long for a grid")
-        return yaml.load(text.decode(), _Loader)
-    except ConfigError:
-        raise
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 (byte {error.start})") from None
-    except RecursionError:
-        raise ConfigError("nested too deeply") from None
-    except (yaml.YAMLError, OSError, ValueError, OverflowError) as error:
-        raise ConfigError(str(error)) from None
 
 
 def _cells_of(block: dict, content: dict, overrides: dict, study: str):
@@ -253,21 +222,6 @@ def _cells_of(block: dict, content: dict, overrides: dict, study: str):
 def _for(key: str, cell: str) -> bool:
     """Whether settings under `key` of a grid file's `pairs` are this cell's."""
     return key == cell.partition("_")[0] or fnmatch.fnmatchcase(cell, key)
-
-
-def _expect(content, needed: dict, optional: dict):
-    """ConfigError unless a mapping has these names, and these alone, with values of these types."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"expected {', '.join(needed)}, found {shown(content)}")
-    for name in needed:
-        if name not in content:
-            raise ConfigError(f"{name!r} is missing")
-    for name, value in content.items():
-        kind = (needed | optional).get(name)
-        if kind is None:
-            raise ConfigError(f"unknown name {shown(name)}: valid are {', '.join(needed | optional)}")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ConfigError(f"{name} = {shown(value)}: expected a {kind.__name__}")
 
 
 @dataclass

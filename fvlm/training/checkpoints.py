@@ -11,6 +11,7 @@ from fvlm.config import ConfigError, RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Batch
+from fvlm.data.clips import IGNORE
 from fvlm.files import damaged, seal, sync, write_json
 from fvlm.training.distributed import Processes
 from fvlm.training.progress import TrainingError
@@ -34,14 +35,26 @@ class TrainingState:
         self.step = self.checkpoint_step = self.samples = 0
         self.flops = self.seconds = 0.0
         self.evaluations: list[dict] = []
+        self.domains: list[dict] = []  # of a mix: a row per evaluation and domain
+        self.seen: dict[str, list[int]] = {}  # of a mix: samples and text tokens by domain
         self.micro_batch: MicroBatch | None = None
         self.moments: dict[str, torch.Tensor] = {}
 
     def count(self, batch: Batch, config: RunConfig, processes: Processes):
-        prompt = float(batch.prompt_mask.sum()) if batch.prompt_mask is not None else 0
-        clips, text, prompt = map(sum, zip(*processes.all_gather((len(batch), batch.text_tokens, prompt))))
-        self.samples += clips
-        self.flops += clips * flops_per_sample(config, text / clips, prompt / clips)["total"]
+        """Add a step's batch, all processes' parts of it."""
+        text = (batch.labels != IGNORE).sum(1).tolist()
+        prompt = [0] * len(batch) if batch.prompt_mask is None else batch.prompt_mask.sum(1).tolist()
+        shows, domains = batch.shows or [True] * len(batch), batch.domains or [""] * len(batch)
+        rows = [row for part in processes.all_gather(list(zip(shows, domains, text, prompt))) for row in part]
+        self.samples += len(rows)
+        for visual in (True, False):
+            mine = [row for row in rows if row[0] == visual]
+            if n := len(mine):
+                text_tokens, prompt_tokens = sum(row[2] for row in mine) / n, sum(row[3] for row in mine) / n
+                self.flops += n * flops_per_sample(config, text_tokens, prompt_tokens, visual=visual)["total"]
+        for _, domain, tokens, _ in rows if batch.domains else ():
+            samples, before = self.seen.get(domain, [0, 0])
+            self.seen[domain] = [samples + 1, before + tokens]
 
     @classmethod
     def start_or_resume(cls, config: RunConfig, model) -> "TrainingState":
@@ -60,6 +73,7 @@ class TrainingState:
         state.step = state.checkpoint_step = saved["step"]
         state.samples, state.flops, state.seconds = saved["samples"], saved["flops"], saved["seconds"]
         state.evaluations = saved["evaluations"]
+        state.domains, state.seen = saved.get("domains", []), saved.get("seen", {})
         state.micro_batch = MicroBatch(**saved["micro_batch"])
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
@@ -104,6 +118,8 @@ def save_checkpoint(config: RunConfig, model, optimizer, state: TrainingState, p
             sources=model.config.sources,
             micro_batch=vars(state.micro_batch),
             evaluations=state.evaluations,
+            domains=state.domains,
+            seen=state.seen,
         ),
     )
     seal(building)

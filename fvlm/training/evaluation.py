@@ -41,8 +41,11 @@ def evaluate(
     for batch in validation_batches(config, collator, together, processes.rank, processes.world_size, store):
         who: dict = dict(cell=config.cell, seed=config.seed)
         rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
+        for clip_id, domain in zip(batch.clip_ids, batch.domains):
+            rows[clip_id]["domain"] = domain
+        apart = not processes.fsdp
         with autocast(config):
-            for part, outputs in part_outputs(model, batch, config, size, device, on_batch, features):
+            for part, outputs in part_outputs(model, batch, config, size, device, on_batch, features, apart):
                 tokens = (part.labels != IGNORE).sum(1)
                 for mode, out in outputs.items():
                     assert out.token_losses is not None and out.token_right is not None
@@ -64,17 +67,37 @@ def evaluate(
     return means | dict(right=sum(row["right"] for row in rows) / len(rows)), rows
 
 
+def domain_losses(rows: list[dict]) -> dict[str, dict]:
+    """The losses of each domain of a mix over its own samples, from `evaluate`'s rows: `LOSSES`, nats per
+    text token, and `clips`; none where the run's dataset is no mix."""
+    found = {}
+    for domain in dict.fromkeys(row["domain"] for row in rows if "domain" in row):
+        mine = [row for row in rows if row["domain"] == domain]
+        tokens = sum(row["text_tokens"] for row in mine)
+        losses = {name: sum(row[name] * row["text_tokens"] for row in mine) / tokens for name in LOSSES}
+        found[domain] = losses | dict(clips=len(mine))
+    return found
+
+
 def part_outputs(
-    model, batch: Batch, config: RunConfig, size: int, device: str, on_batch, features: Features | None
+    model,
+    batch: Batch,
+    config: RunConfig,
+    size: int,
+    device: str,
+    on_batch,
+    features: Features | None,
+    apart: bool = True,
 ) -> Iterator[tuple[Batch, dict[str, VideoTextOutput]]]:
     """Clips of a batch, and what the model makes of their texts by mode, for all its clips.
 
     Frames are encoded and scored in parts of at most `size` clips; frame by frame all are looked at together
-    (but for clips with frames missing: their parts differ in length)."""
+    (but for clips with frames missing: their parts differ in length). apart: texts alone in parts without
+    frames."""
     caches = []
     modes = MODES if model.modes_differ else ("parallel",)
-    together = model.modes_differ and batch.frame_mask is None
-    for part in batch.split(size):
+    together = model.modes_differ and batch.frame_mask is None and not batch.has_texts_alone
+    for part in batch.split(size, apart):
         on_batch()
         inputs = batch_inputs(part, device, features, "validation")
         frames = inputs.pop("frames")

@@ -56,13 +56,16 @@ class Features:
         found: dict[int, torch.Tensor] = {}
         missing: dict[int, np.ndarray] = {}
         for i, clip in enumerate(batch.clips):
-            if clip.frames is not None:
+            if not clip.shows:  # a text alone, whose frames are masked
+                found[i] = torch.zeros(self.store.shape, dtype=self.dtype, device=device)
+            elif clip.frames is not None:
                 missing[i] = clip.frames
             elif (stored := self._read(clip.key)) is not None:
                 found[i] = stored.to(device, non_blocking=True)
             else:
                 missing[i] = self._frames(split, clip.position)
-        self.hits, self.misses = self.hits + len(found), self.misses + len(missing)
+        alone = sum(not clip.shows for clip in batch.clips)
+        self.hits, self.misses = self.hits + len(found) - alone, self.misses + len(missing)
         if missing:
             computed = self.compute(torch.from_numpy(np.stack(list(missing.values()))).to(device))
             for i, features in zip(missing, computed):
@@ -120,7 +123,12 @@ def _digest(module: torch.nn.Module) -> str:
 def batch_inputs(batch: Batch, device: str, features: Features | None, split: str) -> dict:
     """A batch as a model's keyword arguments, on `device`: with frames, or with `features` in their place."""
     inputs = batch.inputs(device)
-    return inputs if features is None else inputs | dict(frames=features(batch, device, split))
+    if features is None or batch.frames is not None:  # texts alone never come without
+        return inputs
+    if batch.has_texts_alone:
+        shows = torch.tensor(batch.shows, device=device)[:, None]
+        inputs["frame_mask"] = shows.expand(-1, features.config.frames)
+    return inputs | dict(frames=features(batch, device, split))
 
 
 def open_features(config: RunConfig, model: VideoLanguageModel) -> Features | None:
@@ -149,7 +157,7 @@ def fill(
     there = kept = 0
     for done, (dataset, position) in enumerate(todo, 1):
         key = dataset.key(position)
-        if features.store.has(key):
+        if not dataset.told(position).shows or features.store.has(key):
             there += 1
         elif not features.store.full:
             frames = torch.from_numpy(dataset[position].frames)[None].to(config.device)

@@ -18,6 +18,7 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
+from fvlm.data.mix import described, is_mix, refuse_more
 from fvlm.files import require_writable, sync, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
@@ -68,16 +69,27 @@ def train(
         raise ConfigError(f"{config.folder}: another process is training this run") from None
 
 
+MIX = "mix.json"  # what a run of a mix was trained on
 # What a run leaves that another must not find.
 FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
-FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
+FILES_LEFT = (
+    "evaluations.parquet",
+    "samples.parquet",
+    "gaze.parquet",
+    "swapped.parquet",
+    "domains.parquet",
+    MIX,
+)
 
 
 def _claim(config: RunConfig):
     """Make the folder this configuration's: refuse another's results, forget what overwrite allows to
     forget."""
     open_dataset(config, "validation")  # ConfigError where there is nothing to validate on
-    if not config.allow_epochs:
+    mix = described(config) if is_mix(config.dataset) else None
+    if mix:
+        refuse_more(config, config.steps * config.effective_batch)
+    elif not config.allow_epochs:
         dataset = open_dataset(config, "train")
         needed = config.steps * config.effective_batch
         if isinstance(dataset, Sized) and needed > len(dataset):
@@ -89,6 +101,7 @@ def _claim(config: RunConfig):
     path = config.folder / "config.json"
     if path.exists():
         changed = config.changes_from(load_run(config.folder).config)
+        changed += _mix_changes(config.folder / MIX, mix)
         if not changed:
             return
         if not config.overwrite:
@@ -108,6 +121,8 @@ def _claim(config: RunConfig):
     for name in FILES_LEFT:
         if (config.folder / name).is_file():
             (config.folder / name).unlink()
+    if mix:
+        write_json(config.folder / MIX, mix)
     write_json(
         path,
         {
@@ -116,6 +131,15 @@ def _claim(config: RunConfig):
             if name not in ("out", "study", "overwrite")
         },
     )
+
+
+def _mix_changes(path: Path, mix: dict | None) -> list[str]:
+    """How a mix differs from the one that a run was begun with: its file, or the data it names, may be others
+    by now."""
+    if mix is None or not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    return [] if before["fingerprint"] == mix["fingerprint"] else [f"{mix['mix']} or its data changed"]
 
 
 def train_in_processes(config: RunConfig, callbacks: Callbacks):

@@ -6,6 +6,7 @@ started again ends with the same weights, bit for bit, as one that was not."""
 import contextlib
 import errno
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -27,18 +28,20 @@ from fvlm.costs.memory import (
 )
 from fvlm.costs.plan import planned_micro_batch
 from fvlm.data import Batch, Collator, open_dataset, training_batches
+from fvlm.data.mix import is_mix, read_mix, repeated
 from fvlm.files import commit, write_table
 from fvlm.models import build_model, parameter_groups
 from fvlm.models.build import processor_of
 from fvlm.training.callbacks import Callbacks
 from fvlm.training.checkpoints import TrainingState, restore_moments, save_checkpoint, save_model
 from fvlm.training.distributed import Processes
-from fvlm.training.evaluation import evaluate
+from fvlm.training.evaluation import domain_losses, evaluate
 from fvlm.training.features import Features, batch_inputs, open_features
 from fvlm.training.optimizer import make_optimizer, schedule
 from fvlm.training.progress import NOW, Heartbeat, Progress, Stopped, TrainingError, stop_requested
 from fvlm.weights import load_tokenizer
 
+SEARCHED = 64  # times as many samples as calibration needs are looked through for some with frames
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -77,9 +80,12 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
         losses, samples = evaluate(model, collator, config, micro, processes, alive, features)
         state.seconds = time.perf_counter() - started
         state.evaluations.append(evaluation_row(config, model, state, losses, micro))
+        state.domains += domain_rows(config, state, samples)
         if processes.is_main:
             write_table(config.folder / "evaluations.parquet", state.evaluations)
             write_table(config.folder / "samples.parquet", samples)
+            if state.domains:
+                write_table(config.folder / "domains.parquet", state.domains)
 
     with frozen_weights(model, config), disk_errors(config, state):
         while state.step < config.steps:
@@ -195,6 +201,9 @@ def training_step(
     norm = torch.nn.utils.clip_grad_norm_(
         [p for g in optimizer.param_groups for p in g["params"]], config.max_grad_norm
     )
+    for group in optimizer.param_groups if batch.has_texts_alone else ():
+        for p in group["params"]:  # what only frames use has moved by nothing: the same in every split
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
     finite = math.isfinite(loss) and math.isfinite(float(processes.full_tensor(norm)))
     if finite:
         optimizer.step()
@@ -218,7 +227,7 @@ def accumulate_gradient(
     device = processes.device(config)
     tokens = processes.all_reduce(batch.text_tokens)
     total = torch.zeros((), device=device)
-    parts = batch.split(size)
+    parts = batch.split(size, apart=not processes.fsdp)
     for i, part in enumerate(parts):
         inputs = batch_inputs(part, device, features, "train")
         with processes.no_sync(model, more_to_come=i < len(parts) - 1):
@@ -231,13 +240,17 @@ def accumulate_gradient(
 
 
 def calibrate(model, collator: Collator, config: RunConfig, clips: int = 16):
-    """Let the model measure its features' mean and spread on the first training clips: as many as a step has,
-    but two at least, as one frame has no spread."""
+    """Let the model measure its features' mean and spread on the first training clips with frames: as many as
+    a step has, but two at least, as one frame has no spread."""
     dataset = open_dataset(config, "train")
     clips = max(2, min(clips, config.effective_batch))
     if isinstance(dataset, Sized):
         clips = min(clips, len(dataset))
-    batch = collator([dataset[i] for i in range(clips)])
+    shown = (i for i in range(SEARCHED * clips) if dataset.told(i).shows)
+    found = list(itertools.islice(shown, clips))
+    if not found:  # texts alone teach nothing about frames
+        return
+    batch = collator([dataset[i] for i in found])
     with autocast(config):
         model.calibrate(batch.inputs(model.device)["frames"])
 
@@ -263,7 +276,8 @@ def choose_micro_batch(
     def attempt(size: int, checkpointing: bool):
         model.train()
         model.set_gradient_checkpointing(checkpointing)
-        longest = max(batch.split(size), key=lambda part: part.labels.numel())
+        parts = batch.split(size, apart=not processes.fsdp)
+        longest = max(parts, key=lambda part: (any(part.shows or [True]), part.labels.numel()))
         inputs = batch_inputs(longest, processes.device(config), features, "train")
         try:
             with autocast(config):
@@ -303,6 +317,30 @@ def evaluation_row(config, model, state: "TrainingState", losses, micro) -> dict
         weights="; ".join(model.config.sources),
         commit=commit(),
     )
+
+
+def domain_rows(config: RunConfig, state: "TrainingState", samples: list[dict]) -> list[dict]:
+    """What an evaluation says of each domain of the run's mix, a row each: losses, how many clips they are
+    of, training samples and text tokens so far, the weight and the share they have, and how often the
+    domain's most repeated data were gone through. Without a mix, no row."""
+    if not is_mix(config.dataset):
+        return []
+    weights, often = read_mix(config.dataset).domains, repeated(config, state.samples)
+    return [
+        dict(
+            cell=config.cell,
+            seed=config.seed,
+            step=state.step,
+            domain=domain,
+            **losses,
+            weight=weights[domain],
+            samples_seen=state.seen.get(domain, [0, 0])[0],
+            text_tokens_seen=state.seen.get(domain, [0, 0])[1],
+            share=state.seen.get(domain, [0, 0])[0] / state.samples,
+            epochs=often[domain],
+        )
+        for domain, losses in domain_losses(samples).items()
+    ]
 
 
 def progress(config, state, loss, model=None, tokenizer=None) -> Progress:

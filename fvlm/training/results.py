@@ -4,6 +4,8 @@
     config.json            the RunConfig, but for where it lies
     evaluations.parquet    one row per evaluation (columns: README)
     samples.parquet        the loss of every validation sample at the last evaluation
+    mix.json               of a mix: which data, which weights
+    domains.parquet        of a mix: one row per evaluation and domain (columns: README)
     model/                 weights and processor, Hugging Face layout
     measured/              measures of what it writes, where `fvlm train` or `fvlm evaluate` took them
     checkpoint/            what training resumes from; gone when it has finished
@@ -59,6 +61,12 @@ class Run:
     def samples(self) -> "pd.DataFrame":
         """The loss of every validation sample at the last evaluation, in nats per text token."""
         return self._table("samples.parquet")
+
+    @property
+    def domains(self) -> "pd.DataFrame":
+        """Of a mix, one row per evaluation and domain; see the README for the columns. ConfigError where the
+        dataset is none."""
+        return self._table("domains.parquet")
 
     @property
     def finished(self) -> bool:

@@ -82,7 +82,7 @@ def test_clips_move_by_less_than_a_buffer_after_their_shards_are_shuffled(folder
 
 
 def test_an_epoch_follows_an_epoch_in_another_order(folder):
-    data = Shuffled([PreparedDataset(folder, "train")], [1.0], seed=0)
+    data = Shuffled(PreparedDataset(folder, "train"), seed=0)
     first, second = ([data[p].clip_id for p in range(start, start + 108)] for start in (0, 108))
     assert sorted(first) == sorted(second) and first != second and len(set(first)) == 108
 

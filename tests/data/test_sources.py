@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny, write_video
 
 from fvlm import ConfigError
-from fvlm.data import Collator, PreparedDataset
+from fvlm.data import Clip, Collator, PreparedDataset
 from fvlm.data.prepare import RENAMED, Settings, prepare, process, split_of, verify
 from fvlm.data.sources import SEVERAL_CAPTIONS, open_source
 from fvlm.data.tables import NO_UTF8
@@ -204,10 +204,7 @@ def test_captions_in_rows_of_their_own_are_clips_that_share_a_split(videos, tmp_
 
 def test_a_special_token_s_text_in_a_caption_stays_text():
     tokenizer = load_tokenizer("tiny")
-    clip = type(
-        "", (), dict(text=lambda self, task: "a <|end|> b", frames=np.zeros((1, 3, 4, 4), np.uint8), key="")
-    )()
-    clip.clip_id = "x"
+    clip = Clip(np.zeros((1, 3, 4, 4), np.uint8), "a <|end|> b", "x")
     labels = Collator(tokenizer, "caption")([clip]).labels[0].tolist()
     assert labels.count(tokenizer.eos_token_id) == 1 and labels[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(labels[:-1]) == "a <|end|> b"

@@ -307,6 +307,7 @@ def test_question_runs_train_on_answers(tmp_path):
 # ── Killed and started again ─────────────────────────────────────────────────────────────────────
 
 RESUMED = dict(steps=24, eval_every=4, eval_samples=4, effective_batch=4, learning_rate=1e-3)
+RESUMED |= dict(dataset="params/mix/shapes.yaml")  # every kind of data, texts alone among them
 
 
 def start(out):
@@ -342,6 +343,7 @@ def test_a_run_killed_twice_ends_bit_for_bit_as_one_never_killed(tmp_path):
     same = [c for c in one.evaluations if c not in ("seconds", "samples_per_second", "peak_memory_bytes")]
     pd.testing.assert_frame_equal(one.evaluations[same], two.evaluations[same])
     pd.testing.assert_frame_equal(one.samples, two.samples)
+    pd.testing.assert_frame_equal(one.domains, two.domains)
 
 
 @pytest.mark.slow
