@@ -324,7 +324,7 @@ def save_gaze(
 
 
 FILM_SIDE = 336  # pixels that the longer side of a frame has at least, in a film
-FILM_TITLE = 40  # letters in a line of its title
+FILM_TITLE = 3  # lines of its title
 FILM_BAR = 86  # pixels right of the frame, for the colour bar and its numbers
 
 
@@ -349,8 +349,7 @@ def film_pictures(
     times = max(1, -(-FILM_SIDE // max(height, width)))
     wide, high = times * width, times * height
     font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=12)
-    lines = textwrap.wrap(title, FILM_TITLE)
-    lines = lines[:2] + [lines[2][: FILM_TITLE - 2] + " …"] if len(lines) > 3 else lines
+    lines = _fitting(title, font, wide + FILM_BAR - 8)
     top = 22 * len(lines) + 22
     table = np.frombuffer(colour_table(scale), np.uint8).reshape(256, 1, 3)[::-1]
     bar = Image.fromarray(np.ascontiguousarray(table.repeat(18, axis=1))).resize((18, high - 40))
@@ -375,6 +374,20 @@ def film_pictures(
         pen.text((wide + 10, top + 8), "attention", fill=CAPTION, font=small, anchor="lm")
         pictures.append(picture)
     return pictures
+
+
+def _fitting(text: str, font, pixels: int) -> list[str]:
+    """Text in lines of at most so many pixels, between words where there are any, at most FILM_TITLE."""
+    width = max(1, int(len(text) * pixels / max(1, font.getlength(text))))
+    while width > 1 and any(font.getlength(line) > pixels for line in textwrap.wrap(text, width)):
+        width -= 1
+    lines = textwrap.wrap(text, width)
+    if len(lines) > FILM_TITLE:
+        *whole, last = lines[:FILM_TITLE]
+        while font.getlength(f"{last} …") > pixels:
+            last = last[:-1]
+        lines = [*whole, f"{last} …"]
+    return lines
 
 
 def layers_figure(hits: np.ndarray, chance: float) -> go.Figure:

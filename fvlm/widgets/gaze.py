@@ -631,7 +631,7 @@ class Explorer(ipw.VBox):
         here, (low, high) = self.encoded(name).unusual(), self._usual[name]
         far = "no farther than clips that it knows" if here <= high else f"{here / high:.1f} times as far"
         own_world = (
-            " Of another world it speaks in the words of its own."
+            " Whatever it sees, it says in the words of its shapes."
             if run.config.dataset.startswith("shapes")
             else ""
         )
@@ -914,7 +914,7 @@ def _said(seen: _Seen) -> list[tuple[str, str]]:
 def _lines(named: list[tuple]) -> str:
     """Texts under their names, as text whatever is in them: escaped, wrapped, scrolled when long; after one
     perhaps a mark."""
-    style = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:9em;overflow-y:auto;line-height:1.4"
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:26em;overflow-y:auto;line-height:1.4"
     shown = [(name, html.escape(text) or "(nothing)", "".join(mark)) for name, text, *mark in named]
     return "".join(
         f'<div style="{style}" dir="auto"><b>{name}</b> {text}{mark}</div>' for name, text, mark in shown

@@ -15,6 +15,7 @@ from fvlm.gaze.attention import gaze
 from fvlm.plots.gaze import (
     causal_figure,
     colour_table,
+    film_pictures,
     gaze_picture,
     gaze_player,
     gaze_strip,
@@ -181,6 +182,16 @@ def test_the_films_show_it_there_with_all_that_was_chosen(look, kind, tmp_path):
         scale = np.frombuffer(colour_table("Inferno"), np.uint8).reshape(256, 3)
         for end, colour in ((0, scale[-1]), (-1, scale[0])):
             assert np.abs(bar[end].mean(axis=0) - colour).max() < 40  # of 256, after GIF's few colours
+
+
+@pytest.mark.parametrize("title", ["w" * 70, "What is written on the i " * 20, "", "象" * 60, "short"])
+def test_a_film_s_title_stays_on_its_picture(look, title):
+    (first, *_) = film_pictures(look, title=title)
+    (plain, *_) = film_pictures(look)
+    assert first.width == plain.width and plain.height <= first.height <= plain.height + 3 * 22
+    above = np.asarray(first.convert("L"))[: first.height - plain.height]
+    assert (above[:, -4:] > 200).all(), "nothing is cut off at the edge"
+    assert (above < 100).any() == bool(title)
 
 
 def test_a_painted_pixel_is_its_patch_s_weight_in_the_scale_s_colours(look):
