@@ -4,6 +4,7 @@ visual channel.
 T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
 """
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,13 +148,10 @@ class EncodedClip:
             loss_rerouted=float(again._losses(again.cache, mode, text)[0]),
         )
 
-    def unusual(self) -> float:
-        """How far what the static query brings back of these frames is from what it brought back of the
-        training clips on which the model measured mean and deviation of each channel: the root mean square
-        over frames and channels, in standard deviations. About 1 for a clip like those."""
-        with torch.no_grad():
-            found = self.model.standardise(self.model.features(self.cache))
-        return float(found.float().square().mean().sqrt())
+    @torch.no_grad()
+    def features(self) -> np.ndarray:
+        """What the static query brings back of each frame: (T, D), before it is standardised."""
+        return self.model.features(self.cache)[0].float().cpu().numpy()
 
     def shifted_losses(self, shifts: list[tuple[int, int]], mode: str = "autoregressive") -> np.ndarray:
         """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
@@ -178,6 +176,24 @@ class WithoutPatches:
     loss_before: float
     loss_masked: float
     loss_rerouted: float
+
+
+def unusual(clip: np.ndarray, known: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+    """How far a clip's `EncodedClip.features` (T, D) are from those of known clips, and how far those of each
+    known clip are from the others': the root mean square over frames and channels, in standard deviations of
+    each channel over the frames of the known ones. About 1 for a clip like them.
+
+    ValueError for fewer than three known clips."""
+    if len(known) < 3:
+        raise ValueError(f"{len(known)} clips: what is usual takes three")
+
+    def distance(one: np.ndarray, others: list[np.ndarray]) -> float:
+        frames = np.concatenate(others)
+        return float(np.sqrt(np.square((one - frames.mean(0)) / np.maximum(frames.std(0), 1e-6)).mean()))
+
+    known = list(known)
+    each = [distance(one, known[:i] + known[i + 1 :]) for i, one in enumerate(known)]
+    return distance(clip, known), each
 
 
 def same_at_first(model: StaticVLM, prompted: bool, frames: int, one: str, other: str) -> int:

@@ -349,7 +349,10 @@ function strip(model, el) {
     if (!el.isConnected || !el.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
     const target = document.activeElement || event.target;
     if (!(clicked || over || root().contains(target))) return;
-    if (target.closest && target.closest(WRITES)) return;
+    if (target.closest && target.closest(WRITES)) {
+      if (event.key === "Enter" && target.tagName === "INPUT") setTimeout(() => target.blur());  // what is said is said
+      return;
+    }
     const now = model.get("frame");
     const act = { ArrowLeft: () => go(now - 1), ArrowRight: () => go(now + 1), Home: () => go(1),
                   End: () => go(model.get("count")),

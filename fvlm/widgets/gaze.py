@@ -16,7 +16,7 @@ import numpy as np
 from fvlm.architectures import WITH_QUERIES
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.clips import Clip
-from fvlm.gaze.attention import EncodedClip, Gaze, WithoutPatches, same_at_first, steered
+from fvlm.gaze.attention import EncodedClip, Gaze, WithoutPatches, same_at_first, steered, unusual
 from fvlm.gaze.scores import askable, chance_hit, head_hits
 from fvlm.models.base import MODES
 from fvlm.models.looks import SUMMARIES
@@ -30,12 +30,13 @@ KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
 KEPT_MAPS = 64
 USUAL_CLIPS = 6  # validation clips that an own video is compared with
 RANGES = ("per clip", "per frame", "fixed")
-TOOLS = dict([("hide", "hide"), ("keep only", "keep"), ("zoom", "zoom")])
+TOOLS = {"hide": "hide", "keep only": "keep", "zoom": "zoom"}
 ONE, QUESTIONS, RUNS, HEADS = range(4)  # tabs
 HINT = (
     "<i>Drag over patches, or click one, to hide them from the model's query. What it then says comes back "
     "above, and here where it looks instead.</i>"
 )
+NOTHING_ASKED = "this run captions: nothing is asked"
 TYPES = dict(gif="image/gif", mp4="video/mp4", html="text/html")
 
 
@@ -73,7 +74,7 @@ class Explorer(ipw.VBox):
         self.folder = Path(folder)
         self._encoded: dict[tuple, EncodedClip] = {}
         self._seen: dict[tuple, _Seen] = {}
-        self._usual: dict[str, tuple[float, float]] = {}
+        self._usual: dict[str, list[np.ndarray]] = {}
         self._zoom: tuple[list, list] = [], []  # the grid that it is of, and what is shown of that
         self._stripped = None  # the frames that the filmstrip has
         self._quiet, self._lock = False, threading.RLock()
@@ -198,9 +199,8 @@ class Explorer(ipw.VBox):
 
         on(self._look, self.run, self.mode, self.question)
         on(self._another_clip, self.clip)
-        on(self._draw, self.map, self.head, self.opacity, self.scale, self.second)
-        on(self._draw, self.own)
-        on(self._range_changed, self.range)
+        on(self._draw, self.map, self.head, self.opacity, self.scale, self.range, self.own)
+        on(self._second_asked, self.second)
         on(self._draw_moment, self.frame)
         on(lambda: self._draw(), self.tabs, trait="selected_index")
         on(lambda: setattr(self._view, "tool", self.tool.value), self.tool)
@@ -302,7 +302,6 @@ class Explorer(ipw.VBox):
         """A new clip is asked its own question first."""
         if self._quiet:
             return
-        self._offer_questions()
         for typed in (self.question, self.second):
             self._without_drawing(typed, value="")
         self._look()
@@ -354,22 +353,23 @@ class Explorer(ipw.VBox):
         """What can be asked of this clip, with the true answer. A run that only captions is asked nothing."""
         asks = self.runs[self.run.value].config.task == "question"
         known = self._clips[self.clip.value].questions(self._home) if asks else []
-        options = [("choose a question" if known else "type a question", "")]
-        options += [(f"{clip.question}  →  {clip.answer}", clip.question) for clip in known]
-        for menu, typed in ((self.menu, self.question), (self.second_menu, self.second)):
-            if not asks:
-                options = [("this run captions: nothing is asked", "")]
-            now = typed.value.strip() or (self.encoded(self.run.value, "").clip.question or "")
-            if menu is self.second_menu and not typed.value:
-                now = ""
-            self._without_drawing(
-                menu, options=options, value=now if now in dict(options).values() else "", disabled=not asks
-            )
+        own = self.encoded(self.run.value, "").clip.question or ""
+        for menu, typed, given in ((self.menu, self.question, own), (self.second_menu, self.second, "")):
+            none = ("choose a question" if known else given or "type a question") if asks else NOTHING_ASKED
+            options = ((none, ""), *((f"{clip.question}  →  {clip.answer}", clip.question) for clip in known))
+            now = typed.value.strip() or given
+            value = now if now in dict(options).values() else ""
+            self._without_drawing(menu, options=options, value=value, disabled=not asks)
             typed.disabled = not asks
 
     def _picked(self, question: str, typed: ipw.Text):
-        if not self._quiet and question:
+        if not self._quiet:
             typed.value = question
+
+    def _second_asked(self):
+        if not self._quiet:
+            self._offer_questions()
+            self._draw()
 
     def _without_drawing(self, control, **traits):
         with self._lock:
@@ -410,19 +410,14 @@ class Explorer(ipw.VBox):
         return [mine]
 
     def _limits(self, t: int) -> tuple[float, float]:
-        """The weights of the first and the last colour at frame t, the same for all that the tab shows."""
+        """The weights of the first and the last colour at frame t, the same for all that the tab shows. Fixed
+        ones stay as they were on screen, or were set, whatever clip, map or question comes."""
         if self.range.value == "fixed":
             return self.limits
         if self.range.value == "per clip":
             return 0.0, float(self._highest)
         tops = [s.maps[min(t, len(s.maps) - 1)].max() for s in self._on_screen if s.maps is not None]
         return 0.0, float(max(tops, default=1.0))
-
-    def _range_changed(self):
-        """A range that becomes fixed stays what it was on screen; later clips, maps and questions do not move
-        it."""
-        if not self._quiet:
-            self._draw()
 
     def _fix(self, low: float, high: float):
         self.limits = low, high
@@ -469,12 +464,10 @@ class Explorer(ipw.VBox):
 
     def _draw_one(self, t: int):
         mine, *again = self._on_screen
-        self._show(self._view, mine, t, "with all patches" if again else "", self.hidden[t])
+        self._show(self._view, mine, t, "all patches" if again else "", self.hidden[t])
         self._rerouted.layout.display, self._hint.layout.display = ("", "none") if again else ("none", "")
         for seen in again:
-            self._show(
-                self._rerouted, seen, t, "without the hidden ones: where it looks instead", self.hidden[t]
-            )
+            self._show(self._rerouted, seen, t, "without the hidden ones", self.hidden[t])
 
     def _draw_questions(self, t: int):
         run, mode = self.run.value, self.mode.value
@@ -518,9 +511,9 @@ class Explorer(ipw.VBox):
         self.difference_bar.show(
             low=-limit, high=limit, top=top, bottom=-top, table=colour_table(DIFFERENCES)
         )
-        moved = float(np.abs(change[t]).sum() / 2)
+        moved = (np.abs(change[t]).sum() + abs(change[t].sum())) / 2  # what patches lack, CLS has
         self._pair_note.value = (
-            f"Frame {t + 1}: {moved:.1%} of the attention is on other patches; red where the second question "
+            f"Frame {t + 1}: {moved:.1%} of the attention goes elsewhere; red where the second question "
             "draws more, blue where less."
             if steered(self.runs[run].model, "question", mode)
             else _note(
@@ -558,13 +551,18 @@ class Explorer(ipw.VBox):
             )
         chance = chance_hit(seen.look, boxes) if known else 0.0
         layer = -1 if isinstance(self.map.value, str) else self.map.value
+        limits = self.limits
+        if not self.own.value and self.range.value != "fixed":
+            shown = seen.look.maps if self.range.value == "per clip" else seen.look.maps[t]
+            limits = 0.0, float(shown.max())
+            self.bar.show(low=0.0, high=limits[1], top=max(limits[1], self.bar.top))
         self.heads.show_heads(
             seen.look.maps[t],
             seen.hits,
             chance,
             own=self.own.value,
-            low=self.limits[0],
-            high=self.limits[1],
+            low=limits[0],
+            high=limits[1],
             table=colour_table(self.scale.value),
             chosen=[layer, self.head.value],
         )
@@ -623,13 +621,13 @@ class Explorer(ipw.VBox):
         """How an own video was fitted, and how far it is from what the model has seen."""
         name, run = self.run.value, self.runs[self.run.value]
         if name not in self._usual:
-            usual = [
-                EncodedClip(run.model, clip, run.tokenizer, run.config.task).unusual()
+            self._usual[name] = [
+                EncodedClip(run.model, clip, run.tokenizer, run.config.task).features()
                 for clip in run.validation_clips(USUAL_CLIPS)
             ]
-            self._usual[name] = min(usual), max(usual)
-        here, (low, high) = self.encoded(name).unusual(), self._usual[name]
-        far = "no farther than clips that it knows" if here <= high else f"{here / high:.1f} times as far"
+        here, each = unusual(self.encoded(name).features(), self._usual[name])
+        far = here / max(each)
+        told = "no farther than these" if far <= 1 else f"{far:.1f} times as far as the farthest of these"
         own_world = (
             " Whatever it sees, it says in the words of its shapes."
             if run.config.dataset.startswith("shapes")
@@ -637,7 +635,8 @@ class Explorer(ipw.VBox):
         )
         return (
             f"{choice.fit(run)} What a query brings back of it is {here:.1f} standard deviations from what "
-            f"it brings back of training clips (validation clips: {low:.1f} to {high:.1f}): {far}.{own_world}"
+            f"it brings back of validation clips ({min(each):.1f} to {max(each):.1f} for each beside "
+            f"the others): {told}.{own_world}"
         )
 
     # ── Hide patches ──
@@ -810,6 +809,7 @@ class _Choice:
     def __init__(self, number: int, clip: Clip | None, file: str | bytes | None = None, name: str = ""):
         self.number, self.clip, self.file, self.name = number, clip, file, name
         self._questions = self._shape = None
+        self._fitted: dict[tuple, Clip] = {}
 
     def __str__(self):
         if self.clip is None:
@@ -829,11 +829,15 @@ class _Choice:
 
         size, clip = run.config.image_size, self.clip
         if clip is None:
-            frames, _ = read_video(self.file, run.config.frames, size)
-            self._shape = shown_shape(self.file)
-            if not _squeezed(run):
-                frames, _ = letterboxed(frames, self._shape)
-            return Clip(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)), None, Path(self.name).name)
+            how = size, run.config.frames, _squeezed(run)
+            if how not in self._fitted:
+                frames, _ = read_video(self.file, run.config.frames, size)
+                self._shape = shown_shape(self.file)
+                if not _squeezed(run):
+                    frames, _ = letterboxed(frames, self._shape)
+                pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+                self._fitted[how] = Clip(pixels, None, Path(self.name).name)
+            return self._fitted[how]
         side = clip.frames.shape[3]
         if side != size:
             frames = np.stack(

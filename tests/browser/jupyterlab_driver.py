@@ -80,9 +80,9 @@ def wait_for(condition, seconds):
         time.sleep(0.2)
 
 
-def opened(browser, address: str, width: int = 1400):
+def opened(browser, address: str):
     """A notebook whose kernel is ready."""
-    page = browser.new_page(viewport=dict(width=width, height=1000))
+    page = browser.new_page(viewport=dict(width=1400, height=1000))
     page.goto(address)
     page.wait_for_function(
         "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady"
@@ -97,9 +97,9 @@ def run_cells(page):
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 
-def run_all(browser, address: str, width: int = 1400):
+def run_all(browser, address: str):
     """Open a notebook, run all its cells; no cell may fail."""
-    page = opened(browser, address, width)
+    page = opened(browser, address)
     run_cells(page)
     page.wait_for_function(
         "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"

@@ -15,6 +15,7 @@ from fvlm.gaze.attention import (
     same_at_first,
     steered,
     swapped_frames,
+    unusual,
 )
 from fvlm.plots.gaze import gaze_picture, gaze_strip
 from fvlm.weights import load_tokenizer
@@ -309,17 +310,17 @@ def test_modes_are_the_same_for_as_many_frames_as_passes_have_reached(passes, ta
     assert not steered(model, "question", "static") and not steered(model, "caption", "parallel")
 
 
-def test_an_unusual_clip_is_far_from_those_the_model_was_fitted_on(looked):
-    _, clip, _ = looked
-    config = tiny(frames=4)
-    model = build_model(config, pretrained=False)
-    dataset = open_dataset(config, "train")
-    model.calibrate(torch.stack([torch.from_numpy(dataset[i].frames) for i in range(16)]))
+def test_an_unusual_clip_is_far_from_known_ones_and_a_usual_one_is_not(looked):
+    model, clip, _ = looked
+    dataset = open_dataset(tiny(frames=4), "train")
+    known = [EncodedClip(model, dataset[i]).features() for i in range(12)]
     noise = np.random.default_rng(0).integers(0, 255, clip.frames.shape).astype(np.uint8)
-    far = [
-        EncodedClip(model, dataclasses.replace(clip, frames=frames)).unusual()
-        for frames in (clip.frames, noise)
-    ]
-    fitted = [EncodedClip(model, dataset[i]).unusual() for i in range(16)]
-    assert np.sqrt(np.square(fitted).mean()) == pytest.approx(1, abs=0.02)
-    assert 0.5 < far[0] < 1.6 and far[1] > 2 * far[0]
+    usual, each = unusual(EncodedClip(model, clip).features(), known)
+    far, _ = unusual(EncodedClip(model, dataclasses.replace(clip, frames=noise)).features(), known)
+    assert len(each) == 12 and 0.5 < np.median(each) < 1.8
+    assert usual < 1.5 * max(each) and far > 2 * max(each)
+    features = np.concatenate(known)
+    mine = (EncodedClip(model, clip).features() - features.mean(0)) / features.std(0)
+    assert usual == pytest.approx(np.sqrt(np.mean(mine**2)), rel=1e-4)
+    with pytest.raises(ValueError, match="takes three"):
+        unusual(known[0], known[1:3])

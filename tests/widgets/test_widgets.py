@@ -14,7 +14,7 @@ from conftest import drawn, tiny, write_video
 from fvlm import ConfigError, RunConfig, train
 from fvlm.data import Clip
 from fvlm.data.video import read_video
-from fvlm.gaze.attention import EncodedClip
+from fvlm.gaze.attention import EncodedClip, unusual
 from fvlm.gaze.scores import askable
 from fvlm.training.progress import Stopped
 from fvlm.widgets.gaze import Explorer, _Choice
@@ -148,7 +148,12 @@ def test_two_questions_side_by_side_on_one_clip_with_the_difference_of_their_map
     assert -view.low == view.high == pytest.approx(np.abs(looks[1].map() - looks[0].map()).max()), (
         "no change has the colour in the middle"
     )
-    assert f"{np.abs(change).sum() / 2:.1%} of the attention" in explorer._pair_note.value
+    cls = [look.cls_mass[2].mean() for look in looks]
+    moved = (np.abs(change).sum() + abs(cls[1] - cls[0])) / 2
+    assert f"{moved:.1%} of the attention" in explorer._pair_note.value
+    explorer.second.value = "Is it a typed one?"
+    assert explorer.second_menu.value == "" and explorer._pair[1].target == -1
+    explorer.second_menu.value = other.question
     explorer.mode.value = "static"
     assert "same by construction" in explorer._pair_note.value
     assert np.abs(drawn(view)["map"]).max() == 0
@@ -170,6 +175,10 @@ def test_every_head_of_every_layer_with_its_hits_and_a_click_enlarges_one(explor
         peaks = look.peaks(layer=layer, head=head)[there]
         on = ((boxes[there, :2] <= peaks) & (peaks < boxes[there, 2:])).all(axis=1)
         assert hits[layer, head] == pytest.approx(on.mean())
+    explorer.own.value = False
+    assert (grid.low, grid.high) == (0, pytest.approx(look.maps.max())) and explorer.bar.high == grid.high
+    explorer.range.value = "per frame"
+    assert grid.high == pytest.approx(look.maps[1].max()), "all heads share it"
     grid._handle_custom_msg(dict(layer=2, head=5), [])
     assert (explorer.map.value, explorer.head.value, explorer.tabs.selected_index) == (2, 5, 0)
     assert np.allclose(drawn(explorer._view)["map"], look.map(layer=2, head=5)[1], atol=1e-6)
@@ -267,7 +276,7 @@ def replace_map(view):
 
 
 @pytest.mark.parametrize(("size", "bars"), [((160, 80), (28, 84, 0, 112)), ((60, 120), (0, 112, 28, 84))])
-def test_own_videos_keep_their_proportions_and_tell_how_far_they_are(explorer, tmp_path, size, bars):
+def test_own_videos_keep_their_proportions_and_tell_how_far_they_are(explorer, runs, tmp_path, size, bars):
     path = write_video(tmp_path / "own.mp4", count=24, size=size)
     explorer.path.value = str(path)
     explorer.question.value = "Which shape is red?"
@@ -280,8 +289,11 @@ def test_own_videos_keep_their_proportions_and_tell_how_far_they_are(explorer, t
     same = squeezed[:, :, ::2][:, :, : bottom - top] if size[0] > size[1] else squeezed[..., ::2]
     assert np.abs(inside - same)[..., 20:, 30:].mean() < 3, "the whole picture, in half of one side"
     assert f"{size[0]} × {size[1]}, in its own proportions" in explorer.message.value
-    far = EncodedClip(explorer._home.model, Clip(frames, "", "x"), explorer._home.tokenizer).unusual()
+    known = [encoded_clip(runs["foveated"], i).features() for i in range(6)]
+    own = EncodedClip(runs["foveated"].model, Clip(frames, "", "x")).features()
+    far, each = unusual(own, known)
     assert f"{far:.1f} standard deviations" in explorer.message.value
+    assert f"{min(each):.1f} to {max(each):.1f}" in explorer.message.value
 
 
 def test_a_run_that_was_trained_on_squeezed_videos_gets_them_squeezed(explorer, tmp_path):
