@@ -345,12 +345,14 @@ function strip(model, el) {
   const onPress = event => { clicked = root().contains(event.target); };
   const onMove = event => { over = root().contains(event.target); };
   const onFocus = event => { if (root().contains(event.target)) clicked = true; };
+  const place = event => document.activeElement || event.target;
+  const mine = event => clicked || over || root().contains(place(event));
+  const writes = event => place(event).closest?.(WRITES);
   const onKey = event => {
-    if (!el.isConnected || !el.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
-    const target = document.activeElement || event.target;
-    if (!(clicked || over || root().contains(target))) return;
-    if (target.closest && target.closest(WRITES)) {
-      if (event.key === "Enter" && target.tagName === "INPUT") setTimeout(() => target.blur());  // what is said is said
+    if (!el.isConnected || !el.offsetParent || event.ctrlKey || event.metaKey || event.altKey || !mine(event)) return;
+    if (writes(event)) {
+      const field = place(event);
+      if (event.key === "Enter" && root().contains(field)) setTimeout(() => field.blur());  // what is said is said
       return;
     }
     const now = model.get("frame");
@@ -362,7 +364,7 @@ function strip(model, el) {
     event.stopImmediatePropagation();
     act();
   };
-  const onUp = event => { if (event.key === " " && over | clicked && !event.target.closest?.(WRITES)) event.preventDefault(); };
+  const onUp = event => { if (event.key === " " && mine(event) && !writes(event)) event.preventDefault(); };
   const listeners = { pointerdown: onPress, pointermove: onMove, focusin: onFocus, keydown: onKey, keyup: onUp };
   for (const [name, act] of Object.entries(listeners)) window.addEventListener(name, act, true);
   model.on("change:sprite", load);
