@@ -474,7 +474,7 @@ class Explorer(ipw.VBox):
         for view, text, seen, number in zip(
             self._pair, self._pair_texts, self._on_screen, ("first", "second")
         ):
-            self._show(view, seen, t, f"{number}: {seen.clip.question or 'no question'}")
+            self._show(view, seen, t, f"{number} question")
             text.value = _lines(_said(seen))
         both = len(self._on_screen) == 2 and all(seen.maps is not None for seen in self._on_screen)
         self._pair[1].layout.display = self._pair_texts[1].layout.display = "" if both else "none"

@@ -141,7 +141,7 @@ def test_two_questions_side_by_side_on_one_clip_with_the_difference_of_their_map
         explorer._pair, explorer._pair_texts, looks, (questions[0], other), strict=True
     ):
         assert np.allclose(drawn(view)["map"], look.map()[2], atol=1e-6)
-        assert view.target == clip.target and clip.question in view.title and clip.answer in text.value
+        assert view.target == clip.target and clip.question in text.value and clip.answer in text.value
     change = looks[1].map()[2] - looks[0].map()[2]
     view = explorer._difference
     assert np.allclose(drawn(view)["map"], change, atol=1e-6) and np.abs(change).max() > 0
