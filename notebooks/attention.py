@@ -144,8 +144,9 @@ results()[["run", "loss", "right", "hit", "hit_other", "chance"]].round(3)
 # %% [markdown]
 # ## Look for yourself
 #
-# Pick a clip, press play, choose a layer, click a patch to hide it and see what the answer loses. The second tab puts
-# runs side by side. Without a kernel a picture stands here.
+# Pick a clip, press play or use the arrow keys, choose a layer, drag over patches to hide them and see what it says then
+# and where it looks instead. The tabs: two questions and the difference between their maps, runs side by side, every head
+# with how often it finds the target. Without a kernel a picture stands here.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.gaze import Explorer

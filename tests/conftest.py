@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -53,6 +54,21 @@ def pretrained_small():
         return Path(fetch("small").folder)
     except ConfigError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium, from Debian if there is none yet; without one the test is skipped, or fails where
+    it must run."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not any(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
+            subprocess.run(command, capture_output=True, timeout=600)
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    reason = "no Chromium: install Debian's chromium (apt-get install chromium) to run this test"
+    (pytest.fail if os.environ.get("FVLM_REQUIRE_BROWSER") else pytest.skip)(reason)
 
 
 @pytest.fixture
@@ -182,6 +198,17 @@ def damaged(tmp_path, kind: str):
             container.mux(stream.encode(frame))
             container.mux(stream.encode())
     return path
+
+
+def drawn(view) -> dict:
+    """What a `FrameView` was told to draw: frame (height, width, 3), map (h, w), path (n, 2), number of
+    hidden patches."""
+    return dict(
+        frame=np.asarray(Image.open(io.BytesIO(view.picture))).astype(int),
+        map=np.frombuffer(view.map, "<f4").reshape(view.grid),
+        path=np.array(view.path).reshape(-1, 2),
+        hidden=len(view.hidden),
+    )
 
 
 def pixels(image) -> np.ndarray:

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, steering, tiny
+from conftest import REPOSITORY, drawn, steering, tiny
 
 from fvlm import ConfigError, train
 from fvlm.ask import choose_run
@@ -128,8 +128,7 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     assert watcher.play.disabled, "it has ended"
     asked = [glimpse.question for glimpse in watcher.glimpses]
     assert asked[0] is None and asked[-1] == "Which shape is <red>?" and "&lt;red&gt;" in watcher.said.value
-    shown = watcher._view.figure.data[1].z
-    assert np.allclose(shown, watcher.glimpses[-1].gaze.map()[0])
+    assert np.allclose(drawn(watcher._view)["map"], watcher.glimpses[-1].gaze.map()[0], atol=1e-6)
     assert len(watcher.glimpses) == 21 and film[1][-1].clip.caption in watcher.true.value
     assert watcher._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
 

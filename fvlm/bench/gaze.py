@@ -33,6 +33,7 @@ def bench_gaze(config: RunConfig, repeats: int = 5) -> dict:
             hide_patch=[lambda i=i: explorer.toggle(i % 8, 0) for i in range(repeats)],
         )
         times = {name: [1000 * _seconds(act) for act in acts] for name, acts in actions.items()}
+        explorer.wait()  # what the model does without the hidden patches comes later, from a thread
         clip = run.validation_clips(1)[0]
         causal = [
             _seconds(lambda: causal_gaze(run.model, clip, run.tokenizer, config.task)) for _ in range(repeats)

@@ -530,6 +530,42 @@ def _picture(frame, size: int | None) -> _Picture:
     return _Picture(np.ascontiguousarray(pixels), TURNS[turn], transparent)
 
 
+def shown_shape(file: str | bytes) -> tuple[float, float]:
+    """Height and width that a video is to be shown with, in its own pixels: after its turn, and with pixels
+    that are not square stretched. BadClip: unreadable, no frame."""
+    import av
+
+    try:
+        with _opened(file) as container:
+            stream, _ = main_stream(container, file)
+            frame = next(container.decode(stream), None)
+            aspect = float(stream.codec_context.sample_aspect_ratio or 1)
+            if frame is None:
+                raise BadClip("too short", "0 frames")
+            height, width = as_shown(frame).shape[:2]
+            return (height * aspect, width) if _turn(frame)[0] else (height, width * aspect)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("unreadable", str(error)) from error
+
+
+def letterboxed(
+    frames: np.ndarray, shape: tuple[float, float]
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Frames (T, S, S, 3) uint8 that were squeezed to squares, in the proportions of `shape` (height, width)
+    in the middle of black squares of the same size; and where they are: left, top, right, bottom in
+    pixels."""
+    from PIL import Image
+
+    size = frames.shape[1]
+    height, width = (max(1, round(size * side / max(shape))) for side in shape)
+    top, left = (size - height) // 2, (size - width) // 2
+    boxed = np.zeros_like(frames)
+    for into, frame in zip(boxed, frames):
+        picture = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+        into[top : top + height, left : left + width] = np.asarray(picture)
+    return boxed, (left, top, left + width, top + height)
+
+
 # By (transposed, then mirrored left to right, then top to bottom): the eight orientations.
 TURNS = {
     (False, False, False): "as stored",

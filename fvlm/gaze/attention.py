@@ -4,8 +4,9 @@ visual channel.
 T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
 """
 
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,14 @@ class EncodedClip:
     def _ask(self, clip: Clip):
         self.clip, self._queries, self._said, self._gazes = clip, {}, {}, {}
         self.prompt = {}
-        if self.task == "question" and self.tokenizer is not None:
+        if self.asks and clip.question:
             ids = self._ids(clip.question)
             self.prompt = dict(prompt_ids=ids, prompt_mask=torch.ones_like(ids, dtype=torch.bool))
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question comes before the frames."""
+        return self.task == "question" and self.tokenizer is not None
 
     def asked(self, clip: Clip) -> "EncodedClip":
         """The same frames with the question and answer of another `Clip`; nothing is encoded again."""
@@ -122,19 +128,91 @@ class EncodedClip:
         )  # (variants, T, P)
         return self._losses(self.cache.repeat(len(patches)).hide(patches), mode)
 
+    def without(self, hidden: np.ndarray, mode: str = "autoregressive") -> "WithoutPatches":
+        """What happens with patches out of the queries' sight, hidden (T, h, w): every query after the first
+        is then made from other states, so the gaze goes elsewhere and the model may say something else.
+
+        The vision model has run before that, so CLS and the other patches still know of the hidden ones."""
+        again = copy(self)
+        again.cache = self.cache.hide(
+            torch.from_numpy(np.asarray(hidden, bool))[None].flatten(2).to(self.model.device)
+        )
+        again._ask(self.clip)
+        text = self.clip.text(self.task) or self.says(mode)
+        nothing = np.zeros_like(hidden)
+        before, masked = self.masked_losses(np.stack([nothing, hidden]), mode)
+        return WithoutPatches(
+            look=again.gaze(mode),
+            loss_before=float(before),
+            loss_masked=float(masked),
+            loss_rerouted=float(again._losses(again.cache, mode, text)[0]),
+        )
+
+    @torch.no_grad()
+    def features(self) -> np.ndarray:
+        """What the static query brings back of each frame: (T, D), before it is standardised."""
+        return self.model.features(self.cache)[0].float().cpu().numpy()
+
     def shifted_losses(self, shifts: list[tuple[int, int]], mode: str = "autoregressive") -> np.ndarray:
         """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
         return np.concatenate([self._losses(self.cache.shift(*shift), mode) for shift in shifts])
 
     @torch.no_grad()
-    def _losses(self, cache: FrameCache, mode: str) -> np.ndarray:
-        n = cache.batch_size
-        labels = torch.tensor(
-            [text_ids(self.tokenizer, self.clip.text(self.task) or self.says(mode))], device=self.model.device
-        )
+    def _losses(self, cache: FrameCache, mode: str, text: str | None = None) -> np.ndarray:
+        n, text = cache.batch_size, text or self.clip.text(self.task) or self.says(mode)
+        labels = torch.tensor([text_ids(self.tokenizer, text)], device=self.model.device)
         repeated = {name: x.expand(n, -1) for name, x in (self.prompt | dict(labels=labels)).items()}
         out = self.model(cache, **repeated, queries=self.queries(mode).expand(n, -1, -1))
         return (out.token_losses.sum(1) / out.text_mask.sum(1)).double().cpu().numpy()
+
+
+@dataclass
+class WithoutPatches:
+    """What a model looks at and says with patches hidden, and the loss of the text, true or else what it says
+    with all patches, in nats per token: with all of them, without those that are hidden but with the same
+    queries, and with the queries that it then makes."""
+
+    look: Gaze
+    loss_before: float
+    loss_masked: float
+    loss_rerouted: float
+
+
+def unusual(clip: np.ndarray, known: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+    """How far a clip's `EncodedClip.features` (T, D) are from those of known clips, and how far those of each
+    known clip are from the others': the root mean square over frames and channels, in standard deviations of
+    each channel over the frames of the known ones. About 1 for a clip like them.
+
+    ValueError for fewer than three known clips."""
+    if len(known) < 3:
+        raise ValueError(f"{len(known)} clips: what is usual takes three")
+
+    def distance(one: np.ndarray, others: list[np.ndarray]) -> float:
+        frames = np.concatenate(others)
+        return float(np.sqrt(np.square((one - frames.mean(0)) / np.maximum(frames.std(0), 1e-6)).mean()))
+
+    known = list(known)
+    each = [distance(one, known[:i] + known[i + 1 :]) for i, one in enumerate(known)]
+    return distance(clip, known), each
+
+
+def same_at_first(model: StaticVLM, prompted: bool, frames: int, one: str, other: str) -> int:
+    """In how many frames, from the first, two modes send the same query by construction, whatever the
+    weights.
+
+    prompted: a question comes before the frames. Without steering it is all of `frames`. A parallel pass gets
+    one frame more right than the pass before it, as a frame's query needs those before it; the first, coarse
+    one only a query that no state has moved."""
+    if one == other or not model.modes_differ:
+        return frames
+    if "static" in (one, other):
+        return 0
+    return min(frames, model.config.fine_passes - prompted)
+
+
+def steered(model: StaticVLM, task: str, mode: str) -> bool:
+    """Whether a question can move the gaze at all: there is one, and states make the queries."""
+    return task == "question" and model.modes_differ and mode != "static"
 
 
 @torch.no_grad()

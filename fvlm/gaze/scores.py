@@ -12,7 +12,7 @@ import numpy as np
 from fvlm.config import ConfigError
 from fvlm.data import open_dataset
 from fvlm.data.clips import Clip
-from fvlm.data.shapes import ASKED_OF_ANY, ShapesDataset, ShapesWorld
+from fvlm.data.shapes import ASKED_OF_ANY, QUESTIONS, ShapesDataset, ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
 from fvlm.training.results import Run
 
@@ -91,14 +91,52 @@ def layer_hits(run: Run, clips: int = 50, mode: str = "autoregressive") -> np.nd
         if clip.target < 0:
             continue
         look = EncodedClip(run.model, clip, run.tokenizer, run.config.task).gaze(mode, write=False)
-        boxes = clip.boxes[:, clip.target]
-        there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
-        layers, heads = look.maps.shape[1:3]
-        found = [
-            [_inside(look.peaks(layer=i, head=j), boxes)[there] for j in range(heads)] for i in range(layers)
-        ]
-        hits.append(np.array(found))  # (layers, H, frames)
+        hits.append(head_hits(look, clip.boxes[:, clip.target]))
     return np.concatenate(hits, axis=2).mean(axis=2)
+
+
+def head_hits(look: Gaze, boxes: np.ndarray) -> np.ndarray:
+    """Whether each head's most attended patch has its centre inside the target's box (T, 4) in pixels, in the
+    frames in which that is there: (layers, H, frames)."""
+    there = boxes[:, 2] > boxes[:, 0]
+    layers, heads = look.maps.shape[1:3]
+    return np.array(
+        [[_inside(look.peaks(layer=i, head=j), boxes)[there] for j in range(heads)] for i in range(layers)]
+    )
+
+
+def chance_hit(look: Gaze, boxes: np.ndarray) -> float:
+    """How often a patch at random has its centre inside a box (T, 4), over the frames in which that is
+    there."""
+    (h, w), (height, width) = look.maps.shape[3:], look.frames.shape[2:]
+    rows, columns = np.mgrid[0:h, 0:w]
+    centres = np.stack([(columns + 0.5) * width / w, (rows + 0.5) * height / h], axis=-1).reshape(-1, 2)
+    there = boxes[boxes[:, 2] > boxes[:, 0]]
+    return float(np.mean([_inside(centres, np.broadcast_to(box, (len(centres), 4))).mean() for box in there]))
+
+
+def askable(run: Run, clip: Clip) -> list[Clip]:
+    """A clip of the built-in world with each question that it can be asked, its answer and its target: the
+    clip's own first, then the kinds that the run was trained on, then the others. No clips of another world:
+    [].
+
+    Of a kind that every object can be asked there is one question per object."""
+    name, _, settings = run.config.dataset.partition(":")
+    if name != "shapes" or clip.boxes is None or not clip.clip_id.startswith("shapes-"):
+        return []
+    world = ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
+    scene = world.scene(int(clip.clip_id.rpartition("-")[2]))
+    asked = [(clip.question_kind, clip.question, clip.answer, clip.target)]
+    for kind in sorted(QUESTIONS, key=lambda kind: kind not in world.questions):
+        if kind in ASKED_OF_ANY:
+            asked += [(kind, *scene.ask(kind, i)) for i in range(len(scene.things))]
+        elif kind in scene.questions:
+            asked.append((kind, *scene.questions[kind]))
+    clips = {}
+    for kind, question, answer, target in asked:
+        told = dict(question=question, answer=answer, target=target, question_kind=kind)
+        clips.setdefault(question, replace(clip, **told))
+    return list(clips.values())
 
 
 def another_question(run: Run, clip: Clip) -> Clip:
@@ -139,15 +177,11 @@ def score(look: Gaze, boxes: np.ndarray, summary: str = "mean") -> dict:
     (h, w), (height, width) = maps.shape[1:], look.frames.shape[2:]
     there = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
     hits = _inside(look.peaks(summary), boxes)[there]
-    rows, columns = np.mgrid[0:h, 0:w]
-    centres = np.stack([(columns + 0.5) * width / w, (rows + 0.5) * height / h], axis=-1).reshape(-1, 2)
     touched = patches_of_boxes(boxes, (height, width), (h, w))[there]
     shares = maps[there] / maps[there].sum(axis=(1, 2), keepdims=True)
     return dict(
         hit=hits.mean(),
-        chance=np.mean(
-            [_inside(centres, np.broadcast_to(box, (len(centres), 4))).mean() for box in boxes[there]]
-        ),
+        chance=chance_hit(look, boxes),
         centre=_inside(np.tile([width / 2, height / 2], (len(boxes), 1)), boxes)[there].mean(),
         mass=((shares * touched).sum(axis=(1, 2)) / touched.mean(axis=(1, 2))).mean(),
         lag=int(hits.argmax()) if hits.any() else len(hits),

@@ -71,13 +71,15 @@ class Gaze:
     def fixations(
         self, summary: str = "mean", layer: int | None = None, head: int | None = None
     ) -> np.ndarray:
-        """The attention-weighted centre of a map in pixels (T, 2): x, y."""
+        """The attention-weighted centre of a map in pixels (T, 2): x, y; NaN where it is zero everywhere."""
         weights = _as_shares(self.map(summary, layer, head))
         h, w = weights.shape[1:]
         height, width = self.frames.shape[2:]
         x = (weights.sum(axis=1) * (np.arange(w) + 0.5)).sum(axis=1) * width / w
         y = (weights.sum(axis=2) * (np.arange(h) + 0.5)).sum(axis=1) * height / h
-        return np.stack([x, y], axis=1)
+        points = np.stack([x, y], axis=1)
+        points[weights.sum(axis=(1, 2)) == 0] = np.nan
+        return points
 
     def peaks(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
         """The centre of the most attended patch in pixels (T, 2): x, y."""
@@ -90,8 +92,9 @@ class Gaze:
 
 
 def _as_shares(maps: np.ndarray) -> np.ndarray:
-    """Maps (T, h, w) that sum to 1 in every frame."""
-    return maps / maps.sum(axis=(1, 2), keepdims=True)
+    """Maps (T, h, w) that sum to 1 in every frame, or to 0 where all patches are hidden."""
+    sums = maps.sum(axis=(1, 2), keepdims=True)
+    return maps / np.where(sums > 0, sums, 1)
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:

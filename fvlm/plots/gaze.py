@@ -4,6 +4,9 @@ that patch.
 T frames, h x w patches, n objects.
 """
 
+import functools
+import textwrap
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,6 +105,30 @@ def png_uri(frame: np.ndarray) -> str:
     from PIL import Image
 
     return image_uri(Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))), "PNG")
+
+
+@functools.lru_cache
+def colour_table(scale: str) -> bytes:
+    """A colour scale of Plotly's as 256 times red, green, blue."""
+    from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
+
+    sampled = sample_colorscale(get_colorscale(scale), np.linspace(0, 1, 256).tolist())
+    return bytes(round(value) for text in sampled for value in unlabel_rgb(text))
+
+
+def painted(
+    frame: np.ndarray, map: np.ndarray, limits: tuple[float, float], scale: str = SCALE, opacity: float = 0.55
+) -> np.ndarray:
+    """A frame (3, height, width) uint8 under a map (h, w) as (height, width, 3) uint8, with no smoothing:
+    each pixel has `opacity` parts of the colour of its patch, between the weights `limits` of the scale's
+    ends."""
+    (height, width), (h, w) = frame.shape[1:], map.shape
+    table = np.frombuffer(colour_table(scale), np.uint8).reshape(256, 3)
+    share = (map.astype(float) - limits[0]) / max(limits[1] - limits[0], 1e-12)
+    colours = table[(share.clip(0, 1) * 255 + 0.5).astype(int)]  # (h, w, 3)
+    rows, columns = np.arange(height) * h // height, np.arange(width) * w // width
+    mixed = frame.transpose(1, 2, 0) * (1 - opacity) + colours[rows][:, columns] * opacity
+    return (mixed + 0.5).astype(np.uint8)
 
 
 # ── Figures, pictures, files ─────────────────────────────────────────────────────────────────────
@@ -220,17 +247,27 @@ def question_picture(clips: list, looks: list, scale: int = 2):
 
 
 def gaze_player(
-    gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", opacity: float = 0.55, **which
+    gaze,
+    boxes: np.ndarray | None = None,
+    target: int = -1,
+    title: str = "",
+    opacity: float = 0.55,
+    limits: Sequence[tuple[float, float]] | None = None,
+    scale: str = SCALE,
+    **which,
 ) -> go.Figure:
     """A clip under its attention map, with the path of its fixations, a slider and a play button; needs no
     kernel.
 
-    which: arguments of `Gaze.map`, the mean if there are none."""
+    limits: of the colours of a Plotly `scale`, a pair of weights per frame; without them 0 to the clip's
+    highest. which: arguments of `Gaze.map`, the mean if there are none."""
     T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
 
     def moment(t):
         traces = overlay(gaze, t, boxes, target, **which)
-        traces[1].update(opacity=opacity, colorbar_title="attention")
+        traces[1].update(opacity=opacity, colorscale=scale, colorbar_title="attention")
+        if limits is not None:
+            traces[1].update(zmin=limits[t][0], zmax=limits[t][1])
         return traces
 
     figure = go.Figure(data=moment(0), frames=[go.Frame(data=moment(t), name=str(t + 1)) for t in range(T)])
@@ -241,24 +278,35 @@ def gaze_player(
 
 
 def save_gaze(
-    gaze, path, boxes: np.ndarray | None = None, target: int = -1, title: str = "", rate: float = 2, **which
+    gaze,
+    path,
+    boxes: np.ndarray | None = None,
+    target: int = -1,
+    title: str = "",
+    rate: float = 2,
+    opacity: float = 0.55,
+    limits: Sequence[tuple[float, float]] | None = None,
+    scale: str = SCALE,
+    **which,
 ):
-    """Write a clip under its gaze as .gif, .mp4 (lit frames, `rate` a second) or .html (a player with a
-    slider).
+    """Write a clip under its gaze as .gif or .mp4 (`film_pictures`, `rate` a second) or .html (a player with
+    a slider), with its title, such as question and answer, its boxes and a colour bar.
 
-    which: arguments of `Gaze.map`, the mean if there are none. All three open without a kernel, the page
-    without a network too. ConfigError on another ending."""
+    opacity: of the attention over the frame. limits: of the colours of a Plotly `scale`, a pair of weights
+    per frame; without them 0 to the clip's highest. which: arguments of `Gaze.map`, the mean if there are
+    none. All three open without a kernel, the page without a network too. ConfigError on another ending."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".gif", ".mp4", ".html"):
         raise ConfigError(f"{path}: valid endings are .gif, .mp4, .html")
     path.parent.mkdir(parents=True, exist_ok=True)
+    look = dict(opacity=opacity, limits=limits, scale=scale)
     if kind == ".html":
-        gaze_player(gaze, boxes, target, title, **which).write_html(
+        gaze_player(gaze, boxes, target, title, **look, **which).write_html(
             path, include_plotlyjs=True, auto_play=False
         )
         return path
-    pictures = _with_fixations(lit_frames(gaze, gaze.map(**which), scale=3), gaze.fixations(**which) * 3)
+    pictures = film_pictures(gaze, boxes, target, title, **look, **which)
     if kind == ".gif":
         first, *rest = pictures
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
@@ -267,25 +315,79 @@ def save_gaze(
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(100))
-        stream.width, stream.height, stream.pix_fmt = (
-            pictures[0].width // 2 * 2,
-            pictures[0].height // 2 * 2,
-            "yuv420p",
-        )
+        stream.width, stream.height = (side // 2 * 2 for side in pictures[0].size)
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode())
     return path
 
 
-def _with_fixations(pictures: np.ndarray, points: np.ndarray) -> list:
-    """Pictures (T, height, width, 3) as PIL images, each with its point (x, y) marked."""
-    from PIL import Image, ImageDraw
+FILM_SIDE = 336  # pixels that the longer side of a frame has at least, in a film
+FILM_TITLE = 3  # lines of its title
+FILM_BAR = 86  # pixels right of the frame, for the colour bar and its numbers
 
-    images = [Image.fromarray(picture) for picture in pictures]
-    for image, (x, y) in zip(images, points):
-        ImageDraw.Draw(image).ellipse((x - 5, y - 5, x + 5, y + 5), fill=FIXATION, outline=FIXATION_RIM)
-    return images
+
+def film_pictures(
+    gaze,
+    boxes: np.ndarray | None = None,
+    target: int = -1,
+    title: str = "",
+    opacity: float = 0.55,
+    limits: Sequence[tuple[float, float]] | None = None,
+    scale: str = SCALE,
+    **which,
+) -> list:
+    """Each frame under its attention as a `PIL.Image`: the title above, right of it the colour bar with the
+    weights of its ends, on it the boxes, the target's thicker, and the fixation; the frame's lower left
+    corner is the picture's. Arguments as in `save_gaze`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    maps, points = gaze.map(**which), gaze.fixations(**which)
+    limits = [(0.0, float(maps.max()))] * len(maps) if limits is None else limits
+    height, width = gaze.frames.shape[2:]
+    times = max(1, -(-FILM_SIDE // max(height, width)))
+    wide, high = times * width, times * height
+    font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=12)
+    lines = _fitting(title, font, wide + FILM_BAR - 8)
+    top = 22 * len(lines) + 22
+    table = np.frombuffer(colour_table(scale), np.uint8).reshape(256, 1, 3)[::-1]
+    bar = Image.fromarray(np.ascontiguousarray(table.repeat(18, axis=1))).resize((18, high - 40))
+    pictures = []
+    for t, frame in enumerate(gaze.frames):
+        picture = Image.new("RGB", (wide + FILM_BAR, top + high), PAPER)
+        pen = ImageDraw.Draw(picture)
+        for i, line in enumerate(lines):
+            pen.text((4, 2 + 22 * i), line, fill=INK, font=font)
+        pen.text((4, top - 18), f"frame {t + 1} of {len(gaze.frames)}", fill=CAPTION, font=small)
+        lit = painted(frame, maps[t], limits[t], scale, opacity)
+        shown = Image.fromarray(lit.repeat(times, axis=0).repeat(times, axis=1))
+        if boxes is not None:
+            draw_boxes(shown, boxes[t] * times, target)
+        if np.isfinite(points[t]).all():
+            x, y = points[t] * times
+            ImageDraw.Draw(shown).ellipse((x - 5, y - 5, x + 5, y + 5), fill=FIXATION, outline=FIXATION_RIM)
+        picture.paste(shown, (0, top))
+        picture.paste(bar, (wide + 10, top + 20))
+        for value, y in zip(limits[t], (top + high - 20, top + 20)):
+            pen.text((wide + 32, y), f"{value:.3g}", fill=INK, font=small, anchor="lm")
+        pen.text((wide + 10, top + 8), "attention", fill=CAPTION, font=small, anchor="lm")
+        pictures.append(picture)
+    return pictures
+
+
+def _fitting(text: str, font, pixels: int) -> list[str]:
+    """Text in lines of at most so many pixels, between words where there are any, at most FILM_TITLE."""
+    width = max(1, int(len(text) * pixels / max(1, font.getlength(text))))
+    while width > 1 and any(font.getlength(line) > pixels for line in textwrap.wrap(text, width)):
+        width -= 1
+    lines = textwrap.wrap(text, width)
+    if len(lines) > FILM_TITLE:
+        *whole, last = lines[:FILM_TITLE]
+        while font.getlength(f"{last} …") > pixels:
+            last = last[:-1]
+        lines = [*whole, f"{last} …"]
+    return lines
 
 
 def layers_figure(hits: np.ndarray, chance: float) -> go.Figure:

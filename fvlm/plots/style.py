@@ -25,6 +25,8 @@ JOIN = "#cccccc"  # joins points of several architectures
 SCALE = "Viridis"  # of attention and of sizes
 SCALES = (SCALE, "Inferno", "Cividis", "Hot", "Greys")  # on offer in the gaze explorer
 
+DIFFERENCES = "RdBu_r"  # of attention: red where there is more
+
 FIXATION, FIXATION_RIM = "#ff2d55", "white"
 BOX, TARGET_BOX = "rgba(255,255,255,0.5)", "white"  # an object's, and that of the one asked about
 HIDDEN, HIDDEN_RIM = "white", "black"  # the cross on a hidden patch

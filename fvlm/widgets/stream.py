@@ -22,7 +22,7 @@ from fvlm.plots.watching import joined
 from fvlm.text import clock
 from fvlm.training.results import Run
 from fvlm.watching import Glimpse, watch
-from fvlm.widgets.gaze import FrameView
+from fvlm.widgets.canvas import FrameView
 
 SHOWN = 6  # lines of what was said, the newest first
 KEPT = 8  # frames of the picture that a stored notebook keeps
@@ -56,7 +56,7 @@ class Watcher(ipw.VBox):
         self.shots, self.rate, self.glimpses = list(shots), rate, []
         self._coming = watch(self.session, live_frames(video, rate), every, max_new_tokens)
         self._lock, self._over = threading.Lock(), False
-        self._view = FrameView(430, colour_bar=False)
+        self._view = FrameView(widest=430)
         self.play = ipw.ToggleButton(description="play", icon="play")
         self.question = ipw.Text(
             value=question or "",
@@ -67,7 +67,7 @@ class Watcher(ipw.VBox):
         )
         self.now, self.said, self.true = ipw.HTML(), ipw.HTML(), ipw.HTML()
         head = ipw.HBox([self.play, self.now], layout=ipw.Layout(align_items="center"))
-        super().__init__([head, self.question, self._view.figure, self.said, self.true])
+        super().__init__([head, self.question, self._view, self.said, self.true])
         self.play.observe(lambda change: self._start() if change.new else None, "value")
         self.question.observe(lambda change: self.ask(change.new), "value")
         self.step()
@@ -110,7 +110,7 @@ class Watcher(ipw.VBox):
         self.now.value = f"{clock(glimpse.seconds)} &nbsp; {html.escape(asked)}"
         boxes, target, true = self._truth(glimpse)
         clip = Clip(glimpse.gaze.frames, None, "", boxes=boxes, target=target)
-        self._view.show(glimpse.gaze, {}, 0, clip, 0.5, SCALE)
+        self._view.show_look(glimpse.gaze, 0, clip, 0.5, SCALE)
         if glimpse.text is not None:
             spoken = [one for one in self.glimpses if one.text is not None][-SHOWN:]
             self.said.value = "<br>".join(_line(one) for one in reversed(spoken))

@@ -1,5 +1,6 @@
 import io
 import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from fvlm.data.video import (
     decode_jpegs,
     encode_jpeg,
     evenly_spaced,
+    letterboxed,
     read_video,
+    shown_shape,
 )
 
 
@@ -71,6 +74,47 @@ def test_a_clip_is_cut_out_of_a_video(plain):
 def test_a_short_clip_repeats_its_last_frame_and_says_so(tmp_path):
     frames, different = read_video(str(write_video(tmp_path / "short.mp4", count=3)), 8, 32)
     assert different == 3 and frame_numbers(frames) == [0, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_the_shape_that_a_video_is_shown_in_counts_its_turn_and_its_pixels_proportions(tmp_path):
+    import av
+
+    plain = write_video(tmp_path / "wide.mp4", size=(96, 48))
+    assert shown_shape(str(plain)) == shown_shape(plain.read_bytes()) == (48, 96)
+    data = bytearray(plain.read_bytes())
+    at = data.find(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # upright
+    assert shown_shape(bytes(data)) == (96, 48)
+    path = tmp_path / "narrow_pixels.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(1, 2)
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 96, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert shown_shape(str(path)) == (48, 48)
+    (tmp_path / "text.mp4").write_text("no video" * 100)
+    with pytest.raises(BadClip, match="unreadable"):
+        shown_shape(str(tmp_path / "text.mp4"))
+
+
+def test_a_letterboxed_frame_has_the_whole_picture_in_its_proportions():
+    ramp = np.repeat(np.linspace(60, 250, 32).astype(np.uint8)[None, :, None], 3, axis=2)  # left to right
+    frames = np.stack([ramp.repeat(32, axis=0)] * 2)
+    for shape, place in (
+        ((90, 160), (0, 7, 32, 25)),
+        ((160, 90), (7, 0, 25, 32)),
+        ((50, 50), (0, 0, 32, 32)),
+    ):
+        boxed, (left, top, right, bottom) = letterboxed(frames, shape)
+        assert (left, top, right, bottom) == place and boxed.shape == frames.shape
+        inside = boxed[:, top:bottom, left:right].astype(int)
+        assert boxed.astype(int).sum() == inside.sum(), "the rest is black"
+        wide = right - left
+        wanted = np.interp((np.arange(wide) + 0.5) * 32 / wide - 0.5, np.arange(32), ramp[0, :, 0])
+        assert np.abs(inside.mean(axis=(0, 1, 3)) - wanted).max() < 5
 
 
 @pytest.mark.parametrize(

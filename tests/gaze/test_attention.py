@@ -7,7 +7,16 @@ from conftest import steering, tiny
 
 from fvlm import build_model
 from fvlm.data import Collator, open_dataset
-from fvlm.gaze.attention import EncodedClip, causal_gaze, gaze, patches_of_boxes, swapped_frames
+from fvlm.gaze.attention import (
+    EncodedClip,
+    causal_gaze,
+    gaze,
+    patches_of_boxes,
+    same_at_first,
+    steered,
+    swapped_frames,
+    unusual,
+)
 from fvlm.plots.gaze import gaze_picture, gaze_strip
 from fvlm.weights import load_tokenizer
 
@@ -249,3 +258,69 @@ def test_patches_of_a_box_are_those_it_touches():
         [],
         [[7, 7]],
     ]
+
+
+def test_without_patches_later_queries_are_made_anew_and_the_answer_with_them(looked):
+    model, clip, _ = looked
+    encoded = EncodedClip(model, clip, load_tokenizer("tiny"), "question")
+    hidden = np.zeros((4, 8, 8), bool)
+    hidden[1, 2:5, 1:6] = True
+    found, whole = encoded.without(hidden), encoded.gaze()
+    assert found.look.maps[1][..., hidden[1]].max() == 0 and found.look.maps[0][..., hidden[1]].min() > 0
+    same = [np.allclose(a, b, atol=1e-6) for a, b in zip(found.look.queries, whole.queries)]
+    assert same == [True, True, False, False], "a frame's query comes from the frames before it"
+    assert [found.loss_before, found.loss_masked] == pytest.approx(
+        encoded.masked_losses(np.stack([hidden & False, hidden])), abs=1e-6
+    )
+    cache = encoded.cache.hide(torch.from_numpy(hidden)[None].flatten(2))
+    inputs = Collator(encoded.tokenizer, "question")([clip]).inputs()
+    with torch.no_grad():
+        rerouted = model(**inputs | dict(frames=cache), mode="autoregressive")
+    assert found.loss_rerouted == pytest.approx(rerouted.loss.item(), abs=1e-5)
+    assert encoded.gaze() is whole, "the clip itself stays as it was"
+    nothing = encoded.without(hidden & False)
+    assert nothing.loss_rerouted == pytest.approx(nothing.loss_before, abs=1e-6)
+    assert np.allclose(nothing.look.maps, whole.maps, atol=1e-6) and nothing.look.caption == whole.caption
+
+
+def test_what_is_hidden_altogether_has_no_fixation(looked):
+    hidden = np.zeros((4, 8, 8), bool)
+    hidden[2] = True
+    look = EncodedClip(looked[0], looked[1], load_tokenizer("tiny"), "question").without(hidden).look
+    assert np.isnan(look.fixations()).any(axis=1).tolist() == [False, False, True, False]
+    assert look.map("value")[2].max() == 0 and np.isfinite(look.map("value")).all()
+
+
+@pytest.mark.parametrize("task", ["caption", "question"])
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_modes_are_the_same_for_as_many_frames_as_passes_have_reached(passes, task):
+    config = tiny(frames=4, fine_passes=passes)
+    model = steering(build_model(config, pretrained=False)).eval()
+    model.first_query.data.mul_(1.1)  # at the start it is the static one
+    clip = open_dataset(config, "validation")[0]
+    encoded = EncodedClip(model, clip, load_tokenizer("tiny"), task)
+    for one, other in (("parallel", "autoregressive"), ("static", "parallel"), ("parallel", "parallel")):
+        a, b = (encoded.queries(mode)[0] for mode in (one, other))
+        same = same_at_first(model, task == "question", 4, one, other)
+        assert torch.allclose(a[:same], b[:same], atol=1e-4)
+        assert same == 4 or not torch.allclose(a[same], b[same], atol=1e-3)
+    static = build_model(tiny("static", frames=4), pretrained=False)
+    assert same_at_first(static, False, 4, "parallel", "autoregressive") == 4
+    assert steered(model, "question", "parallel") and not steered(static, "question", "parallel")
+    assert not steered(model, "question", "static") and not steered(model, "caption", "parallel")
+
+
+def test_an_unusual_clip_is_far_from_known_ones_and_a_usual_one_is_not(looked):
+    model, clip, _ = looked
+    dataset = open_dataset(tiny(frames=4), "train")
+    known = [EncodedClip(model, dataset[i]).features() for i in range(12)]
+    noise = np.random.default_rng(0).integers(0, 255, clip.frames.shape).astype(np.uint8)
+    usual, each = unusual(EncodedClip(model, clip).features(), known)
+    far, _ = unusual(EncodedClip(model, dataclasses.replace(clip, frames=noise)).features(), known)
+    assert len(each) == 12 and 0.5 < np.median(each) < 1.8
+    assert usual < 1.5 * max(each) and far > 2 * max(each)
+    features = np.concatenate(known)
+    mine = (EncodedClip(model, clip).features() - features.mean(0)) / features.std(0)
+    assert usual == pytest.approx(np.sqrt(np.mean(mine**2)), rel=1e-4)
+    with pytest.raises(ValueError, match="takes three"):
+        unusual(known[0], known[1:3])

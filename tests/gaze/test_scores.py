@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from fvlm.gaze.scores import (
     OBJECT_SCORES,
     SCORES,
     another_question,
+    askable,
     gaze_scores,
     interval,
     layer_hits,
@@ -205,3 +207,29 @@ def test_another_question_of_a_clip_or_why_there_is_none(runs):
     assert another_question(runs["foveated"], asked).target != asked.target
     with pytest.raises(ConfigError, match="only one object"):
         another_question(runs["foveated"], next(c for c in clips if c.question_kind == "mark"))
+
+
+def test_every_question_that_a_clip_can_be_asked_with_its_truth(runs):
+    run, world = runs["foveated"], ShapesWorld(frames=2)
+    kinds = set()
+    for number, clip in enumerate(run.validation_clips(12)):
+        known = askable(run, clip)
+        scene = world.scene(10 * number)
+        assert (known[0].question, known[0].answer, known[0].target) == (
+            clip.question,
+            clip.answer,
+            clip.target,
+        )
+        assert len({one.question for one in known}) == len(known) >= 3 * len(scene.things) + 2
+        for one in known:
+            assert one.frames is clip.frames and one.boxes is clip.boxes
+            kinds.add(one.question_kind)
+            thing = scene.things[one.target]
+            if one.question_kind == "shape":
+                assert one.answer == thing.shape and thing.colour in one.question
+            elif one.question_kind == "mark":
+                assert one.answer == thing.mark and thing.name in one.question
+            elif one.question_kind == "count":
+                assert one.answer == str(len(scene.things)) and one.target == -1
+    assert kinds == {"mark", "colour", "shape", "motion", "enters", "count"}
+    assert askable(run, replace(clip, boxes=None, clip_id="own.mp4")) == []

@@ -4,15 +4,25 @@ a red patch."""
 import numpy as np
 import pytest
 import torch
-from conftest import pixels, tiny
+from conftest import drawn, pixels, tiny
 from PIL import Image
-from plotly.callbacks import Points
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from fvlm import ConfigError, build_model
 from fvlm.data import Clip
 from fvlm.data.video import read_video
 from fvlm.gaze.attention import gaze
-from fvlm.plots.gaze import causal_figure, gaze_picture, gaze_player, gaze_strip, layers_figure, save_gaze
+from fvlm.plots.gaze import (
+    causal_figure,
+    colour_table,
+    film_pictures,
+    gaze_picture,
+    gaze_player,
+    gaze_strip,
+    layers_figure,
+    painted,
+    save_gaze,
+)
 
 PATCHES = [(1, 6), (5, 2), (6, 7)]  # row and column of the red patch in each frame
 
@@ -139,8 +149,10 @@ def test_the_player_shows_it_there(look):
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
-def test_the_films_show_it_there(look, kind, tmp_path):
-    path = save_gaze(look, tmp_path / f"new/gaze.{kind}")
+def test_the_films_show_it_there_with_all_that_was_chosen(look, kind, tmp_path):
+    boxes = np.array([[[0, 0, 10, 20], [14 * c, 14 * r, 14 * c + 14, 14 * r + 14]] for r, c in PATCHES])
+    chosen = dict(opacity=0.8, scale="Inferno", limits=[(0.0, 2.0)] * 3)
+    path = save_gaze(look, tmp_path / f"new/gaze.{kind}", boxes, 1, "Which shape is red? circle", **chosen)
     if kind == "gif":
         film = Image.open(path)
         frames = [np.asarray(film.convert("RGB")) for t in range(film.n_frames) if film.seek(t) is None]
@@ -150,32 +162,66 @@ def test_the_films_show_it_there(look, kind, tmp_path):
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 3
-    for frame, patch in zip(frames, PATCHES):
-        assert (
-            np.abs(np.subtract(bounds(frame.astype(int).sum(-1) > 150), pixels_of(*patch, scale=3))).max()
-            <= 3
+    times = 336 // max(look.frames.shape[2:]) or 1
+    high, wide = (times * side for side in look.frames.shape[2:])
+    for t, (row, column) in enumerate(PATCHES):
+        shown = frames[t][-high:, :wide].astype(int)
+        wanted = painted(look.frames[t], look.map()[t], (0.0, 2.0), "Inferno", 0.8)
+        wanted = wanted.repeat(times, axis=0).repeat(times, axis=1).astype(int)
+        off = np.abs(shown - wanted).sum(axis=2) > 60  # but for boxes, fixation and the patch's edge
+        r, c = (slice(14 * times * i, 14 * times * (i + 1)) for i in (row, column))
+        assert off[r, c].any(), "the target's box and the fixation"
+        off[r, c] = off[: 21 * times, : 11 * times] = False
+        assert off.mean() < 0.002
+        assert (shown[: 20 * times, 0].min(axis=1) > 200).mean() > 0.9, "the other object's box"
+        title, bar = (
+            frames[t][: -high - 20, :300],
+            frames[t][-high + 25 : -25, wide + 10 : wide + 28].astype(int),
         )
+        assert (title.min(axis=2) < 100).any(), "there is a text above"
+        scale = np.frombuffer(colour_table("Inferno"), np.uint8).reshape(256, 3)
+        for end, colour in ((0, scale[-1]), (-1, scale[0])):
+            assert np.abs(bar[end].mean(axis=0) - colour).max() < 40  # of 256, after GIF's few colours
+
+
+@pytest.mark.parametrize("title", ["w" * 70, "What is written on the i " * 20, "", "象" * 60, "short"])
+def test_a_film_s_title_stays_on_its_picture(look, title):
+    (first, *_) = film_pictures(look, title=title)
+    (plain, *_) = film_pictures(look)
+    assert first.width == plain.width and plain.height <= first.height <= plain.height + 3 * 22
+    above = np.asarray(first.convert("L"))[: first.height - plain.height]
+    assert (above[:, -4:] > 200).all(), "nothing is cut off at the edge"
+    assert (above < 100).any() == bool(title)
+
+
+def test_a_painted_pixel_is_its_patch_s_weight_in_the_scale_s_colours(look):
+    maps, (height, width) = look.map(), look.frames.shape[2:]
+    lit = painted(look.frames[1], maps[1], (0.1, 0.9), "Viridis", 0.25)
+    table = np.array([unlabel_rgb(c) for c in sample_colorscale("Viridis", np.linspace(0, 1, 256).tolist())])
+    for y, x in ((0, 0), (14 * 5 + 3, 14 * 2 + 13), (height - 1, width - 1), (14 * 5, 14 * 2)):
+        share = min(max((maps[1, y // 14, x // 14] - 0.1) / 0.8, 0), 1)
+        wanted = 0.75 * look.frames[1, :, y, x] + 0.25 * table[round(255 * share)].round()
+        assert np.abs(lit[y, x] - wanted).max() <= 1
 
 
 def test_the_explorer_s_view_shows_it_there_and_clicks_hit_it(look):
-    from fvlm.widgets.gaze import FrameView
+    from fvlm.widgets.canvas import FrameView
 
     view, clicked = FrameView(), []
     view.on_patch(lambda *patch: clicked.append(patch))
+    view.on_region(lambda region, tool: clicked.append((region, tool)))
     clip = Clip(look.frames, "red", "x")
     for t, patch in enumerate(PATCHES):
-        view.show(look, dict(summary="mean"), t, clip, 0.5, "Viridis")
-        image, heat, path, now, *_ = view.figure.data
-        assert in_heat_map(heat) == pixels_of(*patch) == bounds(pixels(image)[..., 0] > 128)
-        assert (
-            np.allclose([now.x[0], now.y[0]], [14 * patch[1] + 6.5, 14 * patch[0] + 6.5], atol=1)
-            and len(path.x) == t + 1
-        )
-        middle = dict(
-            xs=[14 * patch[1] + 6.5], ys=[14 * patch[0] + 6.5]
-        )  # a heat map reports its cell's middle
-        heat._dispatch_on_click(Points(**middle, trace_index=1, trace_name="", point_inds=[]), None)
-    assert clicked == PATCHES
+        view.show_look(look, t, clip, 0.5, "Viridis")
+        seen = drawn(view)
+        assert np.unravel_index(seen["map"].argmax(), seen["map"].shape) == patch and view.low == 0
+        assert np.array_equal(seen["frame"], look.frames[t].transpose(1, 2, 0))
+        assert bounds(seen["frame"][..., 0] > 128) == pixels_of(*patch)
+        middle = [14 * patch[1] + 7, 14 * patch[0] + 7]
+        assert np.allclose(seen["path"][-1], middle, atol=1) and len(seen["path"]) == t + 1
+        view._handle_custom_msg(dict(patch=list(patch)), [])
+    view._handle_custom_msg(dict(region=[1, 2, 3, 4], tool="keep"), [])
+    assert clicked == [*PATCHES, ((1, 2, 3, 4), "keep")]
 
 
 def test_a_page_opens_without_kernel_or_network_and_shows_any_text(look, tmp_path):
