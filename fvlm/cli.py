@@ -248,7 +248,13 @@ def _add_prepare(commands):
         help="share of clips that may be unusable (default: %(default)s)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a dataset that was prepared otherwise"
+        "--overwrite", action="store_true", help="start anew, and replace what was prepared in the folder"
+    )
+    parser.add_argument(
+        "--retry-skipped",
+        action="store_true",
+        help="try again all that was skipped; what failed for a reason that may be gone (a server that was "
+        "down) is always tried again",
     )
 
 
@@ -265,11 +271,18 @@ def _prepare(options) -> int:
         )
     names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split", "captions")
     settings = Settings(**{name: getattr(options, name) for name in names})
-    already = not options.overwrite and prepared_already(settings, options.out)
+    retry = options.retry_skipped
+    already = not options.overwrite and prepared_already(settings, options.out, retry)
     with PrepareBar() as bar:
         try:
             manifest = prepare(
-                settings, options.out, options.workers, options.max_skipped, options.overwrite, progress=bar
+                settings,
+                options.out,
+                options.workers,
+                options.max_skipped,
+                options.overwrite,
+                progress=bar,
+                retry_skipped=retry,
             )
         except (PrepareError, KeyboardInterrupt) as error:
             bar.close()

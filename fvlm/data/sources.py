@@ -85,7 +85,7 @@ class Record:
     """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row 7".
 
     captions: all that the clip has, if they are several; `caption` is the first. split: the source's own.
-    notes: what should be known of how it was read."""
+    notes: what should be known of how it was read. number: in its source, from 0 on; who prepares counts."""
 
     clip_id: str
     caption: str
@@ -97,6 +97,7 @@ class Record:
     captions: tuple[str, ...] = ()
     split: str | None = None
     notes: tuple[str, ...] = ()
+    number: int = 0
 
 
 def open_source(

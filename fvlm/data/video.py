@@ -31,11 +31,12 @@ TRANSPARENT = f"transparent: put on {GROUND}"
 
 
 class BadClip(Exception):
-    """A clip that is skipped: `reason` is what it is counted under, `detail` says more."""
+    """A clip that is skipped: `reason` is what it is counted under, `detail` says more. temporary: another
+    time it may be there."""
 
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, detail: str = "", temporary: bool = False):
+        super().__init__(reason, detail, temporary)
+        self.reason, self.detail, self.temporary = reason, detail, temporary
 
 
 @dataclass

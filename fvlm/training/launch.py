@@ -18,7 +18,7 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
-from fvlm.files import require_writable, sync, write_json
+from fvlm.files import require_writable, sweep, sync, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -49,6 +49,7 @@ def train(
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
         with FileLock(config.folder / ".lock", timeout=0):
+            sweep(config.folder)
             _claim(config)
             run = load_run(config.folder)
             if not run.finished:

@@ -326,8 +326,10 @@ def test_a_decoder_that_crashes_or_stumbles_costs_one_clip(videos, tmp_path):
     records[3].media, records[7].media = Crash(""), Stumble("")
     manifest = prepare(Settings("test", frames=4, size=56), tmp_path, records=records)
     assert manifest["clips"] == 10 and manifest["skipped_clips"] == [
-        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed"),
-        dict(where="row 7", clip_id="c7", reason="unreadable", detail="IndexError: at 17"),
+        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed", number=3)
+        | dict(temporary=True),
+        dict(where="row 7", clip_id="c7", reason="unreadable", detail="IndexError: at 17", number=7)
+        | dict(temporary=False),
     ]
 
 
@@ -390,7 +392,7 @@ def test_urls_are_downloaded_retried_limited_and_cached(server, videos, tmp_path
     told = {skip["clip_id"]: skip["detail"] for skip in manifest["skipped_clips"]}
     assert "HTTP 404" in told["gone"] and "broke off after" in told["stops/14"]
     assert asked["/flaky/12"] == 3 and asked["/broken/13"] == 2 and asked["/gone"] == 1
-    assert not list((tmp_path / "cache/downloads").glob("*.part"))
+    assert not list((tmp_path / "cache/downloads").glob(".*"))
     prepared(tmp_path / "list.csv", tmp_path / "again")
     assert asked["/ok/0"] == 1, "the second time from the cache"
     with pytest.raises(BadClip, match="too large"):
@@ -448,7 +450,7 @@ def entries(out: Path) -> int:
     progress, count = out / ".progress", 0
     try:
         for line in (progress / "journal.jsonl").read_text().splitlines()[1:]:
-            count += len(json.loads(line).get("clips", ()))
+            count += json.loads(line).get("shard", {}).get("clips", 0)
         count += sum(
             (progress / f"{s}.jsonl").read_bytes().count(b"\n")
             for s in ("train", "validation")
