@@ -251,6 +251,11 @@ def _add_prepare(commands):
         "--overwrite", action="store_true", help="start anew, and replace what was prepared in the folder"
     )
     parser.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="fetch URLs of this machine and of its network too (default: of public addresses alone)",
+    )
+    parser.add_argument(
         "--retry-skipped",
         action="store_true",
         help="try again all that was skipped; what failed for a reason that may be gone (a server that was "
@@ -283,6 +288,7 @@ def _prepare(options) -> int:
                 options.overwrite,
                 progress=bar,
                 retry_skipped=retry,
+                allow_private=options.allow_private,
             )
         except (PrepareError, KeyboardInterrupt) as error:
             bar.close()

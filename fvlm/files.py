@@ -72,6 +72,29 @@ def _whole(path: Path, durable: bool = True):
         sync(path.parent)
 
 
+@contextlib.contextmanager
+def readable(what: str):
+    """ConfigError, of one line, for whatever libraries make of files that a user gave and that are not what
+    they should be. what: names them, and what they should be."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        told = said if len(said) <= 500 else f"{said[:500]} …"
+        raise ConfigError(f"{what}: {type(error).__name__}{': ' * bool(told)}{told}") from error
+
+
+def read_json_object(path: Path) -> dict:
+    """The object that a JSON file holds. ConfigError, which names the file, if it holds none."""
+    with readable(f"{path}: not a JSON file that can be read"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
 SCRATCH = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")
 OLD_SECONDS = 86_400  # since the last byte: nobody writes that any more, on whatever machine
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import scratch_folder, sha256, sweep
+from fvlm.files import readable, scratch_folder, sha256, sweep
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -163,7 +163,9 @@ def backbone_config(name: str):
         return Dinov2Config(
             hidden_size=width, num_attention_heads=heads, num_hidden_layers=12, image_size=518, patch_size=14
         )
-    return AutoConfig.from_pretrained(fetch(name).folder)
+    folder = fetch(name).folder
+    with readable(f"{folder}/config.json: no architecture that transformers knows"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def llm_config(config: RunConfig):
@@ -226,7 +228,9 @@ def load_tokenizer(llm: str):
         return PreTrainedTokenizerFast(
             tokenizer_file=str(TINY_TOKENIZER), eos_token="<|end|>", pad_token="<|end|>", bos_token="<|end|>"
         )
-    return AutoTokenizer.from_pretrained(fetch(llm).folder)
+    folder = fetch(llm).folder
+    with readable(f"{folder}: no tokenizer that can be read"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 # ── The resolver ─────────────────────────────────────────────────────────────────────────────────
@@ -483,7 +487,8 @@ def _today(name: str) -> str:
 
 
 def _read_source(folder: Path) -> Source:
-    return Source(**json.loads((folder / "source.json").read_text()))
+    with readable(f"{folder}/source.json: damaged, remove {folder}"):
+        return Source(**json.loads((folder / "source.json").read_text()))
 
 
 def _write_source(building: Path, source: Source):

@@ -48,6 +48,8 @@ VALIDATION_PERMILLE = 90  # 5,000 clips leave about 4,550 for training, safely m
 ROW_GROUP = 8  # clips
 CAPTION_PART = re.compile(r"#(\d+|[0-9a-f]{8})$")  # of an id: which caption of the clip it is
 PART = re.compile(rf"(@[\d.e+]+-[\d.e+]*)?({CAPTION_PART.pattern})?$")  # that, and which cut of the file
+MOST_SECONDS = 900  # to decode one clip
+MOST_MEMORY = 6 << 30  # bytes that decoding may take
 FEW_VALIDATION = 20  # clips; with fewer, losses say little
 RENAMED = "another clip has the same name: its id has a part of its own"
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d+\.parquet")
@@ -151,15 +153,17 @@ def prepare(
     progress: Callable[[int, int | None, Counter], None] | None = None,
     records: Iterable[Record] | None = None,
     retry_skipped: bool = False,
+    allow_private: bool = False,
 ) -> dict:
     """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is, its
     source is not read (`prepared_already`).
 
     Killed or stopped: called again it goes on. What was skipped for a reason that may have gone (a server
     that was down, a decoder that crashed) is tried again each time, with `retry_skipped` all that was
-    skipped. `progress(clips, of, skipped)` is called after every record. ConfigError if the folder holds a
-    dataset of other settings, or one that can't be read (unless `overwrite`, which starts anew); PrepareError
-    if more than `max_skipped` of the records had to be skipped, or there is no clip at all."""
+    skipped. allow_private: fetch URLs of this machine and its network too. `progress(clips, of, skipped)` is
+    called after every record. ConfigError if the folder holds a dataset of other settings, or one that can't
+    be read (unless `overwrite`, which starts anew); PrepareError if more than `max_skipped` of the records
+    had to be skipped, or there is no clip at all."""
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
@@ -167,13 +171,23 @@ def prepare(
     try:
         with FileLock(folder / ".lock", timeout=0):
             return _prepare(
-                settings, folder, workers, max_skipped, overwrite, progress, records, retry_skipped
+                settings,
+                folder,
+                workers,
+                max_skipped,
+                overwrite,
+                progress,
+                records,
+                retry_skipped,
+                allow_private,
             )
     except Timeout:
         raise ConfigError(f"{folder}: another process is preparing it") from None
 
 
-def _prepare(settings, folder, workers, max_skipped, overwrite, progress, records, retry_skipped) -> dict:
+def _prepare(
+    settings, folder, workers, max_skipped, overwrite, progress, records, retry_skipped, allow_private
+) -> dict:
     for part in (folder, folder / "data"):
         sweep(part)
     if not overwrite and (manifest := _finished(settings, folder, retry_skipped)):
@@ -187,7 +201,7 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
     records = _not_dealt_with(records, shards)
     wanted = float("inf") if settings.clips is None else settings.clips
     if shards.clips < wanted:
-        with _ordered(records, settings, workers) as outcomes:
+        with _ordered(records, settings, workers, allow_private) as outcomes:
             for outcome in outcomes:
                 shards.add(outcome)
                 if progress:
@@ -258,9 +272,9 @@ def _read(record: Record, settings: Settings) -> dict:
         seen = record.media.read(settings.frames, settings.size)
     except BadClip:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip, not the others
+    except TimeoutError:  # `process_in_time` gives it up
+        raise
+    except Exception as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip alone
         raise BadClip("unreadable", f"{type(error).__name__}: {error}") from error
     return dict(
         caption=record.caption,
@@ -312,9 +326,11 @@ def split_of(clip_id: str) -> str:
 class _ordered:
     """A context in which records become outcomes, in their order, downloaded and decoded ahead by others."""
 
-    def __init__(self, records: Iterable[Record], settings: Settings, workers: int):
+    def __init__(
+        self, records: Iterable[Record], settings: Settings, workers: int, allow_private: bool = False
+    ):
         self.records, self.settings, self.workers = iter(records), settings, max(workers, 1)
-        self.downloader, self.pool = Downloader(), None
+        self.downloader, self.pool = Downloader(allow_private=allow_private), None
 
     def __enter__(self) -> Iterator[Outcome]:
         return self._outcomes()
@@ -346,15 +362,15 @@ class _ordered:
         if self.pool is None:
             self.pool = _pool(self.workers)
         try:
-            return self.pool.submit(process, record, self.settings)
+            return self.pool.submit(process_in_time, record, self.settings)
         except BrokenProcessPool:
             self.pool = _pool(self.workers)
-            return self.pool.submit(process, record, self.settings)
+            return self.pool.submit(process_in_time, record, self.settings)
 
     def _alone(self, record: Record) -> Outcome:
         with _pool(1) as pool:
             try:
-                return pool.submit(process, record, self.settings).result()
+                return pool.submit(process_in_time, record, self.settings).result()
             except BrokenProcessPool:
                 if not _workers_start():
                     raise PrepareError(UNGUARDED) from None
@@ -380,7 +396,46 @@ def _workers_start() -> bool:
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fvlm.data.prepare"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+
+def _begin_worker():
+    _end_with_parent()
+    bound_memory(MOST_MEMORY)
+
+
+def bound_memory(most: int):
+    """Let this process have at most so many bytes more than it has, where the system can see to it: a file of
+    a few bytes may ask its decoder for terabytes."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
+        soft = pages * resource.getpagesize() + most
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or soft < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    except (ImportError, OSError, ValueError):  # not on this system
+        pass
+
+
+def process_in_time(record: Record, settings: Settings) -> Outcome:
+    """`process`, given up after MOST_SECONDS. In a process's main thread alone."""
+    import signal
+
+    def give_up(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(MOST_SECONDS)
+    try:
+        return process(record, settings)
+    except TimeoutError:
+        detail = f"its decoder was not done after {MOST_SECONDS} s"
+        return Outcome(record.where, record.clip_id, reason="too slow", detail=detail, number=record.number)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _end_with_parent():

@@ -8,10 +8,12 @@ A clip's id names its source file and its cut (`talk@2-5.5`); of captions that a
 one it is (`talk#2`). Clips of one file share a split."""
 
 import ast
+import lzma
 import math
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -27,7 +29,7 @@ from fvlm.data.tables import (
     natural,
     parsed_json,
 )
-from fvlm.data.video import BadClip, Pictures, Still, Video, is_url
+from fvlm.data.video import MOST_BYTES, BadClip, Pictures, Still, Video, is_url
 
 VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image", "mp4")
 CAPTION_COLUMNS = (
@@ -540,9 +542,11 @@ def hub(
 
 def _stream(name: str, split: str):
     import datasets
+    from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
     from fvlm.weights import hub_out_of_reach
 
+    WebDataset.DECODERS.pop("pth", None)  # it would unpickle them
     folder = Path(name)
     if not folder.exists() and (reason := hub_out_of_reach()):
         raise ConfigError(
@@ -599,12 +603,12 @@ def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
     if not files:
         raise ConfigError(f"{pattern}: no tar files there (looked for in {path.parent.resolve()})")
     for file in files:
-        key, members, before = None, {}, set()
+        key, members, before, together = None, {}, set(), 0
         for name, content in _members(file):
             if isinstance(content, BadClip):
                 if members:
                     yield _tar_record(file, key, members, caption, before)
-                key, members = None, {}
+                key, members, together = None, {}, 0
                 yield Record(f"{file.name}:{name}", "", None, f"{file.name}, {name}", bad=content)
                 continue
             folder, _, base = name.rpartition("/")
@@ -613,11 +617,29 @@ def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
             if stem != key and members:
                 yield _tar_record(file, key, members, caption, before)
                 before.add(key)
-                members = {}
-            key = stem
-            members[extension.lower()] = content
+                members, together = {}, 0
+            key, together = stem, together + len(content)
+            members[extension.lower()] = content if together <= MOST_BYTES else None
         if members:
             yield _tar_record(file, key, members, caption, before)
+
+
+EXPANDS = 100  # times its size, and 64 MiB, is what a tar may hold: text does not get smaller than that
+
+
+class _TooLarge(Exception):
+    """A tar whose content is out of all proportion."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose own description is no longer than one can be: tarfile reads it into memory whole."""
+
+    def _proc_member(self, tar):
+        described = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        named = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in described + named and self.size > 1 << 20:
+            raise tarfile.ReadError(f"a member described in {self.size} bytes")
+        return super()._proc_member(tar)
 
 
 def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
@@ -625,11 +647,19 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
     What macOS puts beside each file is passed over."""
     last = "the start"
     try:
-        with tarfile.open(file, "r|*") as tar:
+        most = EXPANDS * file.stat().st_size + (64 << 20)
+        with tarfile.open(file, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
+                tar.members = []  # it would keep each
+                if tar.offset > most:  # where the next member begins
+                    raise _TooLarge(f"{name} would bring it to {tar.offset} bytes")
                 parts = PurePosixPath(name).parts
                 if member.isdir() or (parts and parts[-1].startswith("._")) or "__MACOSX" in parts:
+                    continue
+                if member.issparse() or member.size > MOST_BYTES:
+                    what = "a sparse file" if member.issparse() else f"{member.size} bytes"
+                    yield name, BadClip("too large", f"{what}; at most {MOST_BYTES}, none a hole")
                     continue
                 if not member.isfile() or name.startswith("/") or ".." in parts:
                     yield (
@@ -645,7 +675,12 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
                     raise tarfile.ReadError("unexpected end of data")
                 yield name, content
                 last = name
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except _TooLarge as error:
+        yield (
+            f"after {last}",
+            BadClip("too large", f"{file.name} is {file.stat().st_size} bytes, but {error}: left at that"),
+        )
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         yield (
             f"after {last}",
             BadClip("unreadable", f"{file.name} is cut off or damaged after {last}: {error}"),
@@ -654,6 +689,9 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
 
 def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | None, before: set) -> Record:
     where, found = f"{file.name}, {key}", ", ".join(f".{extension}" for extension in sorted(members))
+    if None in members.values():
+        detail = f"its {len(members)} files are more than {MOST_BYTES} bytes"
+        return Record(key, "", None, where, bad=BadClip("too large", detail))
     if key in before:
         apart = f"its {found} stands apart from its other files: {TOGETHER}"
         return Record(key, "", None, where, bad=BadClip("unreadable", apart))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fvlm.config import ConfigError
+from fvlm.data.video import opened
 from fvlm.huggingface.processor import FoveatedProcessor, as_clips
 from fvlm.models.vision import FrameCache
 
@@ -117,7 +118,7 @@ def seconds(path: str | Path) -> float:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with opened(str(path)) as container:
             if not container.streams.video or not container.duration:
                 raise ConfigError(f"{path}: not a video with a length")
             return container.duration / av.time_base

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput  # pyright: ignore[reportPrivateImpor
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE
+from fvlm.files import readable
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.asking import Asking
 from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
@@ -126,13 +127,16 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
         want_info = kwargs.pop("output_loading_info", False)
         kinds = ["missing_keys", "unexpected_keys"]
         kinds += [] if kwargs.pop("ignore_mismatched_sizes", False) else ["mismatched_keys"]
-        loaded: Any = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be named below
-            **kwargs,
-        )
+        kwargs.pop("use_safetensors", None)
+        with readable(f"{pretrained_model_name_or_path}: no {cls.__name__} that can be read"):
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be named below
+                use_safetensors=True,  # never a pickle
+                **kwargs,
+            )
         model, info = loaded
         wrong = {kind.partition("_")[0]: sorted(map(str, info[kind])) for kind in kinds if info[kind]}
         if wrong:

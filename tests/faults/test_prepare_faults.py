@@ -51,7 +51,7 @@ def in_this_process(monkeypatch, request):
         return
 
     class Here:
-        def __init__(self, records, settings, workers):
+        def __init__(self, records, settings, workers, allow_private):
             self.records, self.settings = records, settings
 
         def __enter__(self):
@@ -281,7 +281,7 @@ def test_an_answer_that_there_is_nothing_is_for_good(moody, tmp_path, status):
     address, moods = moody
     moods["/x"] = status
     with pytest.raises(BadClip) as told:
-        Downloader(tmp_path, retries=0).fetch(f"{address}/x")
+        Downloader(tmp_path, retries=0, allow_private=True).fetch(f"{address}/x")
     assert not told.value.temporary and str(status) in told.value.detail
 
 
@@ -289,7 +289,7 @@ def test_an_answer_that_there_is_nothing_is_for_good(moody, tmp_path, status):
 def test_an_answer_of_a_server_in_trouble_is_not(moody, tmp_path, status):
     address, moods = moody
     moods["/x"] = status
-    downloader = Downloader(tmp_path, retries=0)
+    downloader = Downloader(tmp_path, retries=0, allow_private=True)
     with pytest.raises(BadClip) as told:
         downloader.fetch(f"{address}/x")
     assert told.value.temporary
@@ -299,7 +299,7 @@ def test_an_answer_of_a_server_in_trouble_is_not(moody, tmp_path, status):
 
 def test_no_server_at_all_is_temporary(tmp_path):
     with pytest.raises(BadClip) as told:
-        Downloader(tmp_path, retries=0).fetch("http://127.0.0.1:9/x.mp4")
+        Downloader(tmp_path, retries=0, allow_private=True).fetch("http://127.0.0.1:9/x.mp4")
     assert told.value.temporary
 
 
