@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 APART := trackio==0.43.0
 LMMS := lmms-eval==0.7.3 'filelock<4' pytablewriter DataProperty mbstrdecoder pathvalidate tabledata tcolorpy typepy chardet
 
-.PHONY: train test test-fast question notebooks figure lint bench clean
+.PHONY: train test test-fast question notebooks figure lint audit bench clean
 
 train: $(READY)
 	@$(BIN)/fvlm train --cell T-T_8f_fov
@@ -43,9 +43,13 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/fvlm bench train
 
-$(READY): pyproject.toml
+# Known vulnerabilities in the versions of constraints.txt; asks a public service, so it needs a network.
+audit: $(READY)
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+$(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(APART)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/lmms $(LMMS)
 	@touch $@

@@ -70,6 +70,8 @@ class Downloader:
         try:
             with _session(self.retries, limit) as session:
                 self._download(session, address, scratch, limit)
+            if limit.over:  # a connection that was closed looks like an answer that has ended
+                raise limit.reached(address)
             scratch.replace(path)
         except BadClip:
             raise
