@@ -10,15 +10,22 @@ READY := $(VENV)/.ready
 APART := trackio==0.43.0
 LMMS := lmms-eval==0.7.3 'filelock<4' pytablewriter DataProperty mbstrdecoder pathvalidate tabledata tcolorpy typepy chardet
 
-.PHONY: train test test-fast question notebooks figure lint audit bench clean
+.PHONY: train test test-long test-fast question notebooks figure lint audit bench clean
 
 train: $(READY)
 	@$(BIN)/fvlm train --cell T-T_8f_fov
 
+FAULTS ?= 14
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	@$(BIN)/$(PYTEST) --durations=15
+
+# Faults, bad input and hostile input, many times as many; under 90 minutes on two cores. outputs/trust.json says
+# what was tried, and README quotes it.
+test-long: $(READY)
+	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) tests/faults tests/training/test_faults.py
+	@$(BIN)/fvlm findings
 
 # Under three minutes on two cores: no browser, no notebook is run, nothing is killed and started again.
 test-fast: $(READY)

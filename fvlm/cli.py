@@ -22,6 +22,9 @@ VERBS = {  # by what one wants to do, in the order they are listed
 
 
 def main(arguments: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # what can't be written there is written as \x or \u and digits
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         status = options.run(options) or 0

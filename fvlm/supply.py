@@ -1,6 +1,7 @@
-"""What this repository is made of: constraints.txt, which the Makefile installs from, and THIRD_PARTY.md, which
-lists what is installed and fetched, with licences and checksums. `python -m fvlm.supply` writes both from the
-environment it runs in, after dependencies were changed or renewed."""
+"""What this repository is made of: constraints.txt, which the Makefile installs from, and THIRD_PARTY.md.
+
+The latter lists what is installed and fetched, with licences and checksums. `python -m fvlm.supply` writes
+both from the environment it runs in, after dependencies were changed or renewed."""
 
 import itertools
 import re

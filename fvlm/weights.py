@@ -177,9 +177,11 @@ def llm_config(config: RunConfig):
     they are, a token's own embedding is 2.2 % (T1) to 0.3 % (T5) of its state's energy after one layer;
     multiplied 48 %. Text, visual and mode tokens are multiplied alike. What that is worth:
     tests/training/test_probe.py."""
-    from transformers import GraniteConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GraniteConfig
 
     found = backbone_config(config.llm)
+    if type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(f"llm = {config.llm!r} is a {found.model_type}: expected a language model")
     if not config.scale_input:
         return found
     kept = {name: value for name, value in found.to_dict().items() if name != "model_type"}

@@ -48,6 +48,7 @@ VALIDATION_PERMILLE = 90  # 5,000 clips leave about 4,550 for training, safely m
 ROW_GROUP = 8  # clips
 CAPTION_PART = re.compile(r"#(\d+|[0-9a-f]{8})$")  # of an id: which caption of the clip it is
 PART = re.compile(rf"(@[\d.e+]+-[\d.e+]*)?({CAPTION_PART.pattern})?$")  # that, and which cut of the file
+LEAST_DRAWN = 56  # pixels, of the built-in world's frames
 MOST_SECONDS = 900  # to decode one clip
 MOST_MEMORY = 6 << 30  # bytes that decoding may take
 FEW_VALIDATION = 20  # clips; with fewer, losses say little
@@ -90,6 +91,8 @@ class Settings:
             raise ConfigError(f"clips = {self.clips}: must be at least 1")
         if self.clips is None and self.source.partition(":")[0] == "shapes":
             raise ConfigError("shapes never ends: say how many clips (--clips 5000)")
+        if self.source.partition(":")[0] == "shapes" and self.size < LEAST_DRAWN:
+            raise ConfigError(f"size = {self.size}: shapes are drawn from {LEAST_DRAWN} pixels on")
         if self.size % 14:
             raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
 
@@ -266,6 +269,10 @@ def process(record: Record, settings: Settings) -> Outcome:
 
 
 def _read(record: Record, settings: Settings) -> dict:
+    for name, text in (("question", record.question), ("answer", record.answer), ("clip id", record.clip_id)):
+        _require_text(name, text)
+    for text in (record.caption, *record.captions):
+        _require_text("caption", text)
     if not record.caption and not record.answer:
         raise BadClip("no caption", "the caption is empty")
     try:
@@ -288,6 +295,15 @@ def _read(record: Record, settings: Settings) -> dict:
         question_kind="",
         seen=seen,
     )
+
+
+def _require_text(name: str, text: str | None):
+    """BadClip for a text that no file can hold: half of a character that UTF-16 writes as two."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        detail = f"the {name} has {text[error.start]!r} at {error.start}, which is no character"
+        raise BadClip("no caption" if name == "caption" else "unreadable", detail) from None
 
 
 def _drawn(drawn: Drawn, settings: Settings) -> dict:

@@ -190,7 +190,7 @@ def _texts(value, name: str) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
         try:
             value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             pass  # a text in brackets
     several = list(value) if isinstance(value, list | tuple) else [value]
     texts = []
@@ -293,6 +293,7 @@ def _column(columns, wanted: str | None, usual: tuple[str, ...], what: str, name
 
 
 def _columns_of(row: dict) -> list[str]:
+    row = {name: value for name, value in row.items() if isinstance(name, str)}
     inner = [f"{c}.{i}" for c, v in row.items() if isinstance(v, dict) for i in v if isinstance(i, str)]
     return [*row, *inner]
 
@@ -366,23 +367,33 @@ def _rows_to_records(source: Table, name: str, root: Path, caption, video, withi
             yield Record(where, "", None, where, bad=row)
             continue
         chosen = chosen or _chosen(_columns_of(row), caption, video, name)
-        value = _get(row, chosen[1])
-        given = value.strip() if isinstance(value, str) else value
-        record = _record(row, chosen[0], where, where, notes=source.notes)
-        own = bool(row.get("clip_id"))
         try:
-            media, path = _media_of_value(given, row, root, within)
-            if record.clip_id == where and path:
-                record.clip_id = path if is_url(path) else _without_suffix(path)
-            record.media = media
-        except BadClip as bad:
-            record.bad = record.bad or bad
-            if record.clip_id == where and isinstance(given, str) and given:
-                record.clip_id = _without_suffix(given)
-        if chosen[0] == FOLDER_NAME and FOLDER_NAME not in row and isinstance(given, str):
-            record.caption = _folder_name(PurePosixPath(given.replace("\\", "/")))
-            record.bad = None if record.media else record.bad
-        yield _named(record, own)
+            record = _of_row(row, where, chosen, root, within, source.notes)
+        except Exception as error:  # whatever a row holds costs itself alone
+            bad = BadClip("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
+            record = Record(where, "", None, where, bad=bad)
+        yield record
+
+
+def _of_row(row: dict, where: str, chosen: tuple[str, str], root: Path, within, notes) -> Record:
+    """A table's row as a record. chosen: the columns of the caption and the video."""
+    value = _get(row, chosen[1])
+    given = value.strip() if isinstance(value, str) else value
+    record = _record(row, chosen[0], where, where, notes=notes)
+    own = bool(row.get("clip_id"))
+    try:
+        media, path = _media_of_value(given, row, root, within)
+        if record.clip_id == where and path:
+            record.clip_id = path if is_url(path) else _without_suffix(path)
+        record.media = media
+    except BadClip as bad:
+        record.bad = record.bad or bad
+        if record.clip_id == where and isinstance(given, str) and given:
+            record.clip_id = _without_suffix(given)
+    if chosen[0] == FOLDER_NAME and FOLDER_NAME not in row and isinstance(given, str):
+        record.caption = _folder_name(PurePosixPath(given.replace("\\", "/")))
+        record.bad = None if record.media else record.bad
+    return _named(record, own)
 
 
 def _chosen(columns: list[str], caption, video, name: str) -> tuple[str, str]:
@@ -404,8 +415,14 @@ def _folder_name(path: PurePosixPath) -> str:
 
 def _media_files(root: Path) -> Iterator[Path]:
     """Videos and pictures in a folder and in those below it, in order."""
+    seen = {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        plain = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = []
+        for name in plain:  # a link may lead back to where it stands
+            if (real := os.path.realpath(os.path.join(folder, name))) not in seen:
+                seen.add(real)
+                folders.append(name)
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
             if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES and not name.startswith("."):

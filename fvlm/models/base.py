@@ -22,7 +22,7 @@ from fvlm.data.clips import IGNORE
 from fvlm.files import readable
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.asking import Asking
-from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
+from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks, as_pixels
 from fvlm.models.streaming import Streaming
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
@@ -362,11 +362,13 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
                 )
-            frames = self.encode(frames)
+            given.check_frames(*frames.shape[:2])
+            frames = self.encode(as_pixels(frames))
         B = frames.batch_size if isinstance(frames, FrameCache) else len(frames)
         for name, ids in (("labels", labels), ("prompt_ids", given.prompt_ids)):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
+        given.check_prompt()
         tokens, queries = self.visual_tokens(frames, mode, queries, given)  # (B, T, K, W), (B, T, Q)
         made, expected = 0 if tokens is None else tokens.size(2), self.architecture.tokens_per_frame
         if made != expected:

@@ -218,7 +218,8 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind, target):
     assert bad.bad.reason == "outside the folder" and good.clip_id == "good" and good.media.file == b"x"
 
 
-def test_tars_of_any_bytes_give_records_and_no_error(tmp_path):
+def test_tars_of_any_bytes_give_records_and_no_error(tmp_path, count):
+    count("hostile addresses and archives", 40 * TIMES)
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w") as tar:
         for i in range(4):
@@ -383,7 +384,8 @@ def test_a_file_whose_name_is_a_protocol_s_is_a_file(tmp_path, monkeypatch, name
     assert see_video(name, 2, 28).different == 2
 
 
-def test_videos_of_any_bytes_cost_their_clip_alone(tmp_path):
+def test_videos_of_any_bytes_cost_their_clip_alone(tmp_path, count):
+    count("damaged files", 25 * TIMES)
     whole = [
         write_video(tmp_path / f"a.{kind}", count=6).read_bytes()
         for kind in ("mp4", "avi", "mkv", "mpg", "ts")
@@ -398,7 +400,8 @@ def test_videos_of_any_bytes_cost_their_clip_alone(tmp_path):
         assert (outcome.row is None) == bool(outcome.reason)
 
 
-def test_pictures_of_any_bytes_cost_their_clip_alone():
+def test_pictures_of_any_bytes_cost_their_clip_alone(count):
+    count("damaged files", 60 * TIMES)
     picture, settings = (
         Image.fromarray(np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)),
         Settings("t", size=28),

@@ -132,7 +132,8 @@ DAMAGES = [lose_lines, lose_the_end, zero_the_end, empty, zero_all, scramble, re
 @pytest.mark.filterwarnings("ignore:.*prepared again")
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("which", ["journal", "rows", "shard", "any"])
-def test_whatever_is_lost_of_journal_or_shards_no_clip_is_lost_or_doubled(tmp_path, damage, which):
+def test_whatever_is_lost_of_journal_or_shards_no_clip_is_lost_or_doubled(tmp_path, damage, which, count):
+    count("damaged files", TIMES)
     for number in range(TIMES):
         dice = random.Random(f"{damage.__name__} {which} {number}")
         out = half_done(tmp_path / f"out{number}", dice.randrange(6, 23))
