@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import counting
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ SLOW_FOLDERS = ("notebooks/", "tests/browser/")  # all that is in them; elsewher
 
 def pytest_configure(config):
     config.pluginmanager.register(SideBySide(config))
+    counting.register(config)
 
 
 @pytest.hookimpl(tryfirst=True)

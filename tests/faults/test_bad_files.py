@@ -25,7 +25,7 @@ from fvlm.models.inputs import as_pixels
 TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 SETTINGS = Settings("t", frames=2, size=28)
 tried = settings(
-    max_examples=60 * TIMES,
+    max_examples=30 * TIMES,
     deadline=None,
     derandomize=TIMES == 1,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -300,11 +300,16 @@ def test_a_backbone_that_is_not_what_it_should_be_is_one_message(backbones, tmp_
 # ── Frames and masks ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture(scope="module")
+def models() -> dict:
+    return {arch: build_model(tiny(arch), pretrained=False).eval() for arch in ("foveated", "baseline")}
+
+
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.int8])
-def test_integer_frames_are_pixels_whatever_their_width(dtype):
+def test_integer_frames_are_pixels_whatever_their_width(dtype, models):
     pixels = torch.randint(0, 128, (2, 3, 4, 4))
     assert torch.equal(as_pixels(pixels.to(dtype)), pixels.to(torch.uint8))
-    model = build_model(tiny(), pretrained=False).eval()
+    model = models["foveated"]
     frames, labels = torch.randint(0, 128, (1, 2, 3, 28, 28)), torch.tensor([[1, 2, 3]])
     assert torch.equal(model(frames.to(dtype), labels).loss, model(frames.to(torch.uint8), labels).loss)
 
@@ -320,9 +325,9 @@ def test_integer_frames_are_pixels_whatever_their_width(dtype):
     ],
     ids=["300", "-1", "floats to 255", "halves to 255", "bool"],
 )
-def test_frames_that_are_no_pixels_and_not_normalised_are_refused(frames):
+def test_frames_that_are_no_pixels_and_not_normalised_are_refused(frames, models):
     with pytest.raises(ValueError, match="frames of"):
-        build_model(tiny(), pretrained=False)(frames, torch.tensor([[1, 2, 3]]))
+        models["foveated"](frames, torch.tensor([[1, 2, 3]]))
 
 
 @pytest.mark.parametrize("arch", ["foveated", "baseline"])
@@ -338,10 +343,10 @@ def test_frames_that_are_no_pixels_and_not_normalised_are_refused(frames):
     ],
     ids=["frames short", "frames batch", "frames flat", "prompt short", "prompt long", "no prompt"],
 )
-def test_a_mask_of_another_shape_than_what_it_masks_is_refused(arch, given):
+def test_a_mask_of_another_shape_than_what_it_masks_is_refused(arch, given, models):
     frames = torch.randint(0, 255, (1, 2, 3, 28, 28), dtype=torch.uint8)
     with pytest.raises(ValueError, match="mask"):
-        build_model(tiny(arch), pretrained=False)(frames, torch.tensor([[1, 2, 3]]), **given)
+        models[arch](frames, torch.tensor([[1, 2, 3]]), **given)
 
 
 def test_a_parquet_table_with_a_damaged_part_costs_that_part(folder, tmp_path):

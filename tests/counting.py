@@ -16,25 +16,31 @@ OF_FILES = {  # what a test of a file tries, unless it counts itself
 }
 
 
-@pytest.fixture(autouse=True)
-def count(request):
-    """Called with one of KINDS, and how many were tried; a test that never calls it counts as one try of its
-    file's kind."""
-    tried = Counter()
+class Counting:
+    """Lets tests say what they tried: the fixture `count`, called with one of KINDS and how many. A test that
+    never calls it counts as one try of its file's kind."""
 
-    def add(kind: str, number: int = 1):
-        assert kind in KINDS
-        tried[kind] += number
+    @pytest.fixture
+    def count(self, request):
+        def add(kind: str, number: int = 1):
+            assert kind in KINDS
+            request.node.user_properties.append((f"tried {kind}", number))
 
-    yield add
-    if not tried and (kind := OF_FILES.get(request.node.path.stem)):
-        tried[kind] = 1
-    request.node.user_properties += [(f"tried {kind}", number) for kind, number in tried.items()]
+        return add
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item):
+        yield  # fixtures may count when they end
+        kind = OF_FILES.get(item.path.stem)
+        if kind and not any(name.startswith("tried ") for name, _ in item.user_properties):
+            item.user_properties.append((f"tried {kind}", 1))
 
 
-def pytest_configure(config):
+def register(config):
+    """Have a session count and, where FVLM_TRUST names a file, write there what was tried."""
+    config.pluginmanager.register(Counting())
     if os.environ.get("FVLM_TRUST") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Trust(Path(os.environ["FVLM_TRUST"])), "trust")
+        config.pluginmanager.register(Trust(Path(os.environ["FVLM_TRUST"])))
 
 
 class Trust:
