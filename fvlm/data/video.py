@@ -12,8 +12,12 @@ import itertools
 import os
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 # What is larger is a mistake or an attack:
 MAX_SIDE = 16_384  # pixels
@@ -219,7 +223,7 @@ WITH_INDEX = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")  # by FFmpeg's 
 REORDERED_IN_AVI = ("h264", "hevc")  # which AVI has no time stamps for
 
 
-def opened(file: str | bytes):
+def opened(file: str | bytes) -> "InputContainer":
     """A video file, or its content, as a container of PyAV's, which reads nothing else."""
     import av
 

@@ -120,13 +120,14 @@ def _load_llm(model, name, pretrained) -> Source:
 
     source = fetch(name)
     with readable(f"llm = {name!r}: {source.folder} holds no LLM that can be read"):
-        llm, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
+        llm, info = loaded
         _require_all(info, f"llm = {name!r}: {source.folder}")
         model.llm.load_state_dict(llm.state_dict())
     return source
@@ -157,9 +158,10 @@ def _load_vision(model, name, pretrained) -> Source:
         )
         return Source(name, "", "random (DINOv2-small could not be had)", "")
     with readable(f"vision = {name!r}: {source.folder} holds no DINOv2 that can be read"):
-        dinov2, info = Dinov2Model.from_pretrained(
+        loaded: Any = Dinov2Model.from_pretrained(
             source.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
+        dinov2, info = loaded
         _require_all(info, f"vision = {name!r}: {source.folder}")
         state, mine = dinov2.state_dict(), model.vision.dinov2.state_dict()
         model.vision.dinov2.load_state_dict(
