@@ -52,7 +52,10 @@ def train(
             sweep(config.folder)
             _claim(config)
             run = load_run(config.folder)
-            if not run.finished:
+            if run.finished:  # and perhaps killed before it had cleaned up
+                shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
+                (config.folder / "progress.json").unlink(missing_ok=True)
+            else:
                 set_aside_damaged(config.folder)  # here, before there are several processes
                 for leftover in ("stop", "end", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)
