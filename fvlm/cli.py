@@ -22,6 +22,9 @@ VERBS = {  # by what one wants to do, in the order they are listed
 
 
 def main(arguments: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # what can't be written there is written as \x or \u and digits
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         status = options.run(options) or 0
@@ -250,7 +253,18 @@ def _add_prepare(commands):
         help="share of clips that may be unusable (default: %(default)s)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a dataset that was prepared otherwise"
+        "--overwrite", action="store_true", help="start anew, and replace what was prepared in the folder"
+    )
+    parser.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="fetch URLs of this machine and of its network too (default: of public addresses alone)",
+    )
+    parser.add_argument(
+        "--retry-skipped",
+        action="store_true",
+        help="try again all that was skipped; what failed for a reason that may be gone (a server that was "
+        "down) is always tried again",
     )
 
 
@@ -267,11 +281,19 @@ def _prepare(options) -> int:
         )
     names = ("source", "frames", "size", "clips", "shard", "caption", "video", "split", "captions")
     settings = Settings(**{name: getattr(options, name) for name in names})
-    already = not options.overwrite and prepared_already(settings, options.out)
+    retry = options.retry_skipped
+    already = not options.overwrite and prepared_already(settings, options.out, retry)
     with PrepareBar() as bar:
         try:
             manifest = prepare(
-                settings, options.out, options.workers, options.max_skipped, options.overwrite, progress=bar
+                settings,
+                options.out,
+                options.workers,
+                options.max_skipped,
+                options.overwrite,
+                progress=bar,
+                retry_skipped=retry,
+                allow_private=options.allow_private,
             )
         except (PrepareError, KeyboardInterrupt) as error:
             bar.close()

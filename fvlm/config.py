@@ -253,7 +253,7 @@ class RunConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
         if self.seed > MAX_SEED:
             raise ConfigError(f"seed = {self.seed}: at most {MAX_SEED}")
-        if not re.fullmatch(r"[\w.-]+", self.study):
+        if not re.fullmatch(r"[\w.-]{1,100}", self.study) or not self.study.strip("."):
             raise ConfigError(
                 f"study = {shown(self.study)}: letters, digits, '.', '_' and '-' only; it names a folder inside out"
             )

@@ -5,6 +5,11 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
+import time
+import zlib
 from pathlib import Path
 
 import yaml
@@ -33,7 +38,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> Path:
 def require_writable(path: Path, what: str):
     """ConfigError unless a file can be written to `path`; for what must know before it begins to compute.
     Makes the folder. what: how the user named it, as `--out x`."""
-    probe = path.with_name(f".{path.name}.{os.getpid()}")  # as `_whole` names what it writes first
+    probe = scratch_path(path)  # as `_whole` names what it writes first
     try:
         if path.is_dir():
             raise OSError("it is a folder")
@@ -56,7 +61,7 @@ def write_table(path: Path, rows: list[dict]):
 def _whole(path: Path, durable: bool = True):
     """Inside, a scratch path to write; afterwards `path` is what was written there, if durable on disk. If
     that fails `path` is as it was."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = scratch_path(path)
     try:
         yield scratch
         if durable:
@@ -67,6 +72,79 @@ def _whole(path: Path, durable: bool = True):
         raise
     if durable:
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def readable(what: str):
+    """ConfigError, of one line, for whatever libraries make of files that a user gave and that are not what
+    they should be. what: names them, and what they should be."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        told = said if len(said) <= 500 else f"{said[:500]} …"
+        raise ConfigError(f"{what}: {type(error).__name__}{': ' * bool(told)}{told}") from error
+
+
+def read_json_object(path: Path) -> dict:
+    """The object that a JSON file holds. ConfigError, which names the file, if it holds none."""
+    with readable(f"{path}: not a JSON file that can be read"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+SCRATCH = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")
+OLD_SECONDS = 86_400  # since the last byte: nobody writes that any more, on whatever machine
+
+
+def scratch_path(path: Path) -> Path:
+    """Where this process writes what then becomes `path`: beside it, named so that `sweep` knows of a process
+    that was killed."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path):
+    """Inside, an empty folder at `scratch_path(path)`, which goes at the end if it is still there. Whoever
+    may read its parent may read it, as with all that is written here: a cache can be shared."""
+    scratch = scratch_path(path)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def sweep(folder: Path):
+    """Remove what killed processes were writing in a folder: scratch files and folders of processes of this
+    machine that are no more, and those that are a day old."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        written = SCRATCH.fullmatch(path.name)
+        if written is None:
+            continue
+        with contextlib.suppress(OSError):  # another sweeps too, or may not write here
+            ended = written[1] == _machine() and not _alive(int(written[2]))
+            if ended or time.time() - path.lstat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def sync(path: Path):

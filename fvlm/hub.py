@@ -1,5 +1,7 @@
 """A run's model for others: pushed to the Hugging Face hub with a card that the run itself writes."""
 
+import html
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -88,7 +90,7 @@ def write_card(run: Run, folder: Path, repo_id: str, clips: int = 32) -> str:
         "",
         f"![{shown}]({PICTURE})",
         "",
-        f"*{shown}* Asked: {asked} It says: “{said}”. True: “{clip.text(config.task)}”.",
+        f"*{shown}* Asked: {plain(asked)} It says: “{plain(said)}”. True: “{plain(clip.text(config.task))}”.",
         "",
         "## How good it is",
         "",
@@ -103,19 +105,29 @@ def write_card(run: Run, folder: Path, repo_id: str, clips: int = 32) -> str:
         *gaze_lines(run, clips),
         "## Data",
         "",
-        f"`{config.dataset}` ({config.task}s), fingerprint `{last.dataset_fingerprint}`. It speaks of any "
-        "video in the words of these texts: do not rely on what it says.",
+        f"{code(config.dataset)} ({config.task}s), fingerprint `{last.dataset_fingerprint}`. It speaks of "
+        "any video in the words of these texts: do not rely on what it says.",
         "",
         "## Made of",
         "",
-        *[f"- {part}" for part in parts],
+        *[f"- {plain(part)}" for part in parts],
         "- the code, MIT; what was trained is under the licence of its parts",
         "",
-        f"Trained by `{command(config)}` at commit {last.commit}.",
+        f"Trained by {code(command(config))} at commit {last.commit}.",
     ]
     text = "\n".join(lines) + "\n"
     (folder / "README.md").write_text(text)
     return text
+
+
+def plain(text: str) -> str:
+    """A text from anywhere as Markdown that shows it as it is: no markup, no HTML, no link, on one line."""
+    return re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def code(text: str) -> str:
+    """A text from anywhere as Markdown's code, in which nothing is markup."""
+    return "`" + " ".join(text.split()).replace("`", "'") + "`"
 
 
 def losses(run: Run) -> list[str]:

@@ -30,7 +30,7 @@ class FoveatedLmms(lmms):
         if (Path(pretrained) / "model" / "config.json").exists():
             model = choose_run(pretrained).model
         else:
-            model = AutoModel.from_pretrained(pretrained)
+            model = AutoModel.from_pretrained(pretrained, use_safetensors=True, trust_remote_code=False)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:

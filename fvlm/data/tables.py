@@ -54,8 +54,15 @@ def parsed_json(data: bytes) -> tuple[object, tuple[str, ...]]:
     text, notes = decoded_text(data)
     try:
         return json.loads(text), notes
-    except json.JSONDecodeError as error:
-        raise BadClip("unreadable", f"json: {error}") from None
+    except NO_JSON as error:
+        raise BadClip("unreadable", f"json: {_said(error)}") from None
+
+
+NO_JSON = (ValueError, RecursionError)  # ValueError: also a number of thousands of digits
+
+
+def _said(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _encoding(file) -> str:
@@ -108,20 +115,33 @@ class Table:
         import pyarrow.parquet as pq
 
         found = []
-        for field in pq.read_schema(self.path):
+        try:
+            schema = pq.read_schema(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"{self.path}: no Parquet file that can be read ({error})") from None
+        for field in schema:
             found.append(field.name)
             if pa.types.is_struct(field.type):
                 found += [f"{field.name}.{inner.name}" for inner in field.type]
         return found
 
+    def _parquet_rows(self, wanted: list[str] | None) -> Iterator[dict | BadClip]:
+        """Row by row; a part that can't be read costs itself alone."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(self.path)
+        for group in range(file.num_row_groups):
+            try:  # few at once: a row may hold a whole video
+                for batch in file.iter_batches(32, row_groups=[group], columns=wanted):
+                    yield from batch.to_pylist()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                yield BadClip("unreadable", f"row group {group}: {str(error)[:200]}")
+
     def rows(self, wanted: list[str] | None = None) -> Iterator[dict | BadClip]:
         """wanted: of a Parquet file, the columns that are needed."""
         if self.kind == ".parquet":
-            import pyarrow.parquet as pq
-
-            file = pq.ParquetFile(self.path)
-            for batch in file.iter_batches(32, columns=wanted):  # few: a row may hold a whole video
-                yield from batch.to_pylist()
+            yield from self._parquet_rows(wanted)
             return
         with open(self.path, encoding=self.encoding, errors="replace", newline="") as file:
             if self.kind == ".jsonl":
@@ -138,8 +158,8 @@ def _json_lines(lines) -> Iterator[dict | BadClip]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield BadClip("unreadable", f"line {number}: {error}")
+        except NO_JSON as error:
+            yield BadClip("unreadable", f"line {number}: {_said(error)}")
         else:
             yield row if isinstance(row, dict) else BadClip("unreadable", f"line {number} is no object")
 
@@ -147,8 +167,8 @@ def _json_lines(lines) -> Iterator[dict | BadClip]:
 def _json_rows(file, path: Path) -> Iterator[dict | BadClip]:
     try:
         rows = json.load(file)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except NO_JSON as error:
+        raise ConfigError(f"{path}: {_said(error)}") from None
     if not isinstance(rows, list):
         raise ConfigError(f"{path}: expected a list of objects, one a clip")
     for number, row in enumerate(rows, 1):
@@ -232,6 +252,16 @@ def _check_swallowed(taken: list[str], separator: str, names: int):
 def find_file(root: Path, name: str) -> Path:
     """The file that a row names: as it stands, or with other slashes, in another Unicode form or case, or
     without its extension. BadClip if there is none, or several."""
+    try:
+        found = _found(root, name)
+        if found.is_file():
+            return found
+        raise ValueError("no file")
+    except (OSError, ValueError, RuntimeError, IndexError) as error:  # NUL, 256 bytes, a loop of links
+        raise BadClip("unreadable", f"{name[:80]!r}: no name of a file ({str(error)[:80]})") from None
+
+
+def _found(root: Path, name: str) -> Path:
     path = root / name
     if path.is_file():
         return path

@@ -12,13 +12,30 @@ import itertools
 import os
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-MAX_SIDE = 16_384  # pixels; a larger picture is a mistake or an attack
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# What is larger is a mistake or an attack:
+MAX_SIDE = 16_384  # pixels
+MAX_PIXELS = 120_000_000  # of a picture, more than the largest cameras have
+MAX_VIDEO_PIXELS = 36_000_000  # of a frame, 8K: a decoder keeps sixteen and more of them
+MAX_FRAMES = 5_000_000  # of a video, a day of them
+MOST_BYTES = 500 << 20  # of what is kept in memory, or fetched, for one clip
+# Formats that hold what they show. Others (playlists, lists of files, descriptions of streams) have FFmpeg
+# open what they name: any file of this machine, any address.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,apng,h261,h263,h264,hevc,"
+    "m4v,ivf,obu,av1,nut,dv,yuv4mpegpipe,mjpeg,vc1,wtv,rm"
+)
+ALONE = dict(format_whitelist=CONTAINERS, protocol_whitelist="file")
 SEEK_SECONDS = 5.0  # a gap between frames above which seeking to the next keyframe beats decoding on
 RESTART_SECONDS = 0.25  # by which time stamps go back where another stream begins; by less in disorder
 LEAST_FRAMES = 2  # fewer are no video
+PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # by Pillow's names
 GROUND = "white"  # what transparent pictures are put on
 
 # What a dataset's manifest counts, and a person should know of a clip:
@@ -31,11 +48,12 @@ TRANSPARENT = f"transparent: put on {GROUND}"
 
 
 class BadClip(Exception):
-    """A clip that is skipped: `reason` is what it is counted under, `detail` says more."""
+    """A clip that is skipped: `reason` is what it is counted under, `detail` says more. temporary: another
+    time it may be there."""
 
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, detail: str = "", temporary: bool = False):
+        super().__init__(reason, detail, temporary)
+        self.reason, self.detail, self.temporary = reason, detail, temporary
 
 
 @dataclass
@@ -128,8 +146,8 @@ def _read_picture(file: str | bytes, size: int) -> tuple[np.ndarray, tuple[str, 
     from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            _check_side(*image.size)
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=PICTURES) as image:
+            _check_side(*image.size, MAX_PIXELS)
             turn = TURNS[EXIF_TURNS.get(image.getexif().get(ExifTags.Base.Orientation), (False,) * 3)]
             notes = (TRANSPARENT,) if image.has_transparency_data else ()
             image = ImageOps.exif_transpose(image)
@@ -172,7 +190,7 @@ def see_video(
     import av
 
     try:
-        with _opened(file) as container:
+        with opened(file) as container:
             index = _index(container, file, start, end)
             found = _sought(container, index, frames, size, start, end) if index.trusted else None
         if found is None:
@@ -221,17 +239,19 @@ WITH_INDEX = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")  # by FFmpeg's 
 REORDERED_IN_AVI = ("h264", "hevc")  # which AVI has no time stamps for
 
 
-def _opened(file: str | bytes):
+def opened(file: str | bytes) -> "InputContainer":
+    """A video file, or its content, as a container of PyAV's, which reads nothing else."""
     import av
 
     source = io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
-    return av.open(source, metadata_errors="ignore")
+    return av.open(source, metadata_errors="ignore", options=ALONE)
 
 
 def _index(container, file: str | bytes, start: float | None, end: float | None) -> _Index:
     """Read all packets of a file's video, or in a container with an index those from `start` to `end`."""
     stream, several = main_stream(container, file)
-    _check_side(stream.codec_context.width, stream.codec_context.height)
+    _check_side(stream.codec_context.width, stream.codec_context.height, MAX_VIDEO_PIXELS)
+    _bound(stream)
     base, kind = float(stream.time_base), container.format.name
     indexed, first = kind in WITH_INDEX, stream.start_time or 0
     whole = not indexed or (start is None and end is None)
@@ -252,6 +272,8 @@ def _index(container, file: str | bytes, start: float | None, end: float | None)
             break
         opening = opening or packet
         decoded.append(dts)
+        if len(decoded) > MAX_FRAMES:
+            raise BadClip("too large", f"more than {MAX_FRAMES} frames")
         if packet.is_discard:  # before or after what an edit list shows
             continue
         shown.append(pts)
@@ -291,7 +313,7 @@ def main_stream(container, file: str | bytes):
     if len(videos) == 1:
         return videos[0], False
     packets = dict.fromkeys([stream.index for stream in videos], 0)
-    with _opened(file) as other:  # of its own, so that this one stays at its start
+    with opened(file) as other:  # of its own, so that this one stays at its start
         for packet in other.demux([other.streams[number] for number in packets]):
             packets[packet.stream.index] += bool(packet.size)
             if min(packets.values()) >= LEAST_FRAMES:
@@ -448,8 +470,9 @@ def _from_start(file, index: _Index):
     or where one stream was joined to another, is passed over."""
     import av
 
-    with _opened(file) as container:
+    with opened(file) as container:
         stream = container.streams[index.number]
+        _bound(stream)
         stream.thread_type = "AUTO"
         begun = False
         for packet in container.demux(stream):
@@ -536,7 +559,7 @@ def shown_shape(file: str | bytes) -> tuple[float, float]:
     import av
 
     try:
-        with _opened(file) as container:
+        with opened(file) as container:
             stream, _ = main_stream(container, file)
             frame = next(container.decode(stream), None)
             aspect = float(stream.codec_context.sample_aspect_ratio or 1)
@@ -610,9 +633,16 @@ def _filtered(frame, filters: list[tuple[str, str | None]]):
     return graph.vpull()
 
 
-def _check_side(width: int, height: int):
-    if max(width, height) > MAX_SIDE:
-        raise BadClip("too large", f"frames of {width} x {height} pixels; at most {MAX_SIDE} a side")
+def _check_side(width: int, height: int, most: int):
+    if max(width, height) > MAX_SIDE or width * height > most:
+        raise BadClip(
+            "too large", f"{width} x {height} pixels; at most {MAX_SIDE} a side and {most / 1e6:.0f} million"
+        )
+
+
+def _bound(stream):
+    """Have a decoder refuse frames that are larger than the file says at its start."""
+    stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
 
 
 def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:

@@ -37,6 +37,7 @@ from fvlm.findings.sections import (
     sees_section,
 )
 from fvlm.findings.tree import tree
+from fvlm.findings.trust import readme_trust
 from fvlm.findings.withdrawn import withdrawn_section
 from fvlm.findings.words import budget, frames_of, percent, still_falling
 from fvlm.scaling import all_gaps
@@ -153,7 +154,7 @@ def _answer_table(micro, gaps) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-BLOCKS = dict(answer=readme_answer, results=readme_results, costs=readme_costs, tree=tree)
+BLOCKS = dict(answer=readme_answer, results=readme_results, costs=readme_costs, trust=readme_trust, tree=tree)
 
 
 def with_answer(readme: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from fvlm.config import ConfigError
 from fvlm.data import open_dataset
 from fvlm.data.clips import Clip
-from fvlm.data.shapes import ASKED_OF_ANY, QUESTIONS, ShapesDataset, ShapesWorld
+from fvlm.data.shapes import ASKED_OF_ANY, ShapesDataset, ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
 from fvlm.training.results import Run
 
@@ -121,13 +121,15 @@ def askable(run: Run, clip: Clip) -> list[Clip]:
     [].
 
     Of a kind that every object can be asked there is one question per object."""
-    name, _, settings = run.config.dataset.partition(":")
-    if name != "shapes" or clip.boxes is None or not clip.clip_id.startswith("shapes-"):
+    dataset = open_dataset(run.config, "validation")
+    if not isinstance(dataset, ShapesDataset) or clip.boxes is None:
         return []
-    world = ShapesWorld.parse(settings, frames=run.config.frames, size=run.config.image_size)
+    world = dataset.world
+    if not clip.clip_id.startswith(f"{world.name}-{world.seed}-"):
+        return []
     scene = world.scene(int(clip.clip_id.rpartition("-")[2]))
     asked = [(clip.question_kind, clip.question, clip.answer, clip.target)]
-    for kind in sorted(QUESTIONS, key=lambda kind: kind not in world.questions):
+    for kind in sorted(world.kinds, key=lambda kind: kind not in world.questions):
         if kind in ASKED_OF_ANY:
             asked += [(kind, *scene.ask(kind, i)) for i in range(len(scene.things))]
         elif kind in scene.questions:

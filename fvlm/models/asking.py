@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from fvlm.config import ConfigError
+from fvlm.data.video import opened
+from fvlm.files import readable
 from fvlm.huggingface.processor import FoveatedProcessor, as_clips
 from fvlm.models.vision import FrameCache
 
@@ -32,12 +34,8 @@ class Asking:
             if self.make_processor is not None:
                 self._processor = self.make_processor()
             elif self.name_or_path:
-                try:
+                with readable(f"{self.name_or_path}: no processor was saved there that can be read"):
                     self._processor = FoveatedProcessor.from_pretrained(self.name_or_path)
-                except OSError as error:
-                    raise ConfigError(
-                        f"{self.name_or_path}: no processor was saved there ({error})"
-                    ) from error
             else:
                 raise ConfigError(
                     "this model has no processor yet: set model.processor = FoveatedProcessor(…)"
@@ -117,7 +115,7 @@ def seconds(path: str | Path) -> float:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with opened(str(path)) as container:
             if not container.streams.video or not container.duration:
                 raise ConfigError(f"{path}: not a video with a length")
             return container.duration / av.time_base

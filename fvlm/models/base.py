@@ -19,9 +19,10 @@ from transformers.utils import ModelOutput  # pyright: ignore[reportPrivateImpor
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE
+from fvlm.files import readable
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.asking import Asking
-from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
+from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks, as_pixels
 from fvlm.models.streaming import Streaming
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
@@ -128,13 +129,16 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
         want_info = kwargs.pop("output_loading_info", False)
         kinds = ["missing_keys", "unexpected_keys"]
         kinds += [] if kwargs.pop("ignore_mismatched_sizes", False) else ["mismatched_keys"]
-        loaded: Any = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be named below
-            **kwargs,
-        )
+        kwargs.pop("use_safetensors", None)
+        with readable(f"{pretrained_model_name_or_path}: no {cls.__name__} that can be read"):
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be named below
+                use_safetensors=True,  # never a pickle
+                **kwargs,
+            )
         model, info = loaded
         wrong = {kind.partition("_")[0]: sorted(map(str, info[kind])) for kind in kinds if info[kind]}
         if wrong:
@@ -373,12 +377,14 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     f"frames of shape {tuple(frames.shape)}: expected (batch, frames, 3, height, width)"
                 )
-            frames = self.encode(frames)
+            given.check_frames(*frames.shape[:2])
+            frames = self.encode(as_pixels(frames))
         B = frames.batch_size if isinstance(frames, FrameCache) else len(frames)
         text_alone = isinstance(frames, torch.Tensor) and frames.size(1) == 0
         for name, ids in (("labels", labels), ("prompt_ids", given.prompt_ids)):
             if ids is not None and (ids.dim() != 2 or ids.size(0) != B or ids.size(1) == 0):
                 raise ValueError(f"{name} of shape {tuple(ids.shape)}: expected ({B}, at least 1)")
+        given.check_prompt()
         if text_alone:
             prefix, mask = self.prefix(self.fine_token, None, B, given)
             return *self._append(prefix, mask, self.end_token), None

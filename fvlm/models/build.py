@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
+from fvlm.files import read_json_object, readable
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.huggingface.processor import FoveatedProcessor
 from fvlm.models.base import VideoLanguageModel
@@ -81,7 +81,11 @@ def load_model(folder: str | Path) -> VideoLanguageModel:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ConfigError(f"{folder}: no model here (config.json is missing)")
-    model: Any = model_class(json.loads(path.read_text())["arch"]).from_pretrained(folder)
+    arch = read_json_object(path).get("arch")
+    if not isinstance(arch, str):
+        raise ConfigError(f"{path}: no 'arch', so no model that this repository saved")
+    with readable(f"{path}: not the configuration of a model saved here"):
+        model: Any = model_class(arch).from_pretrained(folder)
     return model
 
 
@@ -115,10 +119,28 @@ def _load_llm(model, name, pretrained) -> Source:
     from transformers import AutoModelForCausalLM
 
     source = fetch(name)
-    model.llm.load_state_dict(
-        AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32).state_dict()
-    )
+    with readable(f"llm = {name!r}: {source.folder} holds no LLM that can be read"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        llm, info = loaded
+        _require_all(info, f"llm = {name!r}: {source.folder}")
+        model.llm.load_state_dict(llm.state_dict())
     return source
+
+
+def _require_all(info: dict, what: str):
+    """ConfigError for weights that a folder lacks, which transformers makes up, and says so in its log."""
+    lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if lacking:
+        raise ConfigError(
+            f"{what} lacks weights, or has them of another shape: {', '.join(lacking[:5])} "
+            f"({len(lacking)} in all)"
+        )
 
 
 def _load_vision(model, name, pretrained) -> Source:
@@ -135,7 +157,14 @@ def _load_vision(model, name, pretrained) -> Source:
             f"the tiny vision model starts from random weights and will see badly: {error}", stacklevel=2
         )
         return Source(name, "", "random (DINOv2-small could not be had)", "")
-    state = Dinov2Model.from_pretrained(source.folder, dtype=torch.float32).state_dict()
-    mine = model.vision.dinov2.state_dict()
-    model.vision.dinov2.load_state_dict({key: state[key] for key in mine})  # perhaps the first layers only
+    with readable(f"vision = {name!r}: {source.folder} holds no DINOv2 that can be read"):
+        loaded: Any = Dinov2Model.from_pretrained(
+            source.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        dinov2, info = loaded
+        _require_all(info, f"vision = {name!r}: {source.folder}")
+        state, mine = dinov2.state_dict(), model.vision.dinov2.state_dict()
+        model.vision.dinov2.load_state_dict(
+            {key: state[key] for key in mine}
+        )  # perhaps only the first layers
     return source

@@ -1,5 +1,7 @@
 """How training goes, and what language alone can guess."""
 
+import html
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -57,7 +59,7 @@ def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> g
             mode="lines+markers",
             marker_size=4,
             line=dict(color=ARCH_COLOURS[arch], width=1.5),
-            hovertext=run,
+            hovertext=html.escape(run),
             row=i // columns + 1,
             col=i % columns + 1,
         )

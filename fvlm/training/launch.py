@@ -19,7 +19,7 @@ import torch
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
 from fvlm.data.mix import described, is_mix, refuse_more
-from fvlm.files import require_writable, sync, write_json
+from fvlm.files import require_writable, sweep, sync, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -50,9 +50,13 @@ def train(
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
         with FileLock(config.folder / ".lock", timeout=0):
+            sweep(config.folder)
             _claim(config)
             run = load_run(config.folder)
-            if not run.finished:
+            if run.finished:  # and perhaps killed before it had cleaned up
+                shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
+                (config.folder / "progress.json").unlink(missing_ok=True)
+            else:
                 set_aside_damaged(config.folder)  # here, before there are several processes
                 for leftover in ("stop", "end", "progress.json"):
                     (config.folder / leftover).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import where
+from fvlm.files import readable, where
 
 if TYPE_CHECKING:  # the core imports torch, transformers and numpy alone
     import pandas as pd
@@ -92,7 +92,8 @@ class Run:
     def tokenizer(self):
         from transformers import PreTrainedTokenizerFast
 
-        return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
+        with readable(f"{self.folder}/model: no tokenizer that can be read"):
+            return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
 
     def validation_clips(self, count: int) -> list:
         """The first `count` clips of the split that this run was evaluated on, or all if it has fewer."""

@@ -31,7 +31,8 @@ CLIPS = 50
 
 def prepared(source, out, **settings) -> dict:
     workers = settings.pop("workers", 2)
-    limits = {name: settings.pop(name) for name in ("max_skipped", "overwrite") if name in settings}
+    names = ("max_skipped", "overwrite", "allow_private")
+    limits = {name: settings.pop(name) for name in names if name in settings}
     return prepare(
         Settings(str(source), **dict(frames=4, size=56, shard=10) | settings), out, workers, **limits
     )
@@ -326,8 +327,10 @@ def test_a_decoder_that_crashes_or_stumbles_costs_one_clip(videos, tmp_path):
     records[3].media, records[7].media = Crash(""), Stumble("")
     manifest = prepare(Settings("test", frames=4, size=56), tmp_path, records=records)
     assert manifest["clips"] == 10 and manifest["skipped_clips"] == [
-        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed"),
-        dict(where="row 7", clip_id="c7", reason="unreadable", detail="IndexError: at 17"),
+        dict(where="row 3", clip_id="c3", reason="unreadable", detail="its decoder crashed", number=3)
+        | dict(temporary=True),
+        dict(where="row 7", clip_id="c7", reason="unreadable", detail="IndexError: at 17", number=7)
+        | dict(temporary=False),
     ]
 
 
@@ -384,17 +387,17 @@ def test_urls_are_downloaded_retried_limited_and_cached(server, videos, tmp_path
         table = csv.writer(file)
         table.writerows([("videoid", "contentUrl", "name"), *((p, f"{address}/{p}", "x") for p in paths)])
         table.writerow(("dead", "http://127.0.0.1:9/x.mp4", "x"))
-    manifest = prepared(tmp_path / "list.csv", tmp_path / "out")
+    manifest = prepared(tmp_path / "list.csv", tmp_path / "out", allow_private=True)
     assert manifest["clips"] == 14 and {"flaky/12", "broken/13"} <= set(rows_of(tmp_path / "out"))
     assert manifest["skipped"] == {"not reachable": 3, "too large": 1}
     told = {skip["clip_id"]: skip["detail"] for skip in manifest["skipped_clips"]}
     assert "HTTP 404" in told["gone"] and "broke off after" in told["stops/14"]
     assert asked["/flaky/12"] == 3 and asked["/broken/13"] == 2 and asked["/gone"] == 1
-    assert not list((tmp_path / "cache/downloads").glob("*.part"))
-    prepared(tmp_path / "list.csv", tmp_path / "again")
+    assert not list((tmp_path / "cache/downloads").glob(".*"))
+    prepared(tmp_path / "list.csv", tmp_path / "again", allow_private=True)
     assert asked["/ok/0"] == 1, "the second time from the cache"
     with pytest.raises(BadClip, match="too large"):
-        Downloader(tmp_path / "other", most_bytes=1000).fetch(f"{address}/ok/1")
+        Downloader(tmp_path / "other", most_bytes=1000, allow_private=True).fetch(f"{address}/ok/1")
 
 
 # ── Kill and go on ───────────────────────────────────────────────────────────────────────────────
@@ -448,7 +451,7 @@ def entries(out: Path) -> int:
     progress, count = out / ".progress", 0
     try:
         for line in (progress / "journal.jsonl").read_text().splitlines()[1:]:
-            count += len(json.loads(line).get("clips", ()))
+            count += json.loads(line).get("shard", {}).get("clips", 0)
         count += sum(
             (progress / f"{s}.jsonl").read_bytes().count(b"\n")
             for s in ("train", "validation")

@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def prepared(records, folder, **settings) -> dict:
 
     folder.mkdir(exist_ok=True)
     shards = Shards.open(folder, Settings("test", **dict(frames=2, size=28) | settings), overwrite=False)
-    for record in records:
-        shards.add(process(record, shards.settings))
+    for number, record in enumerate(records):
+        shards.add(process(replace(record, number=number), shards.settings))
     shards.flush()
     manifest = shards.manifest()
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -39,8 +39,21 @@ nested = st.recursive(
 valid_names = st.sampled_from([*FIELDS, "clip", "steer", "setps"])
 
 
+TRIED = []  # one for each input
+
+
+@pytest.fixture(autouse=True)
+def counted(count):
+    """All that went through `one_message`, hypothesis's examples among them."""
+    TRIED.clear()
+    yield
+    if TRIED:
+        count("bad inputs", len(TRIED))
+
+
 def one_message(call):
     """What a call says is wrong, if anything: a ConfigError of reasonable length, and no other exception."""
+    TRIED.append(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
