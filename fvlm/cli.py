@@ -14,7 +14,7 @@ from fvlm.training.results import load_run
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune"),
-    "Ask a model about videos": ("ask", "describe", "watch", "push"),
+    "Ask a model about videos": ("ask", "describe", "watch", "push", "pack"),
     "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         describe=_add_describe,
         watch=_add_watch,
         push=_add_push,
+        pack=_add_pack,
         evaluate=_add_evaluate,
         gaze=_add_gaze,
         swap=_add_swap,
@@ -568,6 +569,25 @@ def _push(options) -> int:
         print(push_run(load_run(options.folder), options.repo, options.private, options.clips))
     except HfHubHTTPError as error:
         raise ConfigError(f"{options.repo}: the hub refused it: {str(error).splitlines()[0]}") from error
+    return 0
+
+
+# ── pack ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_pack(commands):
+    help = "Copy what is needed to look at a run, a few megabytes: its tables and the trained part alone."
+    example = "fvlm pack --run outputs/runs/T-T_8f_fov_seed0 --out shared/T-T_8f_fov_seed0"
+    parser = _command(commands, "pack", _pack, help, example)
+    parser.add_argument("--run", dest="folder", metavar="FOLDER", required=True, help="of a finished run")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="a new folder")
+
+
+def _pack(options) -> int:
+    require_writable(Path(options.out).expanduser() / "config.json", f"--out {options.out}")
+    packed = load_run(find_folder(options.folder)).pack(Path(options.out).expanduser())
+    size = sum(path.stat().st_size for path in packed.folder.rglob("*") if path.is_file())
+    print(f"{packed.folder}: {size / 1e6:.1f} MB; frozen weights are named in trained/frozen.json")
     return 0
 
 

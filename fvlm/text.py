@@ -8,6 +8,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def ago(seconds: float) -> str:
+    """How long ago, in one unit: 5 min ago, 3 h ago, 12 days ago."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
 def span(low: float, high: float, digits: int = 2, signed: bool = True) -> str:
     """From one number to another: +0.10 to +2.30."""
     form = f"{'+' if signed else ''}.{digits}f"

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from fvlm.config import ConfigError
+from fvlm.data import open_dataset
 from fvlm.data.clips import Clip
 from fvlm.data.shapes import ASKED_OF_ANY, ShapesWorld
 from fvlm.gaze.attention import EncodedClip, Gaze, patches_of_boxes
@@ -108,6 +109,20 @@ def another_question(run: Run, clip: Clip) -> Clip:
             f"clip {clip.clip_id}: {clip.question!r} is a question that only one object answers"
         )
     return other
+
+
+def asked_twice(run: Run, start: int = 0) -> list[Clip]:
+    """The first validation clip, from number `start` on, that can be asked the same kind of question about
+    another object: with its own question and with that one. Empty for a run that is asked nothing, and where
+    there is no such clip among those it was evaluated on. ConfigError as `gaze_scores`."""
+    world = _world(run)
+    if run.config.task != "question":
+        return []
+    dataset = open_dataset(run.config, "validation")
+    for number in range(start, start + run.config.eval_samples):
+        if other := other_question(world, dataset[number]):
+            return [dataset[number], other]
+    return []
 
 
 def _world(run: Run) -> ShapesWorld:
