@@ -42,6 +42,29 @@ def plan(config: RunConfig) -> pd.DataFrame:
     return pd.DataFrame({"": rows})
 
 
+RESULT_COLUMNS = {  # columns of evaluations.parquet as they are read: name, unit, how its numbers are written
+    "step": ("step", "{:,.0f}"),
+    "samples_seen": ("clips seen", "{:,.0f}"),
+    "loss_parallel": ("loss, nats a token: parallel", "{:.3f}"),
+    "loss_autoregressive": ("frame by frame", "{:.3f}"),
+    "loss_static": ("static query", "{:.3f}"),
+    "flops": ("training FLOPs", "{:.2e}"),
+    "seconds": ("minutes", "{:.1f}"),
+    "samples_per_second": ("clips a second", "{:.1f}"),
+}
+
+
+def results_table(run: Run) -> pd.DataFrame:
+    """A run's evaluations as they are read: names with units, readable numbers, a row per evaluation."""
+    given = run.evaluations.assign(seconds=lambda table: table["seconds"] / 60)
+    table = {}
+    for column, (name, form) in RESULT_COLUMNS.items():
+        values = given[column]
+        if values.notna().any():
+            table[name] = ["" if pd.isna(value) else form.format(value) for value in values]
+    return pd.DataFrame(table)
+
+
 def predictions(run: Run, clips: list[Clip]) -> pd.DataFrame:
     """What a run's model says of clips, beside what is true."""
     truth = [clip.text(run.config.task) for clip in clips]

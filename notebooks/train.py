@@ -57,8 +57,9 @@ overwrite: bool = False  # replace results that another configuration left in th
 
 # %%
 from fvlm.parameters import run_config
+from fvlm.training.launch import with_own_name
 
-config = run_config(globals())
+config = with_own_name(run_config(globals()))
 config.cell
 
 # %% [markdown]
@@ -74,7 +75,8 @@ plan(config)
 #
 # The curve redraws itself as training goes on. Expect three phases from the tiny cell: it learns the grammar, stays
 # for a while at what can be said without looking, then begins to see. If this cell was trained before with the same
-# parameters, its results are read instead; an interrupted run goes on from its last evaluation.
+# parameters, its results are read instead; with others it is a run of its own. Stop it with the button or with
+# Kernel ▸ Interrupt: run the cell again, and it goes on from there.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.live import train_live
@@ -84,17 +86,26 @@ run = await train_live(config)
 # %% [markdown]
 # ## Results
 #
-# Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
+# Of the run above, or of any other in the menu. Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
 # query from the coarse pass. *autoregressive* is how it is used: frame by frame. *static* looks everywhere with the
 # one learned query.
 
 # %% tags=["nbval-ignore-output"]
-run.evaluations.filter(regex="step|samples_seen|loss|flops|seconds").round(3)
+from fvlm.widgets.runs import RunPicker
+
+picker = RunPicker(run.folder, queries=False)
+picker
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.plots import training_curve
+from fvlm.tables import results_table
 
-training_curve(run.evaluations, title=f"{config.cell}, seed {config.seed}")
+run = picker.run
+results_table(run)
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.plots import training_curve, with_badge
+
+with_badge(training_curve(run.evaluations, title=f"{run.config.cell}, seed {run.config.seed}"), run)
 
 # %% [markdown]
 # What it says of four validation clips, beside what is there:
@@ -112,22 +123,24 @@ predictions(run, clips).style.format(escape="html").set_properties(**{"white-spa
 # centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze.attention import gaze
-from fvlm.plots.gaze import gaze_strip
+from fvlm.plots import run_strip
 
-if hasattr(run.model, "static_query"):
-    look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)
-    gaze_strip(look, clips[0].boxes, clips[0].target, title=look.caption[:120]).show()
+if run.config.architecture.has_queries:
+    run_strip(run, clips[0]).show()
 
 # %% [markdown]
 # ## Next
 #
-# - `model.ipynb` walks through the model that was just trained, from pixels to loss.
+# - [`attention.ipynb`](attention.ipynb): where does it look, and does it matter? Choose this run in its menu, the newest
+#   is first.
+# - [`model.ipynb`](model.ipynb) walks through a run's model, from pixels to loss; the same menu.
+# - [`scaling.ipynb`](scaling.ipynb): what one token a frame costs, over sizes; [`stream.ipynb`](stream.ipynb): it watches
+#   a film; [`data_prep.ipynb`](data_prep.ipynb): your own videos as training data.
 # - To train this very cell again or on another machine:
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.files import where
 from fvlm.parameters import command
 
-print(command(config))
+print(command(run.config))
 print(f"results: {where(run.folder)}")
