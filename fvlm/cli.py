@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig, shown
 from fvlm.data.video import SHORT
-from fvlm.files import find_folder, require_writable, where
+from fvlm.files import find_folder, own_folder, require_writable, where
 from fvlm.text import coloured, fitted
 from fvlm.training.results import load_run
 
@@ -163,6 +163,14 @@ def _add_runs(parser):
     )
 
 
+def _add_publish(parser):
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write among the published results themselves, for who keeps them (default: beside them)",
+    )
+
+
 def _at_least(least: int):
     """A type of argument: whole numbers from `least` on."""
 
@@ -196,9 +204,15 @@ def _between(low: float, high: float = float("inf"), open_: bool = True):
 def _output(options, name: str) -> Path:
     """Where `--out` wants the rows, by default beside the first run's results; known to be writable, before
     anything is computed."""
-    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / name
+    out = Path(options.out).expanduser() if options.out else _beside(options.folders[0]) / name
     require_writable(out, f"--out {out}")
     return out
+
+
+def _beside(folder: str) -> Path:
+    """The folder of a run or, if it is published, where a user's own files about it go."""
+    run = load_run(folder).folder
+    return own_folder(run.parent) / run.name
 
 
 def _settings(pairs: list[str]) -> dict:
@@ -206,8 +220,8 @@ def _settings(pairs: list[str]) -> dict:
     for pair in pairs:
         if "=" not in pair:
             raise ConfigError(
-                f"--set {pair}: expected name=value, such as --set steps=20 seed=1; what is no setting stands "
-                "before it"
+                f"--set {pair}: expected name=value, such as --set steps=20 seed=1; what is no setting "
+                "stands before it"
             )
     return dict(pair.split("=", 1) for pair in pairs)
 
@@ -714,7 +728,7 @@ def _evaluate(options) -> int:
     from fvlm.measures import MEASURES, differences, measure, write_tables
     from fvlm.text import with_interval
 
-    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / "measured"
+    out = Path(options.out).expanduser() if options.out else _beside(options.folders[0]) / "measured"
     require_writable(out / "measures.csv", f"--out {out}")
     rows = []
     for folder in options.folders:
@@ -889,6 +903,12 @@ def _add_grid(commands):
     )
     parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="train cells too whose results are published; into outputs/runs, beside those",
+    )
+    _add_publish(parser)
     parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
     parser.add_argument(
         "--on",
@@ -914,13 +934,23 @@ def _add_grid(commands):
 
 def _grid(options) -> int:
     from fvlm.studies.executors import EXECUTORS
-    from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
+    from fvlm.studies.grid import (
+        FINISHED,
+        HANG_MINUTES,
+        STOPPED,
+        GridRun,
+        apart,
+        read_grid,
+        refuse_changed,
+    )
     from fvlm.studies.page import study_page
     from fvlm.studies.progress import Table, cells_table, in_colour, list_cells, summary
 
     grid = read_grid(options.file, _settings(options.set), options.study).select(
         options.only, options.priority
     )
+    if not options.publish:
+        grid = apart(grid, options.again)
     if options.list:
         for line in fitted(cells_table(list_cells(grid)), "note"):
             print(in_colour(line, sys.stdout))
@@ -938,7 +968,11 @@ def _grid(options) -> int:
 
     def on_change(run):
         table(run)
-        finished = {status.cell.name for status in run.statuses if status.state == FINISHED}
+        finished = {
+            status.cell.name
+            for status in run.statuses
+            if status.state == FINISHED and status.cell.folder.exists()
+        }
         if finished - done:
             done.update(finished)
             study_page(folder)
@@ -957,6 +991,11 @@ def _grid(options) -> int:
         if status.why and status.state != FINISHED:
             print(f"{status.cell.name}: {status.state}, {status.why}\n  {status.cell.folder}/train.ipynb")
     print(summary(run))
+    if kept := [cell for cell in grid.cells if not cell.folder.exists() and cell.is_published]:
+        print(
+            f"{len(kept)} of them are published, in {where(kept[0].published.parent)}: --again trains them "
+            f"too, into {where(folder)}"
+        )
     if done:
         print(f"Open next: {folder / 'index.html'}")
     if complete:
@@ -1180,6 +1219,7 @@ def _add_tune(commands):
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
     parser.add_argument("--archs", help="joined by commas, such as fov,bas,avg (default: fov,bas)")
     parser.add_argument("--jobs", type=_at_least(1), help="cells that run at once (default: as a grid's)")
+    _add_publish(parser)
 
 
 def _tune(options) -> int:
@@ -1196,7 +1236,7 @@ def _tune(options) -> int:
     if unknown := set(shorts) - set(ARCH_OF_SHORT):
         raise ConfigError(f"--archs {', '.join(unknown)}: valid are {', '.join(ARCH_OF_SHORT)}")
     archs = tuple(ARCH_OF_SHORT[short] for short in shorts) or TUNED
-    grids = sweep(options.grid, rates, options.share, options.only, archs=archs)
+    grids = sweep(options.grid, rates, options.share, options.only, archs=archs, publish=options.publish)
     table, done = run_sweep(grids, options.jobs)
     if len(table):
         print(
@@ -1228,18 +1268,20 @@ def _add_question(commands):
     parser.add_argument(
         "--only", metavar="PATTERN", help="of these the runs whose name fits; the others stay as they are"
     )
+    _add_publish(parser)
 
 
 def _question(options) -> int:
+    from fvlm.studies.grid import apart
     from fvlm.studies.question import grid, run_question
     from fvlm.training.progress import TrainingError
 
+    runs = grid(options.grid, every=options.all, only=options.only)
+    if not options.publish:
+        runs = apart(runs, again=True)  # their models are needed, and published runs have none
     try:
-        print(
-            run_question(grid(options.grid, every=options.all, only=options.only))
-            .round(3)
-            .to_string(index=False)
-        )
+        print(run_question(runs).round(3).to_string(index=False))
+        print(f"Results: {where(runs.cells[0].folder.parent)}")
     except TrainingError as error:
         return _failed(str(error), 1)
     return 0

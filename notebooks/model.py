@@ -109,8 +109,8 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.costs.flops import flops_per_sample
 from fvlm.models import parameter_groups
 
-baseline = build_model(dataclasses.replace(config, arch="baseline"), pretrained=False)
-pd.DataFrame({m.config.arch: parameter_groups(m) for m in (model, baseline)}).map("{:,}".format)
+both = [build_model(dataclasses.replace(config, arch=arch), pretrained=False) for arch in (config.arch, "baseline")]
+pd.DataFrame({m.config.arch: parameter_groups(m) for m in both}).map("{:,}".format)
 
 # %%
 costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch in ARCHITECTURES}

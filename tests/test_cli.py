@@ -106,9 +106,7 @@ def test_a_misspelt_verb_or_option_is_one_message_with_what_was_meant(arguments,
 
 
 def test_settings_are_given_in_one_flag_or_in_several():
-    one = parser().parse_args(
-        ["train", "--cell", "T1-T_2f_fov", "--set", "steps=2", "seed=1", "--set", "frames=3"]
-    )
+    one = parser().parse_args(["train", "--set", "steps=2", "seed=1", "--set", "frames=3"])
     assert one.set == ["steps=2", "seed=1", "frames=3"] and parser().parse_args(["train"]).set == []
 
 

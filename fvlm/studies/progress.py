@@ -9,6 +9,7 @@ from collections import Counter
 import pandas as pd
 
 from fvlm.costs.plan import run_flops
+from fvlm.files import where
 from fvlm.studies.grid import (
     ELSEWHERE,
     FAILED,
@@ -146,7 +147,11 @@ def list_cells(grid: Grid):
         rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
         there = device_memory(config.device)
         memory = cell.memory()
-        fits = memory <= HEADROOM * there
+        note = ""
+        if cell.is_published and cell.published is not None and not cell.folder.exists():
+            note = f"published in {where(cell.published.parent)}"
+        elif memory > HEADROOM * there:
+            note = "does not fit: " + "; ".join(what_would_fit(config, there))
         rows.append(
             dict(
                 cell=cell.name,
@@ -155,7 +160,7 @@ def list_cells(grid: Grid):
                 flops=run_flops(config),
                 memory_bytes=memory,
                 seconds=expected_seconds(config, rates[kind]),
-                note="" if fits else "does not fit: " + "; ".join(what_would_fit(config, there)),
+                note=note,
             )
         )
     return pd.DataFrame(rows)

@@ -21,7 +21,7 @@ import torch
 
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
-from fvlm.files import require_writable, sync, where, write_json
+from fvlm.files import is_published, require_writable, sync, where, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -49,6 +49,7 @@ def train(
     callbacks = [callbacks] if callable(callbacks) else callbacks
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
+    _keep_published(config)
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
         with FileLock(config.folder / ".lock", timeout=0):
@@ -76,7 +77,7 @@ def with_own_name(config: RunConfig, say: Callable[[str], Any] = print) -> RunCo
     configuration, in a study whose name says what is different, which is told by `say`.
 
     The same configuration comes to the same name again, so that it goes on there."""
-    if config.overwrite or not (changed := _changes(config)):
+    if not (changed := _changes(config)) or (config.overwrite and not is_published(config.folder.parent)):
         return config
     names = [re.sub(r" was .*?, is ", "-", change) for change in changed]
     told = re.sub(r"[^\w.-]+", "-", "_".join(names))
@@ -100,6 +101,19 @@ def _changes(config: RunConfig) -> list[str]:
     if not (config.folder / "config.json").exists():
         return []
     return config.changes_from(load_run(config.folder).config)
+
+
+def _keep_published(config: RunConfig):
+    """ConfigError if training would write over a published run: one of its results, in a study that is
+    published, and without the model with which it would count as finished."""
+    if not is_published(config.folder.parent) or not (config.folder / "config.json").exists():
+        return
+    run = load_run(config.folder)
+    if run.evaluated and (config.changes_from(run.config) or not run.finished):
+        raise ConfigError(
+            f"{where(config.folder)} is published, and nothing is written over it: give another study, such "
+            "as study = 'mine'"
+        )
 
 
 # What a run leaves that another must not find.
