@@ -17,23 +17,29 @@
 
 # %% tags=["parameters"]
 # Parameters
+# what is changed first
 llm: str = "auto"  # tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny
-vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
-vision_layers: int = "auto"  # first layers of the vision model that are used; auto: 4 with tiny, else all
 frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline or a control: the names in fvlm/architectures.py
+dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
+steps: int = "auto"  # optimizer steps; auto: 280, 375 for a tiny LLM
+seed: int = 0  # decides weights, data order, everything
+# the model
+vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
+vision_layers: int = "auto"  # first layers of the vision model that are used; auto: 4 with tiny, else all
 fine_passes: int = 1  # fine passes after the coarse one
 query_init_scale: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 scale_input: bool = "auto"  # multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not
 read_attended: bool = "auto"  # a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not
-seed: int = 0  # decides weights, data order, everything
-dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, or a mixture such as a:0.7,b:0.3
+freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
+freeze_llm: bool = False  # do not train the LLM
+# what it learns from, and how it is evaluated
 task: str = "caption"  # caption or question
-steps: int = "auto"  # optimizer steps; auto: 280, 375 for a tiny LLM
+allow_epochs: bool = False  # allow more than one pass over the training clips
 effective_batch: int = "auto"  # samples per optimizer step, whatever fits in memory; auto: 16, 8 for a tiny LLM
 eval_every: int = "auto"  # steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM
 eval_samples: int = "auto"  # validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)
-allow_epochs: bool = False  # allow more than one pass over the training clips
+# the optimizer
 learning_rate: float = "auto"  # AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM
 connector_learning_rate: float = "auto"  # AdamW rate of all that is neither; auto: the same as learning_rate
 warmup: int = "auto"  # steps of linear warm-up; auto: 50, 40 for a tiny LLM
@@ -41,6 +47,7 @@ schedule: str = "auto"  # constant, wsd (in the end a decay to zero) or cosine; 
 decay: float = 0.3  # share of the steps, at the end, over which wsd decays
 weight_decay: float = "auto"  # AdamW weight decay of matrices; auto: 0.01
 max_grad_norm: float = 1.0  # gradient norm above which gradients are scaled down
+# the machine: none of these changes a result by more than rounding
 micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
 gradient_checkpointing: bool = "auto"  # recompute activations, do not keep them; auto: only if one sample does not fit otherwise
 precision: str = "auto"  # fp32 or bf16 (mixed); auto: bf16 on a GPU and on a CPU with bf16 arithmetic, else fp32
@@ -49,8 +56,7 @@ compile: bool = False  # torch.compile the two backbones
 processes: int = 1  # processes that share each step, one GPU each; the effective batch stays the same
 fsdp: bool = False  # with several processes, shard weights, gradients and moments over them too (FSDP)
 device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if there is one
-freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
-freeze_llm: bool = False  # do not train the LLM
+# where results go
 out: str = "auto"  # where results go; auto: outputs/ of this repository, whatever the working directory
 study: str = "runs"  # folder inside out that keeps runs which belong together
 overwrite: bool = False  # replace results that another configuration left in the same folder

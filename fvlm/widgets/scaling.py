@@ -62,7 +62,7 @@ class ScalingExplorer(ipw.VBox):
             ipw.ToggleButtons(
                 options=SCALES,
                 description=axis,
-                style=dict(button_width="75px", description_width="20px"),
+                style=dict(button_width="90px", description_width="20px"),
             )
             for axis in ("x", "y")
         )
@@ -189,6 +189,7 @@ class ScalingExplorer(ipw.VBox):
         for axis, control in (("x", self.x_scale), ("y", self.y_scale)):
             if control.value != AS_DRAWN:
                 set_scale(figure, axis, control.value)
+        figure.update_layout(legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))  # fits any width
         if self.title.value.strip():
             figure.update_layout(title_text=html.escape(self.title.value.strip()))
         return figure
