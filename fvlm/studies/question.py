@@ -11,7 +11,7 @@ import sys
 
 import pandas as pd
 
-from fvlm.config import REPOSITORY, ConfigError
+from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.files import update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
 from fvlm.studies.executors import Local
@@ -32,6 +32,10 @@ def grid(path=None, every: bool = False, only: str | None = None) -> Grid:
     baseline too; `only`: of those the ones whose name fits; `path`: of another grid file. ConfigError if none
     fits."""
     return read_grid(path or GRID).select(only, priority=2 if every else 1)
+
+
+def configs() -> list[RunConfig]:
+    return [cell.config for cell in grid().cells]
 
 
 def chosen_runs(folders: str = "auto") -> list[Run]:
