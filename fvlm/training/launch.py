@@ -117,7 +117,7 @@ def _keep_published(config: RunConfig):
 
 
 # What a run leaves that another must not find.
-FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
+FOLDERS_LEFT = ("checkpoint", "model", "trained", ".model", "measured", "tensorboard")
 FILES_LEFT = ("evaluations.parquet", "samples.parquet", "gaze.parquet", "swapped.parquet")
 
 
