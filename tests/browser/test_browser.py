@@ -326,7 +326,9 @@ def test_the_scaling_notebook_s_figures_follow_its_widgets_in_jupyterlab(chromiu
                 title = "shown => document.querySelector(shown)._fullLayout.title.text"
                 wait_for(lambda title=title, figure=figure: page.evaluate(title, shown) == TITLES[figure], 20)
                 seconds[width, figure] = time.monotonic() - start  # the last time, from memory
-            wide = "shown => { const output = document.querySelector(shown).closest('.jp-OutputArea-output'); "
+            wide = (
+                "shown => { const output = document.querySelector(shown).closest('.jp-OutputArea-output'); "
+            )
             wide += "return document.querySelector(shown)._fullLayout.width / output.clientWidth }"
             wait_for(lambda wide=wide: 0.9 < page.evaluate(wide, shown) <= 1, 20)
         print(seconds)
