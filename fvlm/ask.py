@@ -8,26 +8,22 @@ from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import where
 from fvlm.gaze.attention import as_clip
 from fvlm.text import clock
-from fvlm.training.results import Run, load_run
+from fvlm.training.results import Run, load_run, trained_runs
 
 OPTION = re.compile(r"^\s*\(?([A-Z])[).:]\s*(\S.*?)\s*$", re.MULTILINE)
 
 
 def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run:
-    """The run in a folder, or without one the newest finished run of `outputs/` that has its model, stand-ins
-    of notebooks (studies named `…_quick`) left out. ConfigError if there is none."""
+    """The run in a folder, or without one the newest finished run of `outputs/` that has its model
+    (`trained_runs`), one that came with the repository if there is no other. ConfigError if there is none."""
     if folder is not None:
         run = load_run(folder)
-        if not (run.folder / "model" / "config.json").exists():
+        if not run.has_model:
             raise ConfigError(f"{folder}: no model yet; training leaves it at its end")
         return run
     out = out or REPOSITORY / "outputs"
-    models = sorted(out.glob("*/*/model/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in models:
-        if path.parents[2].name.endswith("_quick"):
-            continue
-        if (path.parents[1] / "config.json").exists() and (run := load_run(path.parents[1])).finished:
-            return run
+    if runs := trained_runs(out):
+        return runs[0]
     raise ConfigError(
         f"{where(out)}: no finished run with a model; `fvlm train` makes one, or give --run FOLDER"
     )

@@ -1,47 +1,96 @@
 """The command line. A user's mistake ends with exit status 2 and one message; no traceback."""
 
 import argparse
+import contextlib
+import difflib
 import math
 import os
+import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig, shown
 from fvlm.data.video import SHORT
-from fvlm.files import find_folder, require_writable
+from fvlm.files import find_folder, own_folder, require_writable, where
+from fvlm.text import coloured, fitted
 from fvlm.training.results import load_run
 
 VERBS = {  # by what one wants to do, in the order they are listed
     "Make a dataset": ("prepare",),
     "Train": ("train", "grid", "tune", "mix"),
-    "Ask a model about videos": ("ask", "describe", "watch", "push"),
+    "Ask a model about videos": ("ask", "describe", "watch", "push", "pack"),
     "Look at what was trained": ("evaluate", "gaze", "swap", "question"),
     "Measure this machine": ("bench", "features"),
     "Keep this repository whole": ("findings", "figures", "notebooks"),
 }
 
 
+# What of a verb's work is kept when it is interrupted, so that the same command goes on.
+RESUMES = ("prepare", "train", "grid", "tune", "question", "features")
+
+
 def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # what can't be written there is written as \x or \u and digits
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if wrong := _unknown_verb(arguments):
+        return _failed(wrong)
     try:
+        options, unknown = parser().parse_known_args(arguments)
+        if unknown:
+            return _failed(_unknown_option(arguments[0], unknown))
         status = options.run(options) or 0
         sys.stdout.flush()  # here, where it is known what to do if nobody reads
         return status
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error))
     except BrokenPipeError:  # who read what is printed, `head` perhaps, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this kind of work can", file=sys.stderr)
+        print(f"\ninterrupted; {_how_to_go_on(arguments)}", file=sys.stderr)
         return 130
+
+
+def _failed(message: str, status: int = 2) -> int:
+    """Say what is wrong; the status that the command ends with."""
+    print(f"{coloured('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    return status
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    command = shlex.join(["fvlm", *arguments])
+    if arguments[0] in RESUMES:
+        return f"the same command goes on: {command}"
+    return f"fvlm {arguments[0]} keeps nothing of what it has begun: {command} starts again"
+
+
+def _unknown_verb(arguments: list[str]) -> str | None:
+    """What to say where the first argument is no verb."""
+    verbs = [verb for of in VERBS.values() for verb in of]
+    if not arguments or arguments[0].startswith("-") or arguments[0] in verbs:
+        return None
+    return (
+        f"fvlm {shown(arguments[0])}: no such verb{_meant(arguments[0], verbs)}; valid are {', '.join(verbs)}"
+    )
+
+
+def _unknown_option(verb: str, unknown: list[str]) -> str:
+    commands = next(action for action in parser()._actions if isinstance(action.choices, dict))
+    valid = [name for action in commands.choices[verb]._actions for name in action.option_strings]
+    first = unknown[0].partition("=")[0]
+    told = f"fvlm {verb}: unknown {shown(first)}{_meant(first, valid)}"
+    return f"{told}; valid are {', '.join(name for name in valid if name.startswith('--'))}"
+
+
+def _meant(word: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(word, valid, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
         describe=_add_describe,
         watch=_add_watch,
         push=_add_push,
+        pack=_add_pack,
         evaluate=_add_evaluate,
         gaze=_add_gaze,
         swap=_add_swap,
@@ -117,6 +167,14 @@ def _add_runs(parser):
     )
 
 
+def _add_publish(parser):
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write among the published results themselves, for who keeps them (default: beside them)",
+    )
+
+
 def _at_least(least: int):
     """A type of argument: whole numbers from `least` on."""
 
@@ -150,16 +208,25 @@ def _between(low: float, high: float = float("inf"), open_: bool = True):
 def _output(options, name: str) -> Path:
     """Where `--out` wants the rows, by default beside the first run's results; known to be writable, before
     anything is computed."""
-    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / name
+    out = Path(options.out).expanduser() if options.out else _beside(options.folders[0]) / name
     require_writable(out, f"--out {out}")
     return out
+
+
+def _beside(folder: str) -> Path:
+    """The folder of a run or, if it is published, where a user's own files about it go."""
+    run = load_run(folder).folder
+    return own_folder(run.parent) / run.name
 
 
 def _settings(pairs: list[str]) -> dict:
     """`["steps=20"]` to `{"steps": "20"}`; RunConfig knows the types."""
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigError(f"--set {pair}: expected name=value, such as --set steps=20")
+            raise ConfigError(
+                f"--set {pair}: expected name=value, such as --set steps=20 seed=1; what is no setting "
+                "stands before it"
+            )
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -362,10 +429,11 @@ def _add_train(commands):
     )
     parser.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="any other field of RunConfig; repeatable",
+        help="any other fields of RunConfig; repeatable",
     )
     parser.add_argument(
         "--report",
@@ -384,25 +452,32 @@ def _add_train(commands):
 def _train(options) -> int:
     from fvlm.measures import measure_if_cheap
     from fvlm.training.callbacks import report_to
-    from fvlm.training.launch import train
-    from fvlm.training.progress import TrainingError
+    from fvlm.training.launch import train, with_own_name
+    from fvlm.training.progress import Stopped, TrainingError
     from fvlm.training.results import require_same_run
 
     config = RunConfig.from_cell(options.cell, **_settings(options.set))
     kept = load_run(find_folder(options.compare)) if options.compare else None
     if kept:
         require_same_run(kept, config)
+    config = with_own_name(config)
     print(
         f"{config.cell}, seed {config.seed}: {config.steps} steps x {config.effective_batch} samples on "
         f"{config.device}, {config.precision}"
     )
-    with ProgressBar(config) as bar:
+    there = (config.folder / "config.json").exists() and load_run(config.folder).finished
+    if there and not (config.overwrite and config.changes_from(load_run(config.folder).config)):
+        print(f"already trained: {where(config.folder)}")
+    with ProgressBar() as bar, _stops_at_a_checkpoint(config):
         try:
             run = train(config, [bar, *map(report_to, options.report)])
+        except Stopped as stopped:
+            bar.close()
+            print(f"{stopped}\nGo on: fvlm train{_typed(options)}", file=sys.stderr)
+            return 130
         except TrainingError as error:
             bar.close()
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return _failed(str(error), 1)
     last = run.evaluations.iloc[-1]
     print(
         f"validation loss {last.loss_parallel:.3f} nats per token (frame by frame: "
@@ -422,11 +497,56 @@ def _train(options) -> int:
     print(f"\nResults: {run.folder}")
     if kept:
         return _compare(kept, run)
-    print(
-        "Open next: .venv/bin/jupyter lab notebooks/train.ipynb   (it finds this run and shows its curve, "
-        "captions and gaze)"
-    )
+    print(*next_steps(run), sep="\n")
     return 0
+
+
+def next_steps(run) -> list[str]:
+    """What can be opened next, as commands that work for this very run."""
+    name = where(run.folder)
+    steps = []
+    if not RunConfig().changes_from(run.config) and run.folder == RunConfig().folder:
+        steps.append(
+            ".venv/bin/jupyter lab notebooks/train.ipynb   (it finds this run: curve, captions and gaze)"
+        )
+    if run.config.architecture.has_queries:
+        notebook = f"FVLM_RUN={shlex.quote(name)} .venv/bin/jupyter lab notebooks"
+        steps.append(f"{notebook}/attention.ipynb   (where it looks)")
+        steps.append(f"{notebook}/model.ipynb   (how it works)")
+    else:
+        steps.append(f".venv/bin/fvlm evaluate --run {shlex.quote(name)}   (how good its texts are)")
+    return [f"Open next: {steps[0]}", *(f"      then: {step}" for step in steps[1:])]
+
+
+def _typed(options) -> str:
+    """The options of `fvlm train` again, as they are typed."""
+    settings = f" --set {shlex.join(options.set)}" if options.set else ""
+    reports = "".join(f" --report {name}" for name in options.report)
+    compare = f" --compare {shlex.quote(options.compare)}" if options.compare else ""
+    return f" --cell {options.cell}{settings}{reports}{compare}"
+
+
+@contextlib.contextmanager
+def _stops_at_a_checkpoint(config: RunConfig):
+    """Inside, Ctrl-C ends the run that trains at a checkpoint, which it writes after its current step; a
+    second one ends it at once."""
+    from fvlm.training.progress import request_stop
+
+    def stop(*_):
+        signal.signal(signal.SIGINT, before)
+        if not config.folder.exists():
+            raise KeyboardInterrupt
+        request_stop(config.folder, now=True)
+        print("\nstopping at a checkpoint; Ctrl-C again ends it at once", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main one's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _compare(kept, again) -> int:
@@ -444,10 +564,9 @@ def _compare(kept, again) -> int:
 class ProgressBar(_Bar):
     """A text progress bar: loss, samples per second, time left."""
 
-    def __init__(self, config: RunConfig):
-        self._open(total=config.steps, unit="step")
-
     def __call__(self, progress):
+        if self._bar is None:  # now it trains; what was there before is no part of this run's rate
+            self._open(total=progress.steps, initial=progress.step - 1, unit="step")
         postfix = {"loss": f"{progress.loss:.3f}", "samples/s": f"{progress.samples_per_second:.1f}"}
         if progress.evaluations:
             postfix["val"] = f"{progress.evaluations[-1]['loss_parallel']:.3f}"
@@ -595,6 +714,25 @@ def _push(options) -> int:
     return 0
 
 
+# ── pack ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_pack(commands):
+    help = "Copy what is needed to look at a run, a few megabytes: its tables and the trained part alone."
+    example = "fvlm pack --run outputs/runs/T-T_8f_fov_seed0 --out shared/T-T_8f_fov_seed0"
+    parser = _command(commands, "pack", _pack, help, example)
+    parser.add_argument("--run", dest="folder", metavar="FOLDER", required=True, help="of a finished run")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="a new folder")
+
+
+def _pack(options) -> int:
+    require_writable(Path(options.out).expanduser() / "config.json", f"--out {options.out}")
+    packed = load_run(find_folder(options.folder)).pack(Path(options.out).expanduser())
+    size = sum(path.stat().st_size for path in packed.folder.rglob("*") if path.is_file())
+    print(f"{packed.folder}: {size / 1e6:.1f} MB; frozen weights are named in trained/frozen.json")
+    return 0
+
+
 # ── evaluate ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -614,7 +752,7 @@ def _evaluate(options) -> int:
     from fvlm.measures import MEASURES, differences, measure, write_tables
     from fvlm.text import with_interval
 
-    out = Path(options.out).expanduser() if options.out else load_run(options.folders[0]).folder / "measured"
+    out = Path(options.out).expanduser() if options.out else _beside(options.folders[0]) / "measured"
     require_writable(out / "measures.csv", f"--out {out}")
     rows = []
     for folder in options.folders:
@@ -692,9 +830,11 @@ class GazeBar(_Bar):
     """A text progress bar: clips of a run that were scored."""
 
     def __init__(self, run: str, clips: int):
-        self._open(total=clips, unit="clip", desc=run)
+        self._about = dict(total=clips, unit="clip", desc=run)
 
     def __call__(self, clip):
+        if self._bar is None:
+            self._open(**self._about)
         self._bar.update()
 
 
@@ -787,6 +927,12 @@ def _add_grid(commands):
     )
     parser.add_argument("--retry-failed", action="store_true", help="take up again what failed before")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other configurations")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="train cells too whose results are published; into outputs/runs, beside those",
+    )
+    _add_publish(parser)
     parser.add_argument("--study", metavar="NAME", help="keep results under another name than the file's")
     parser.add_argument(
         "--on",
@@ -801,21 +947,37 @@ def _add_grid(commands):
         help="without a sign of life before a cell is ended",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a RunConfig field for every cell",
     )
 
 
 def _grid(options) -> int:
     from fvlm.studies.executors import EXECUTORS
-    from fvlm.studies.grid import FINISHED, HANG_MINUTES, STOPPED, GridRun, read_grid, refuse_changed
+    from fvlm.studies.grid import (
+        FINISHED,
+        HANG_MINUTES,
+        STOPPED,
+        GridRun,
+        apart,
+        read_grid,
+        refuse_changed,
+    )
     from fvlm.studies.page import study_page
-    from fvlm.studies.progress import Table, cells_table, list_cells, summary
+    from fvlm.studies.progress import Table, cells_table, in_colour, list_cells, summary
 
     grid = read_grid(options.file, _settings(options.set), options.study).select(
         options.only, options.priority
     )
+    if not options.publish:
+        grid = apart(grid, options.again)
     if options.list:
-        print(cells_table(list_cells(grid)).to_string(index=False))
+        for line in fitted(cells_table(list_cells(grid)), "note"):
+            print(in_colour(line, sys.stdout))
         return 0
     refuse_changed(grid, options.overwrite)
     if options.dry_run:
@@ -830,7 +992,11 @@ def _grid(options) -> int:
 
     def on_change(run):
         table(run)
-        finished = {status.cell.name for status in run.statuses if status.state == FINISHED}
+        finished = {
+            status.cell.name
+            for status in run.statuses
+            if status.state == FINISHED and status.cell.folder.exists()
+        }
         if finished - done:
             done.update(finished)
             study_page(folder)
@@ -849,6 +1015,11 @@ def _grid(options) -> int:
         if status.why and status.state != FINISHED:
             print(f"{status.cell.name}: {status.state}, {status.why}\n  {status.cell.folder}/train.ipynb")
     print(summary(run))
+    if kept := [cell for cell in grid.cells if not cell.folder.exists() and cell.is_published]:
+        print(
+            f"{len(kept)} of them are published, in {where(kept[0].published.parent)}: --again trains them "
+            f"too, into {where(folder)}"
+        )
     if done:
         print(f"Open next: {folder / 'index.html'}")
     if complete:
@@ -886,7 +1057,12 @@ def _add_bench(commands):
         "pairs; of gpu: the study's)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of RunConfig"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other field of RunConfig",
     )
     parser.add_argument(
         "--samples",
@@ -997,7 +1173,7 @@ def _add_features(commands):
         "--clips", type=_at_least(1), help="of --fill: training clips (default: all that the run sees)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of RunConfig"
+        "--set", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="a field of RunConfig"
     )
 
 
@@ -1067,6 +1243,7 @@ def _add_tune(commands):
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name fits, such as 'T[45]-T_*'")
     parser.add_argument("--archs", help="joined by commas, such as fov,bas,avg (default: fov,bas)")
     parser.add_argument("--jobs", type=_at_least(1), help="cells that run at once (default: as a grid's)")
+    _add_publish(parser)
 
 
 def _tune(options) -> int:
@@ -1083,7 +1260,7 @@ def _tune(options) -> int:
     if unknown := set(shorts) - set(ARCH_OF_SHORT):
         raise ConfigError(f"--archs {', '.join(unknown)}: valid are {', '.join(ARCH_OF_SHORT)}")
     archs = tuple(ARCH_OF_SHORT[short] for short in shorts) or TUNED
-    grids = sweep(options.grid, rates, options.share, options.only, archs=archs)
+    grids = sweep(options.grid, rates, options.share, options.only, archs=archs, publish=options.publish)
     table, done = run_sweep(grids, options.jobs)
     if len(table):
         print(
@@ -1182,21 +1359,22 @@ def _add_question(commands):
     parser.add_argument(
         "--only", metavar="PATTERN", help="of these the runs whose name fits; the others stay as they are"
     )
+    _add_publish(parser)
 
 
 def _question(options) -> int:
+    from fvlm.studies.grid import apart
     from fvlm.studies.question import grid, run_question
     from fvlm.training.progress import TrainingError
 
+    runs = grid(options.grid, every=options.all, only=options.only)
+    if not options.publish:
+        runs = apart(runs, again=True)  # their models are needed, and published runs have none
     try:
-        print(
-            run_question(grid(options.grid, every=options.all, only=options.only))
-            .round(3)
-            .to_string(index=False)
-        )
+        print(run_question(runs).round(3).to_string(index=False))
+        print(f"Results: {where(runs.cells[0].folder.parent)}")
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error), 1)
     return 0
 
 

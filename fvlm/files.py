@@ -22,6 +22,21 @@ def find_folder(name: str | Path) -> Path:
     return Path(name) if Path(name).is_absolute() or Path(name).exists() else REPOSITORY / name
 
 
+PUBLISHED = "PUBLISHED"  # a file in the folder of a study whose results are kept: no command writes over them
+OWN = "runs"  # folder beside published studies that has what a user's own commands write
+
+
+def is_published(study: Path) -> bool:
+    """Whether a study's folder holds results that are kept, which no command writes over."""
+    return (study / PUBLISHED).exists()
+
+
+def own_folder(study: Path) -> Path:
+    """Where a user's own commands write what belongs to a study: its folder or, if that is published, one of
+    the same name in `runs/` beside it."""
+    return study.parent / OWN / study.name if is_published(study) else study
+
+
 def write_json(path: Path, content, durable: bool = True):
     """Write a file so that nobody ever reads half of it. durable=False: not even after a kill, but a power
     failure may take it, for what is written often and soon means nothing."""

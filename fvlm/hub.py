@@ -33,12 +33,15 @@ def push_run(run: Run, repo_id: str, private: bool = False, clips: int = 32, **u
     `huggingface_hub.HfApi.upload_folder`. ConfigError for a run that has no model yet."""
     from huggingface_hub import HfApi
 
-    if not (run.folder / "model" / "config.json").exists():
+    if not run.has_model:
         raise ConfigError(f"{run.folder}: no model yet; training leaves it at its end")
     api = HfApi()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        shutil.copytree(run.folder / "model", folder)
+        if (run.folder / "model").exists():
+            shutil.copytree(run.folder / "model", folder)
+        else:
+            run.model.save_pretrained(folder)  # its trained part and the frozen weights together
         run.model.processor.save_pretrained(folder)  # older runs saved the tokenizer alone
         write_card(run, folder, repo_id, clips)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)

@@ -54,13 +54,40 @@ def run_config(namespace: dict) -> RunConfig:
     return RunConfig.from_dict(notebook_parameters(namespace))
 
 
+GROUPS = {  # in which order and under which words the parameters stand
+    "what is changed first": ("llm", "frames", "arch", "dataset", "steps", "seed"),
+    "the model": (
+        *("vision", "vision_layers", "fine_passes", "query_init_scale", "scale_input", "read_attended"),
+        *("freeze_vision", "freeze_llm"),
+    ),
+    "what it learns from, and how it is evaluated": (
+        *("task", "allow_epochs", "effective_batch", "eval_every", "eval_samples"),
+    ),
+    "the optimizer": (
+        *("learning_rate", "connector_learning_rate", "warmup", "schedule", "decay", "weight_decay"),
+        "max_grad_norm",
+    ),
+    "the machine: none of these changes a result by more than rounding": (
+        *("micro_batch", "gradient_checkpointing", "precision", "features", "compile", "processes", "fsdp"),
+        "device",
+    ),
+    "where results go": ("out", "study", "overwrite"),
+}
+
+
 def parameters_cell() -> str:
-    """Source of the parameters cell of `train.ipynb`: every field as `name: type = default  # help`."""
-    lines = [
-        f"{f.name}: {_type_name(f)} = {literal(f.default)}  # {f.metadata['help']}"
-        for f in dataclasses.fields(RunConfig)
-    ]
-    return "\n".join(["# Parameters", *lines])
+    """Source of the parameters cell of `train.ipynb`: every field as `name: type = default  # help`, in
+    GROUPS."""
+    by_name = {f.name: f for f in dataclasses.fields(RunConfig)}
+    lines = ["# Parameters"]
+    for words, names in GROUPS.items():
+        lines.append(f"# {words}")
+        for name in names:
+            f = by_name.pop(name)
+            lines.append(f"{name}: {_type_name(f)} = {literal(f.default)}  # {f.metadata['help']}")
+    if by_name:
+        raise KeyError(f"fields of RunConfig in none of fvlm.parameters.GROUPS: {', '.join(by_name)}")
+    return "\n".join(lines)
 
 
 def literal(value) -> str:

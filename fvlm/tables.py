@@ -1,6 +1,7 @@
 """Tables that notebooks show: what will run, what runs are, what a model predicts."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,7 +12,11 @@ from fvlm.data import Clip, check_dataset
 from fvlm.files import where
 from fvlm.gaze.scores import SCORES
 from fvlm.text import with_interval
+from fvlm.training.learned import BADGE_COLOUR, NOTHING, verdict
 from fvlm.training.results import Run
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 
 def plan(config: RunConfig) -> pd.DataFrame:
@@ -37,6 +42,29 @@ def plan(config: RunConfig) -> pd.DataFrame:
     return pd.DataFrame({"": rows})
 
 
+RESULT_COLUMNS = {  # columns of evaluations.parquet as they are read: name, unit, how its numbers are written
+    "step": ("step", "{:,.0f}"),
+    "samples_seen": ("clips seen", "{:,.0f}"),
+    "loss_parallel": ("loss, nats a token: parallel", "{:.3f}"),
+    "loss_autoregressive": ("frame by frame", "{:.3f}"),
+    "loss_static": ("static query", "{:.3f}"),
+    "flops": ("training FLOPs", "{:.2e}"),
+    "seconds": ("minutes", "{:.1f}"),
+    "samples_per_second": ("clips a second", "{:.1f}"),
+}
+
+
+def results_table(run: Run) -> pd.DataFrame:
+    """A run's evaluations as they are read: names with units, readable numbers, a row per evaluation."""
+    given = run.evaluations.assign(seconds=lambda table: table["seconds"] / 60)
+    table = {}
+    for column, (name, form) in RESULT_COLUMNS.items():
+        values = given[column]
+        if values.notna().any():
+            table[name] = ["" if pd.isna(value) else form.format(value) for value in values]
+    return pd.DataFrame(table)
+
+
 def predictions(run: Run, clips: list[Clip]) -> pd.DataFrame:
     """What a run's model says of clips, beside what is true."""
     truth = [clip.text(run.config.task) for clip in clips]
@@ -47,10 +75,12 @@ def predictions(run: Run, clips: list[Clip]) -> pd.DataFrame:
 
 
 def run_table(runs: list[Run]) -> pd.DataFrame:
-    """What runs are and how far they came: cell, seed, clips seen, last losses, where weights came from."""
+    """What runs are and how far they came: cell, seed, clips seen, last losses, whether they have learned
+    anything (`fvlm.training.learned`), where weights came from."""
     rows = []
     for run in runs:
         last = run.evaluations.iloc[-1]
+        found = verdict(run)
         rows.append(
             dict(
                 run=where(run.folder),
@@ -59,10 +89,20 @@ def run_table(runs: list[Run]) -> pd.DataFrame:
                 clips_seen=int(last.samples_seen),
                 loss_parallel=round(last.loss_parallel, 3),
                 loss_autoregressive=round(last.loss_autoregressive, 3),
+                learned=found.badge or found.why,
                 weights=last.weights,
             )
         )
     return pd.DataFrame(rows)
+
+
+def badged(table: pd.DataFrame) -> "Styler":
+    """`run_table` with every run that has learned nothing in red."""
+
+    def red(value: str) -> str:
+        return f"background-color: {BADGE_COLOUR}; color: white; font-weight: bold" * (value == NOTHING)
+
+    return table.style.map(red, subset=["learned"]).format(precision=3).hide(axis="index")
 
 
 def gaze_table(summary: pd.DataFrame, scores: Iterable[str] = SCORES) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from fvlm.models.looks import Gaze
 from fvlm.models.streaming import StreamSession
 from fvlm.text import clock
 from fvlm.training.launch import train
-from fvlm.training.results import Run
+from fvlm.training.results import Run, load_run
 from fvlm.weights import Wheel, wheel_file
 
 
@@ -179,7 +179,7 @@ def run_to_show(folder: str = "auto") -> Run:
     if folder != "auto":
         return choose_run(folder)
     trained = RunConfig.from_cell("T-T_8f_fov").folder
-    if (trained / "model" / "config.json").exists():
+    if (trained / "config.json").exists() and load_run(trained).has_model:
         return choose_run(trained)
     quick = RunConfig.from_cell("T-T_8f_fov", **QUICK)
     quick.folder.parent.mkdir(parents=True, exist_ok=True)

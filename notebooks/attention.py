@@ -13,26 +13,31 @@
 # would the answer change if it looked elsewhere?* With one query per frame, its attention is the whole visual channel.
 # So these maps are no reconstruction: they are the weights inside the forward pass.
 #
-# The runs are those of `make question`: one to five shapes, "Which shape is red?" before the first frame; a
-# foveated model, and a static control whose one query cannot be steered. Where they are not there, two quick runs stand
-# in, trained here in about a minute, which have learned nothing yet. Name your own with `-p runs FOLDER,FOLDER`.
+# The run shown is one that came with the repository, with its static control, whose one query cannot be steered: two
+# frames, one to five shapes, "Which shape is red?" before the first frame (`params/trained.yaml`; only what was trained
+# is kept, the frozen vision model is fetched). Pick another in the menu, such as what `make train` left, or name
+# one with `-p runs FOLDER` or the variable `FVLM_RUN`. The clip is the first of its validation set.
 
 # %% tags=["parameters"]
 # Parameters
-runs: str = "auto"  # folders of a foveated and a static run, joined by a comma; auto: those of make question, or quick ones
+runs: str = "auto"  # folder of a run with queries, perhaps a comma and that of a static one; auto: FVLM_RUN, or the repository's
 clips: int = 60  # validation clips that scores are taken on
-clip_number: int = 2  # which validation clip is looked at closely
+clip_number: int = 0  # which validation clip is looked at closely
 
 # %%
 from fvlm.parameters import check_parameters
-from fvlm.studies.question import chosen_runs
-from fvlm.tables import run_table
+from fvlm.tables import badged, run_table
+from fvlm.widgets.runs import RunPicker
 
 check_parameters(globals())
-foveated, static = chosen_runs(runs)
 
 # %% tags=["nbval-ignore-output"]
-run_table([foveated, static])
+picker = RunPicker(runs)
+picker
+
+# %% tags=["nbval-ignore-output"]
+run, shown = picker.run, picker.runs
+badged(run_table(shown))
 
 # %% [markdown]
 # ## What a query is
@@ -43,43 +48,39 @@ run_table([foveated, static])
 # %%
 from fvlm.gaze.attention import EncodedClip
 
-clip = foveated.validation_clips(clip_number + 1)[clip_number]
-seen = EncodedClip(foveated.model, clip, foveated.tokenizer, foveated.config.task)
+clip = run.validation_clips(clip_number + 1)[clip_number]
+seen = EncodedClip(run.model, clip, run.tokenizer, run.config.task)
 look = seen.gaze("autoregressive")
 
 # %% tags=["nbval-check-output"]
-print("maps (T, layers, heads, h, w)", look.maps.shape, "| queries (T, Q)", look.queries.shape)
 print("patches and CLS share all attention:", bool(abs(look.maps.sum((3, 4)) + look.cls_mass - 1).max() < 1e-5))
+
+# %% tags=["nbval-ignore-output"]
+print("maps (T, layers, heads, h, w)", look.maps.shape, "| queries (T, Q)", look.queries.shape)
 
 # %% [markdown]
 # ## Static and dynamic gaze on one clip
 #
 # Above each map its frame; the dot is the attention-weighted centre, the full white box what the question asks about.
-# First the foveated model, then its static control, which sends the same query to every frame of every clip.
+# First the run, then its static control if it has one, which sends the same query to every frame of every clip.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.plots.gaze import gaze_strip
+from fvlm.plots import run_strip
 
-print(clip.question, "| true:", clip.answer, "| says:", look.caption)
-gaze_strip(look, clip.boxes, clip.target, "foveated")
-
-# %% tags=["nbval-ignore-output"]
-control = EncodedClip(static.model, clip, static.tokenizer, static.config.task).gaze()
-print(clip.question, "| true:", clip.answer, "| says:", control.caption)
-gaze_strip(control, clip.boxes, clip.target, "static control")
+for each in shown:
+    run_strip(each, clip).show()
 
 # %% [markdown]
 # ## Does it follow the question?
 #
-# The same frames, asked about another object. A gaze that follows the question moves to the other box.
+# The same frames, asked about another object: the first clip, from the one above on, that has one to ask about. A gaze
+# that follows the question moves to the other box. (A run on captions is asked nothing.)
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze.scores import another_question
+from fvlm.gaze.scores import asked_twice
 
-other = another_question(foveated, clip)
-look_again = seen.asked(other).gaze()
-print(other.question, "| true:", other.answer, "| says:", look_again.caption)
-gaze_strip(look_again, other.boxes, other.target, "foveated, another question")
+for asked in asked_twice(run, start=clip_number):
+    run_strip(run, asked).show()
 
 # %% [markdown]
 # ## Which layers decide?
@@ -89,11 +90,11 @@ gaze_strip(look_again, other.boxes, other.target, "foveated, another question")
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.gaze.scores import gaze_scores, layer_hits, summarise
+from fvlm.plots import with_badge
 from fvlm.plots.gaze import layers_figure
 
-scores = gaze_scores(foveated, clips) + gaze_scores(static, clips)
-truth = summarise(scores)
-layers_figure(layer_hits(foveated, clips), chance=truth["chance"].mean())
+truth = summarise([row for each in shown for row in gaze_scores(each, clips)])
+with_badge(layers_figure(layer_hits(run, clips), chance=truth["chance"].mean()), run)
 
 # %% [markdown]
 # ## Does it matter?
@@ -106,9 +107,9 @@ layers_figure(layer_hits(foveated, clips), chance=truth["chance"].mean())
 from fvlm.gaze.attention import causal_gaze
 from fvlm.plots.gaze import causal_figure
 
-asked = foveated.validation_clips(clips // 3)
-causal = [row for c in asked for row in causal_gaze(foveated.model, c, foveated.tokenizer, foveated.config.task, draws=4)]
-causal_figure(causal)
+asked = run.validation_clips(max(clips // 3, 1))
+causal = [row for c in asked for row in causal_gaze(run.model, c, run.tokenizer, run.config.task, draws=4)]
+with_badge(causal_figure(causal), run)
 
 # %% [markdown]
 # What lies under the target's box, against as many patches elsewhere, and the whole map moved by half the frame:
@@ -151,7 +152,7 @@ results()[["run", "loss", "right", "hit", "hit_other", "chance"]].round(3)
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.gaze import Explorer
 
-explorer = Explorer([foveated, static])
+explorer = Explorer(shown)
 explorer
 
 # %% [markdown]
@@ -167,3 +168,7 @@ from fvlm.plots.gaze import save_gaze
 folder = REPOSITORY / "outputs" / "exports"
 for kind in ("gif", "html"):
     print(where(save_gaze(look, folder / f"gaze.{kind}", clip.boxes, clip.target, f"{clip.question} {look.caption}")))
+
+# %% [markdown]
+# Next: [`model.ipynb`](model.ipynb) takes this model apart, [`stream.ipynb`](stream.ipynb) lets one watch a film,
+# [`scaling.ipynb`](scaling.ipynb) asks what the one token a frame costs; [`train.ipynb`](train.ipynb) trains a run of your own.

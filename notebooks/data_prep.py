@@ -120,3 +120,6 @@ verify(folder) or "every shard and every frame is as it was written"
 from fvlm.data.prepare import next_command
 
 print(next_command(manifest, where(folder), notebook=True))
+
+# %% [markdown]
+# Next: [`train.ipynb`](train.ipynb) trains on it: `dataset` is the folder.

@@ -14,30 +14,41 @@
 
 # %% tags=["parameters"]
 # Parameters
-cell: str = "T-T_8f_fov"  # any foveated cell of the grid
-pretrained: bool = True  # False: random weights, no download
+run: str = "auto"  # folder of a run with queries; auto: the one in FVLM_RUN, or one that came with the repository
+cell: str = ""  # instead of a run a cell such as S-S_8f_fov, with the weights that its training starts from
 
 # %%
 import torch
 from fvlm import RunConfig, build_model
-from fvlm.data import Collator, open_dataset
 from fvlm.parameters import check_parameters
-from fvlm.weights import load_tokenizer
+from fvlm.widgets.runs import RunPicker
 
 check_parameters(globals())
-config = RunConfig.from_cell(cell)
-model = build_model(config, pretrained)
+
+# %% tags=["nbval-ignore-output"]
+picker = RunPicker(run)
+picker
+
+# %% tags=["nbval-ignore-output"]
+config = RunConfig.from_cell(cell) if cell else picker.run.config
+model = build_model(config) if cell else picker.run.model
 model.config.sources
 
 # %% [markdown]
 # ## One clip
 #
-# A clip of the built-in world, and its caption as tokens. The end-of-text token is a label like any other.
+# The first validation clip, and its text as tokens. The end-of-text token is a label like any other. A question stands
+# before the frames, so that it can steer the first look.
 
-# %%
+# %% tags=["nbval-ignore-output"]
+from fvlm.data import Collator, open_dataset
+from fvlm.models.inputs import PromptAndMasks
+from fvlm.weights import load_tokenizer
+
 clip = open_dataset(config, "validation")[0]
 batch = Collator(load_tokenizer(config.llm), config.task)([clip])
-print(clip.caption)
+given = PromptAndMasks(batch.prompt_ids, batch.prompt_mask)
+print(clip.question if config.task == "question" else "", clip.text(config.task))
 print("frames", tuple(batch.frames.shape), "labels", tuple(batch.labels.shape))
 
 # %% [markdown]
@@ -54,13 +65,13 @@ print("layers", len(cache.keys), "| keys of a layer (B, T, H, N, d)", tuple(cach
 # ## Coarse pass: where would it look?
 #
 # One learned query looks at every frame; the LLM reads what it saw; its state after each frame is the query for the
-# next one. The first frame has no state before it (without a question), so its query is learned too.
+# next one. The first frame has no state before it, so its query is learned; a question's state is added to it.
 
 # %% tags=["nbval-check-output"]
 with torch.no_grad():
     static = model.static_queries(cache)
     seen = model.see(static, cache)
-    queries = model.look_ahead(cache)
+    queries = model.look_ahead(cache, given)
 print("static queries", tuple(static.shape), "-> visual tokens", tuple(seen.shape), "-> queries", tuple(queries.shape))
 
 # %% [markdown]
@@ -69,9 +80,10 @@ print("static queries", tuple(static.shape), "-> visual tokens", tuple(seen.shap
 # The queries, each one frame late, look again. That costs one token per frame, not a frame, because patches never see
 # the query and are not computed again. The loss counts the text only.
 
-# %%
+# %% tags=["nbval-ignore-output"]
+asked = dict(labels=batch.labels, prompt_ids=batch.prompt_ids, prompt_mask=batch.prompt_mask)
 with torch.no_grad():
-    out = {mode: model(cache, labels=batch.labels, mode=mode) for mode in ("parallel", "autoregressive", "static")}
+    out = {mode: model(cache, **asked, mode=mode) for mode in ("parallel", "autoregressive", "static")}
 {mode: round(o.loss.item(), 3) for mode, o in out.items()}
 
 # %% [markdown]
@@ -80,8 +92,8 @@ with torch.no_grad():
 
 # %% tags=["nbval-check-output"]
 with torch.no_grad():
-    given = model(cache, labels=batch.labels, mode="parallel", queries=out["autoregressive"].queries)
-print("same loss, given the same queries:", torch.allclose(given.loss, out["autoregressive"].loss, atol=1e-4))
+    same = model(cache, **asked, mode="parallel", queries=out["autoregressive"].queries)
+print("same loss, given the same queries:", torch.allclose(same.loss, out["autoregressive"].loss, atol=1e-4))
 
 # %% [markdown]
 # ## What it costs
@@ -97,8 +109,8 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.costs.flops import flops_per_sample
 from fvlm.models import parameter_groups
 
-baseline = build_model(dataclasses.replace(config, arch="baseline"), pretrained=False)
-pd.DataFrame({m.config.arch: parameter_groups(m) for m in (model, baseline)}).map("{:,}".format)
+both = [build_model(dataclasses.replace(config, arch=arch), pretrained=False) for arch in (config.arch, "baseline")]
+pd.DataFrame({m.config.arch: parameter_groups(m) for m in both}).map("{:,}".format)
 
 # %%
 costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch in ARCHITECTURES}
@@ -106,6 +118,7 @@ costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch
 
 # %% [markdown]
 # With the tiny vision model frozen, as here, most of the work is DINOv2's forward pass, the same for both. The
-# difference is what the LLM reads: 8 visual tokens, twice, against 128.
+# difference is what the LLM reads: a visual token a frame, in each pass, against 16.
 #
-# Next: `train.ipynb` trains it.
+# Next: [`attention.ipynb`](attention.ipynb) shows where this run looks and whether it matters, [`train.ipynb`](train.ipynb)
+# trains one, [`scaling.ipynb`](scaling.ipynb) asks what one token a frame costs.

@@ -143,9 +143,6 @@ draw_nanosmol["flops_breakdown"]()
 # %% tags=["nbval-check-output"]
 tables.parameter_conventions()
 
-# %% tags=["nbval-ignore-output"]
-draw_nanosmol["parameter_breakdown"]()
-
 # %% [markdown]
 # ## Loss against compute
 #
@@ -156,15 +153,6 @@ draw_nanosmol["parameter_breakdown"]()
 
 # %% tags=["nbval-ignore-output"]
 draw_one["loss_vs_flops_fitted"]()
-
-# %% tags=["nbval-ignore-output"]
-draw_one["perplexity_vs_flops"]()
-
-# %% [markdown]
-# What is bought with compute: the stepped line joins the cells that no cheaper one of the same architecture beats.
-
-# %% tags=["nbval-ignore-output"]
-draw_one["efficiency_frontier"]()
 
 # %% [markdown]
 # ## Loss against size, tokens and frames
@@ -180,44 +168,7 @@ draw_one["model_size_scaling"]()
 draw_one["token_efficiency"]()
 
 # %% tags=["nbval-ignore-output"]
-draw_one["frame_scaling"]()
-
-# %% tags=["nbval-ignore-output"]
 draw["train_inference_gap"]()
-
-# %% [markdown]
-# ## Runs on their way
-#
-# These need the evaluations of runs, and the middle two a constant learning rate: before the end of a decaying schedule a
-# loss is not that of a shorter run.
-
-# %% tags=["nbval-ignore-output"]
-draw_one["training_curves"]()
-
-# %% tags=["nbval-ignore-output"]
-draw_one["iso_flop_curves"]()
-
-# %% tags=["nbval-ignore-output"]
-draw_one["iso_loss"]()
-
-# %% [markdown]
-# How much was each parameter taught? Where it saw far fewer text tokens than the line, data, not size, may be what limits a
-# cell.
-
-# %% tags=["nbval-ignore-output"]
-draw["chinchilla_ratio"]()
-
-# %% tags=["nbval-ignore-output"]
-draw_one["gaze_vs_loss"]()
-
-# %% [markdown]
-# ## As large as SmolVLM?
-#
-# A law that was fitted to small models, drawn on to large ones, with its band. It says where this recipe would go if nothing
-# changed on the way.
-
-# %% tags=["nbval-ignore-output"]
-draw_one["smolvlm_extrapolation"]()
 
 # %% [markdown]
 # ## Before the next cell is run
@@ -242,13 +193,65 @@ tables.next_of_nanosmol(target)
 # %% [markdown]
 # ## Look for yourself
 #
-# Any study, any figure, any convention; *read again* while a grid is running. Without a kernel a figure stands here.
+# Any study, any figure, any convention, log or linear; a click on a point leaves its runs out; *read again* while a grid is
+# running. Without a kernel a figure stands here.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.scaling import ScalingExplorer
 
 explorer = ScalingExplorer(studies)
 explorer
+
+# %% [markdown]
+# ## Appendix: ten more figures
+#
+# Where the parameters are, in nanoSmol's cells.
+
+# %% tags=["nbval-ignore-output"]
+draw_nanosmol["parameter_breakdown"]()
+
+# %% [markdown]
+# The same losses as perplexity; and what is bought with compute: the stepped line joins the cells that no cheaper one of the
+# same architecture beats.
+
+# %% tags=["nbval-ignore-output"]
+draw_one["perplexity_vs_flops"]()
+
+# %% tags=["nbval-ignore-output"]
+draw_one["efficiency_frontier"]()
+
+# %% tags=["nbval-ignore-output"]
+draw_one["frame_scaling"]()
+
+# %% [markdown]
+# Runs on their way. These need the evaluations of runs, and the last two a constant learning rate: before the end of a
+# decaying schedule a loss is not that of a shorter run.
+
+# %% tags=["nbval-ignore-output"]
+draw_one["training_curves"]()
+
+# %% tags=["nbval-ignore-output"]
+draw_one["iso_flop_curves"]()
+
+# %% tags=["nbval-ignore-output"]
+draw_one["iso_loss"]()
+
+# %% [markdown]
+# How much was each parameter taught? Where it saw far fewer text tokens than the line, data, not size, may be what limits a
+# cell.
+
+# %% tags=["nbval-ignore-output"]
+draw["chinchilla_ratio"]()
+
+# %% tags=["nbval-ignore-output"]
+draw_one["gaze_vs_loss"]()
+
+# %% [markdown]
+# A law that was fitted to small models, drawn on to SmolVLM's sizes, with its band. It says where this recipe would go if
+# nothing changed on the way.
+
+# %% tags=["nbval-ignore-output"]
+draw_one["smolvlm_extrapolation"]()
 
 # %% [markdown]
 # Files for a paper: `save_figures` writes every figure, as html, svg or png.
@@ -261,3 +264,6 @@ from fvlm.plots import save_figures
 figures = draw_one | {name: draw[name] for name in ("gap_vs_scale", "train_inference_gap", "chinchilla_ratio")}
 written = save_figures({name: figure() for name, figure in figures.items()}, REPOSITORY / "outputs" / "exports" / "scaling")
 print(len(written), "files in", where(written[0].parent))
+
+# %% [markdown]
+# Next: [`train.ipynb`](train.ipynb) trains a cell more, [`attention.ipynb`](attention.ipynb) shows where one looks.

@@ -113,3 +113,6 @@ from fvlm.widgets.stream import Watcher
 watcher = Watcher(shown, film, window=8, shots=shots)
 [watcher.step() for _ in range(7)]
 watcher
+
+# %% [markdown]
+# Next: [`attention.ipynb`](attention.ipynb) looks at one clip closely, [`train.ipynb`](train.ipynb) trains a run of your own.

@@ -17,23 +17,29 @@
 
 # %% tags=["parameters"]
 # Parameters
+# what is changed first
 llm: str = "auto"  # tiny (tiny1-tiny5), 135m, 360m, 1.7b, a hub id or a local folder; auto: 135m with a GPU, else tiny
-vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
-vision_layers: int = "auto"  # first layers of the vision model that are used; auto: 4 with tiny, else all
 frames: int = 8  # frames per clip
 arch: str = "foveated"  # foveated, baseline or a control: the names in fvlm/architectures.py
+dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, a mixture such as a:0.7,b:0.3, or a mix's file
+steps: int = "auto"  # optimizer steps; auto: 280, 375 for a tiny LLM
+seed: int = 0  # decides weights, data order, everything
+# the model
+vision: str = "auto"  # tiny, small, base, a hub id or a local folder; auto: tiny with a tiny LLM, else small
+vision_layers: int = "auto"  # first layers of the vision model that are used; auto: 4 with tiny, else all
 fine_passes: int = 1  # fine passes after the coarse one
 query_init_scale: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 scale_input: bool = "auto"  # multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not
 read_attended: bool = "auto"  # a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not
-seed: int = 0  # decides weights, data order, everything
-dataset: str = "shapes"  # shapes (settings after a colon), the folder of a prepared dataset, a mixture such as a:0.7,b:0.3, or a mix's file
+freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
+freeze_llm: bool = False  # do not train the LLM
+# what it learns from, and how it is evaluated
 task: str = "caption"  # caption or question
-steps: int = "auto"  # optimizer steps; auto: 280, 375 for a tiny LLM
+allow_epochs: bool = False  # allow more than one pass over the training clips
 effective_batch: int = "auto"  # samples per optimizer step, whatever fits in memory; auto: 16, 8 for a tiny LLM
 eval_every: int = "auto"  # steps between evaluations; auto: 14 (20 evaluations), 125 for a tiny LLM
 eval_samples: int = "auto"  # validation samples per evaluation; auto: 500 with a GPU, else 100 (64 for a tiny LLM)
-allow_epochs: bool = False  # allow more than one pass over the training clips
+# the optimizer
 learning_rate: float = "auto"  # AdamW rate of the LLM and the vision model; auto: 3e-5, 5e-4 for a tiny LLM
 connector_learning_rate: float = "auto"  # AdamW rate of all that is neither; auto: the same as learning_rate
 warmup: int = "auto"  # steps of linear warm-up; auto: 50, 40 for a tiny LLM
@@ -41,6 +47,7 @@ schedule: str = "auto"  # constant, wsd (in the end a decay to zero) or cosine; 
 decay: float = 0.3  # share of the steps, at the end, over which wsd decays
 weight_decay: float = "auto"  # AdamW weight decay of matrices; auto: 0.01
 max_grad_norm: float = 1.0  # gradient norm above which gradients are scaled down
+# the machine: none of these changes a result by more than rounding
 micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
 gradient_checkpointing: bool = "auto"  # recompute activations, do not keep them; auto: only if one sample does not fit otherwise
 precision: str = "auto"  # fp32 or bf16 (mixed); auto: bf16 on a GPU and on a CPU with bf16 arithmetic, else fp32
@@ -49,16 +56,16 @@ compile: bool = False  # torch.compile the two backbones
 processes: int = 1  # processes that share each step, one GPU each; the effective batch stays the same
 fsdp: bool = False  # with several processes, shard weights, gradients and moments over them too (FSDP)
 device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if there is one
-freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
-freeze_llm: bool = False  # do not train the LLM
+# where results go
 out: str = "auto"  # where results go; auto: outputs/ of this repository, whatever the working directory
 study: str = "runs"  # folder inside out that keeps runs which belong together
 overwrite: bool = False  # replace results that another configuration left in the same folder
 
 # %%
 from fvlm.parameters import run_config
+from fvlm.training.launch import with_own_name
 
-config = run_config(globals())
+config = with_own_name(run_config(globals()))
 config.cell
 
 # %% [markdown]
@@ -74,7 +81,8 @@ plan(config)
 #
 # The curve redraws itself as training goes on. Expect three phases from the tiny cell: it learns the grammar, stays
 # for a while at what can be said without looking, then begins to see. If this cell was trained before with the same
-# parameters, its results are read instead; an interrupted run goes on from its last evaluation.
+# parameters, its results are read instead; with others it is a run of its own. Stop it with the button or with
+# Kernel ▸ Interrupt: run the cell again, and it goes on from there.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.live import train_live
@@ -84,17 +92,26 @@ run = await train_live(config)
 # %% [markdown]
 # ## Results
 #
-# Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
+# Of the run above, or of any other in the menu. Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
 # query from the coarse pass. *autoregressive* is how it is used: frame by frame. *static* looks everywhere with the
 # one learned query.
 
 # %% tags=["nbval-ignore-output"]
-run.evaluations.filter(regex="step|samples_seen|loss|flops|seconds").round(3)
+from fvlm.widgets.runs import RunPicker
+
+picker = RunPicker(run.folder, queries=False)
+picker
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.plots import training_curve
+from fvlm.tables import results_table
 
-training_curve(run.evaluations, title=f"{config.cell}, seed {config.seed}")
+run = picker.run
+results_table(run)
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.plots import training_curve, with_badge
+
+with_badge(training_curve(run.evaluations, title=f"{run.config.cell}, seed {run.config.seed}"), run)
 
 # %% [markdown]
 # What it says of four validation clips, beside what is there:
@@ -112,22 +129,24 @@ predictions(run, clips).style.format(escape="html").set_properties(**{"white-spa
 # centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.gaze.attention import gaze
-from fvlm.plots.gaze import gaze_strip
+from fvlm.plots import run_strip
 
-if hasattr(run.model, "static_query"):
-    look = gaze(run.model, clips[0], tokenizer=run.tokenizer, task=config.task)
-    gaze_strip(look, clips[0].boxes, clips[0].target, title=look.caption[:120]).show()
+if run.config.architecture.has_queries:
+    run_strip(run, clips[0]).show()
 
 # %% [markdown]
 # ## Next
 #
-# - `model.ipynb` walks through the model that was just trained, from pixels to loss.
+# - [`attention.ipynb`](attention.ipynb): where does it look, and does it matter? Choose this run in its menu, the newest
+#   is first.
+# - [`model.ipynb`](model.ipynb) walks through a run's model, from pixels to loss; the same menu.
+# - [`scaling.ipynb`](scaling.ipynb): what one token a frame costs, over sizes; [`stream.ipynb`](stream.ipynb): it watches
+#   a film; [`data_prep.ipynb`](data_prep.ipynb): your own videos as training data.
 # - To train this very cell again or on another machine:
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.files import where
 from fvlm.parameters import command
 
-print(command(config))
+print(command(run.config))
 print(f"results: {where(run.folder)}")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -88,9 +89,10 @@ def _asked(world: ShapesWorld, indices: range) -> dict[str, list[tuple[str, str]
     return found
 
 
-def _naive_bayes(pairs: list[tuple[str, str]]):
-    """A function from a question to the likeliest answer, words taken as independent, counts smoothed by
-    one."""
+def answer_odds(pairs: list[tuple[str, str]]) -> Callable[[str], dict[str, float]]:
+    """What language alone says: a function from a question to the log-probability of every answer, by naive
+    Bayes on the words of the question, counts smoothed by one. pairs: questions with their answers, that it
+    is fitted on."""
     answers, words = Counter(answer for _, answer in pairs), defaultdict(Counter)
     for question, answer in pairs:
         words[answer].update(question.split())
@@ -102,7 +104,24 @@ def _naive_bayes(pairs: list[tuple[str, str]]):
             math.log((words[answer][word] + 1) / total) for word in question.split()
         )
 
-    return lambda question: max(answers, key=lambda answer: score(question, answer))
+    def odds(question: str) -> dict[str, float]:
+        scores = {answer: score(question, answer) for answer in answers}
+        highest = max(scores.values())
+        total = highest + math.log(sum(math.exp(each - highest) for each in scores.values()))
+        return {answer: each - total for answer, each in scores.items()}
+
+    return odds
+
+
+def _naive_bayes(pairs: list[tuple[str, str]]):
+    """A function from a question to the likeliest answer."""
+    odds = answer_odds(pairs)
+
+    def likeliest(question: str) -> str:
+        found = odds(question)
+        return max(found, key=lambda answer: found[answer])
+
+    return likeliest
 
 
 def prepared_card(folder: str | Path, tokenizer=None, sample: int = 100) -> pd.DataFrame:

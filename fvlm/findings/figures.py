@@ -22,7 +22,7 @@ def draw_question_gaze(folder: str | Path = REPOSITORY / "outputs" / "question" 
     from fvlm.plots.gaze import question_picture
 
     run = load_run(folder)
-    if not (run.folder / "model" / "config.json").exists():
+    if not run.has_model:
         raise ConfigError(
             f"{where(run.folder)}: its model is not there. Train it, `{TRAIN}`, then "
             f"`fvlm figures --run outputs/picture/{ASKED}`"

@@ -151,6 +151,20 @@ def another_question(run: Run, clip: Clip) -> Clip:
     return other
 
 
+def asked_twice(run: Run, start: int = 0) -> list[Clip]:
+    """The first validation clip, from number `start` on, that can be asked the same kind of question about
+    another object: with its own question and with that one. Empty for a run that is asked nothing, and where
+    there is no such clip among those it was evaluated on. ConfigError as `gaze_scores`."""
+    world = _world(run)
+    if run.config.task != "question":
+        return []
+    dataset = open_dataset(run.config, "validation")
+    for number in range(start, start + run.config.eval_samples):
+        if other := other_question(world, dataset[number]):
+            return [dataset[number], other]
+    return []
+
+
 def _world(run: Run) -> ShapesWorld:
     """The world of its validation clips."""
     dataset = open_dataset(run.config, "validation")

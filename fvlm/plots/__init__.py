@@ -1,12 +1,13 @@
 """Every figure, from data to Plotly. Functions take what the results hold and return a
 `plotly.graph_objects.Figure`.
 
-`training.py` curves of runs · `scaling.py` the figures of `scaling.ipynb` · `clips.py` · `gaze.py` ·
-`style.py` what they share, every colour among it · `files.py` figures as files."""
+`training.py` curves of runs · `runs.py` what a run shows · `scaling.py` the figures of `scaling.ipynb` ·
+`clips.py` · `gaze.py` · `style.py` what they share, every colour among it · `files.py` figures as files."""
 
 from fvlm.plots.contrasts import gap_along_axes, loss_vs_tokens
 from fvlm.plots.costs import cost_scaling
 from fvlm.plots.files import save_figures
+from fvlm.plots.runs import run_strip, with_badge
 from fvlm.plots.scaling import (
     all_figures,
     cells_of,
@@ -51,10 +52,12 @@ __all__ = [
     "parameter_breakdown",
     "perplexity_vs_flops",
     "question_guesses",
+    "run_strip",
     "save_figures",
     "smolvlm_extrapolation",
     "token_efficiency",
     "train_inference_gap",
     "training_curve",
     "training_curves",
+    "with_badge",
 ]

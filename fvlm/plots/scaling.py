@@ -615,6 +615,26 @@ def _reached(curve, level) -> float | None:
     return float(np.exp(low + share * (high - low)))
 
 
+TITLES = {  # of all_figures, as a menu shows them
+    "gap_vs_scale": "What 16 times fewer visual tokens cost",
+    "loss_vs_flops_fitted": "Loss against training compute",
+    "training_curves": "Training curves",
+    "model_size_scaling": "Loss against size",
+    "efficiency_frontier": "What is bought with compute",
+    "smolvlm_extrapolation": "As large as SmolVLM?",
+    "token_efficiency": "What visual tokens buy",
+    "perplexity_vs_flops": "Perplexity against training compute",
+    "iso_flop_curves": "Which size is best for a budget?",
+    "chinchilla_ratio": "Data per parameter",
+    "iso_loss": "What a loss costs",
+    "frame_scaling": "Do more frames help?",
+    "train_inference_gap": "Trained in parallel, used frame by frame",
+    "parameter_breakdown": "Where the parameters are",
+    "flops_breakdown": "Where the compute goes, per training clip",
+    "gaze_vs_loss": "Does a better gaze go with a lower loss?",
+}
+
+
 def all_figures(
     results,
     gaps: dict | None = None,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig, shown, todays_names
 from fvlm.data import check_dataset
-from fvlm.files import expect, load_yaml
+from fvlm.files import expect, load_yaml, own_folder
 from fvlm.studies.executors import Job, Local, Ray, Slurm, read_record, record_path, write_record
 from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
@@ -44,6 +44,7 @@ class Cell:
     config: RunConfig
     settings: dict = field(hash=False)
     priority: int = 1
+    published: Path | None = None  # the folder of kept results of this run, which are not written again
 
     @property
     def name(self) -> str:
@@ -62,10 +63,20 @@ class Cell:
                 return CHANGED
             if run.finished and (self.folder / "train.html").exists():
                 return FINISHED
+        elif self.is_published:
+            return FINISHED
         record = read_record(self.folder)
         if record and record["reason"] != "stopped":
             return FAILED
         return STARTED if (self.folder / "checkpoint").exists() else WAITING
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this very run is among the published results."""
+        if self.published is None or not (self.published / "config.json").exists():
+            return False
+        kept = load_run(self.published)
+        return kept.evaluated and not self.config.changes_from(kept.config)
 
     def job(self, hang_minutes: float, overwrite: bool = False) -> Job:
         """What a process needs to run it, and what it takes: cores, GPUs, memory. On a CPU a tiny cell gets
@@ -144,6 +155,24 @@ class Grid:
             names = ", ".join(dict.fromkeys(cell.config.cell for cell in self.cells))
             raise ConfigError(f"no cell fits --only {only!r} --priority {priority}: there are {names}")
         return dataclasses.replace(self, cells=cells)
+
+
+def apart(grid: Grid, again: bool = False) -> Grid:
+    """The grid as a user's own: cells of a published study are run in a folder of its name in `runs/`, beside
+    the published ones, and those that are published count as finished unless they are to be run `again`."""
+    cells = []
+    for cell in grid.cells:
+        study = cell.folder.parent
+        own = own_folder(study)
+        if own != study:
+            out = str(own.parent)
+            kept = None if again else cell.folder
+            config = dataclasses.replace(cell.config, out=out)
+            cell = dataclasses.replace(
+                cell, config=config, settings=cell.settings | dict(out=out), published=kept
+            )
+        cells.append(cell)
+    return dataclasses.replace(grid, cells=cells)
 
 
 def read_grid(path: str | Path, overrides: dict | None = None, study: str | None = None) -> Grid:

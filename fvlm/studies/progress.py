@@ -1,5 +1,7 @@
 """How far a grid has come: a live table on a terminal, and a list of its cells."""
 
+import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -7,6 +9,7 @@ from collections import Counter
 import pandas as pd
 
 from fvlm.costs.plan import run_flops
+from fvlm.files import where
 from fvlm.studies.grid import (
     ELSEWHERE,
     FAILED,
@@ -18,7 +21,7 @@ from fvlm.studies.grid import (
     Grid,
     GridRun,
 )
-from fvlm.text import clock
+from fvlm.text import coloured, hours
 from fvlm.training.progress import read_progress
 
 
@@ -27,7 +30,7 @@ def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
     table = cells[["cell", "priority", "state"]].copy()
     table["FLOPs"] = [f"{flops:.1e}" for flops in cells["flops"]]
     table["memory"] = [f"{size / 1e9:.1f} GB" for size in cells["memory_bytes"]]
-    table["time"] = [clock(seconds) for seconds in cells["seconds"]]
+    table["time, h:mm"] = [hours(seconds) for seconds in cells["seconds"]]
     return table.assign(note=cells["note"])
 
 
@@ -68,13 +71,25 @@ class Table:
         if len(lines) > self._rows:
             shown.append(f"… and {len(lines) - self._rows} more")
         shown.append(summary(run))
-        text = "".join(f"\x1b[2K{line}\n" for line in shown)
+        width = shutil.get_terminal_size().columns
+        text = "".join(f"\x1b[2K{in_colour(line[:width], self._stream)}\n" for line in shown)
         self._stream.write((f"\x1b[{self._height}A" if self._height else "") + text + "\x1b[J")
         self._stream.flush()
         self._drawn, self._height = time.monotonic(), len(shown)
 
 
-_HEAD = f"{'cell':24} {'state':10} {'step':>12} {'loss':>7} {'samples/s':>10} {'left':>9}"
+STATE_COLOURS = {RUNNING: "yellow", FAILED: "red", STOPPED: "red", FINISHED: "green"}
+
+
+def in_colour(line: str, stream) -> str:
+    """A line of a table with the first word that is a cell's state in its colour, on a terminal."""
+    for state, colour in STATE_COLOURS.items():
+        if re.search(rf"\b{state}\b", line):
+            return re.sub(rf"\b{state}\b", coloured(state, colour, stream), line, count=1)
+    return line
+
+
+_HEAD = f"{'cell':24} {'state':10} {'step':>12} {'loss':>7} {'samples/s':>10} {'left h:mm':>9}"
 
 
 def _row(status: CellStatus) -> str:
@@ -82,7 +97,7 @@ def _row(status: CellStatus) -> str:
     progress = read_progress(status.cell.folder) if status.state in (RUNNING, ELSEWHERE) else None
     if progress:
         step = f"{progress['step']}/{progress['steps']}"
-        rate, left = progress["samples_per_second"], clock(progress["seconds_left"])
+        rate, left = progress["samples_per_second"], hours(progress["seconds_left"])
         text += f" {step:>12} {progress['loss']:7.3f} {rate:10.1f} {left:>9}"
     return (text + (f"  {status.why}" if status.why else ""))[:160]
 
@@ -94,7 +109,9 @@ def summary(run: GridRun) -> str:
         f"{counts[state]} {state}" for state in dict.fromkeys(status.state for status in run.statuses)
     )
     left = time_left(run)
-    return f"{len(run.statuses)} cells: {text}" + (f"; about {clock(left)} left" if left is not None else "")
+    return f"{len(run.statuses)} cells: {text}" + (
+        f"; about {hours(left)} h left" if left is not None else ""
+    )
 
 
 def time_left(run: GridRun) -> float | None:
@@ -130,7 +147,11 @@ def list_cells(grid: Grid):
         rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
         there = device_memory(config.device)
         memory = cell.memory()
-        fits = memory <= HEADROOM * there
+        note = ""
+        if cell.is_published and cell.published is not None and not cell.folder.exists():
+            note = f"published in {where(cell.published.parent)}"
+        elif memory > HEADROOM * there:
+            note = "does not fit: " + "; ".join(what_would_fit(config, there))
         rows.append(
             dict(
                 cell=cell.name,
@@ -139,7 +160,7 @@ def list_cells(grid: Grid):
                 flops=run_flops(config),
                 memory_bytes=memory,
                 seconds=expected_seconds(config, rates[kind]),
-                note="" if fits else "does not fit: " + "; ".join(what_would_fit(config, there)),
+                note=note,
             )
         )
     return pd.DataFrame(rows)

@@ -10,10 +10,9 @@ What was tried on the way, and what it gave: LOG.md, under 2026-11-23."""
 import sys
 
 import pandas as pd
-from filelock import FileLock
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.files import find_folder, update_table
+from fvlm.files import update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Grid, GridRun, read_grid
@@ -21,56 +20,41 @@ from fvlm.studies.page import study_page
 from fvlm.studies.progress import Table
 from fvlm.training.progress import TrainingError
 from fvlm.training.results import Run, load_run
+from fvlm.widgets.runs import RunPicker, named_run
 
 GRID = REPOSITORY / "params" / "question.yaml"
 
 CROWDED = 3  # shapes in a clip that is scored
 
-QUICK = dict(steps=20, effective_batch=8, warmup=5, eval_every=20, eval_samples=32)  # learns nothing yet
 
-
-def grid(path=None, quick: bool = False, every: bool = False, only: str | None = None) -> Grid:
+def grid(path=None, every: bool = False, only: str | None = None) -> Grid:
     """The experiment's runs, a foveated and a static one for each seed; `every`: two other sizes and the
-    baseline too; `only`: of those the ones whose name fits; `quick`: in another study, with hardly any steps;
-    `path`: of another grid file. ConfigError if none fits."""
-    return read_grid(path or GRID, *((QUICK, "question_quick") if quick else ())).select(
-        only, priority=2 if every else 1
-    )
+    baseline too; `only`: of those the ones whose name fits; `path`: of another grid file. ConfigError if none
+    fits."""
+    return read_grid(path or GRID).select(only, priority=2 if every else 1)
 
 
-def configs(quick: bool = False) -> list[RunConfig]:
-    return [cell.config for cell in grid(quick=quick).cells]
+def configs() -> list[RunConfig]:
+    return [cell.config for cell in grid().cells]
 
 
-def pair(seed: int = 0, quick: bool = False) -> tuple[RunConfig, RunConfig]:
-    """The foveated run and the static run of a seed."""
-    by_arch = {config.arch: config for config in configs(quick) if config.seed == seed}
-    return by_arch["foveated"], by_arch["static"]
+def chosen_runs(folders: str = "auto") -> list[Run]:
+    """A run with queries and, where there is one, its static control: from one or two folders joined by a
+    comma, or ("auto") as `fvlm.widgets.runs.RunPicker` chooses.
 
-
-def chosen_runs(folders: str = "auto") -> tuple[Run, Run]:
-    """A foveated run and its static control: from two folders joined by a comma, or else ("auto") those of
-    `main` with seed 0, or else quick ones, which are trained now in about a minute.
-
-    ConfigError unless it is one of each."""
-    from fvlm.training.launch import train
-
-    if folders != "auto":
-        runs = [load_run(find_folder(folder.strip())) for folder in folders.split(",")]
-        archs = [run.config.arch for run in runs]
-        if sorted(archs) != ["foveated", "static"]:
-            raise ConfigError(
-                f"runs = {folders!r} are {' and '.join(archs)}: give a foveated and a static one, joined by "
-                "a comma"
-            )
-        return tuple(sorted(runs, key=lambda run: run.config.arch))
-    full = pair()
-    if all((config.folder / "model" / "config.json").exists() for config in full):
-        return tuple(load_run(config.folder) for config in full)
-    quick = pair(quick=True)
-    quick[0].folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(quick[0].folder.parent / ".lock"):  # whoever comes second waits, and finds them
-        return tuple(train(config) for config in quick)
+    ConfigError for a run without queries, and where two are given unless one is the other's static
+    control."""
+    if folders == "auto" or "," not in folders:
+        return RunPicker(folders).runs
+    runs = [named_run(folder, queries=False) for folder in folders.split(",")]
+    archs = [run.config.arch for run in runs]
+    looking = all(run.config.architecture.has_queries for run in runs)
+    if len(runs) != 2 or archs.count("static") != 1 or not looking:
+        raise ConfigError(
+            f"runs = {folders!r} are {' and '.join(archs)}: give one with queries and a static one, joined "
+            "by a comma"
+        )
+    return sorted(runs, key=lambda run: run.config.arch == "static")
 
 
 def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:

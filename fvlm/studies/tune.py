@@ -6,7 +6,8 @@ or those that `--archs` names. Where one rate is to serve all of them, it is the
 their last losses, so that none is favoured (`best_rates`); the best of each by itself is told beside it
 (`own_rates`). A part of the study's steps (`--share 0.4`) rules rates out cheaply; what is near the best is
 then tried with all of them, `--only` its pairs: the longest runs decide. All that was found is kept in
-`outputs/<study>_rates/rates.parquet`; runs go on where they were stopped."""
+`outputs/<study>_rates/rates.parquet`, in `outputs/runs/` where that is published; runs go on where they were
+stopped."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError
-from fvlm.files import update_table
+from fvlm.files import own_folder, update_table
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Cell, Grid, GridRun, read_grid
 from fvlm.studies.progress import Table
@@ -34,13 +35,15 @@ def sweep(
     only: str | None = None,
     out: str | Path | None = None,
     archs=TUNED,
+    publish: bool = False,
 ) -> list[Grid]:
     """The sweep's cells, a grid for each rate. share: of the study's steps; only: cells whose name fits, as
-    `T[45]-T_*`. ConfigError as `read_grid`, and if the grid file has no cell of these architectures."""
+    `T[45]-T_*`; publish: among the published rates, not beside them. ConfigError as `read_grid`, and if the
+    grid file has no cell of these architectures."""
     study = read_grid(path)
     frames = study.cells[0].config.frames
     steps = max(1, round(share * study.cells[0].config.steps))
-    out = str(out or rates_folder(study.study))
+    out = str(out or (rates_folder(study.study) if publish else own_folder(rates_folder(study.study))))
     grids = []
     for rate in rates:
         changes = dict(learning_rate=rate, steps=steps, eval_every=steps, out=out)

@@ -1,8 +1,11 @@
 """`train(config)`: one run at a time in a folder, finished ones left alone, interrupted ones resumed, in one
 process or several."""
 
+import dataclasses
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +22,7 @@ import torch
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
 from fvlm.data.mix import described, is_mix, refuse_more
-from fvlm.files import require_writable, sweep, sync, write_json
+from fvlm.files import is_published, require_writable, sweep, sync, where, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -47,6 +50,7 @@ def train(
     callbacks = [callbacks] if callable(callbacks) else callbacks
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
     check_dataset(config.dataset)
+    _keep_published(config)
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
     try:
         with FileLock(config.folder / ".lock", timeout=0):
@@ -73,9 +77,53 @@ def train(
         raise ConfigError(f"{config.folder}: another process is training this run") from None
 
 
+def with_own_name(config: RunConfig, say: Callable[[str], Any] = print) -> RunConfig:
+    """The configuration where it has a folder to itself: as it is, or if its folder holds a run with another
+    configuration, in a study whose name says what is different, which is told by `say`.
+
+    The same configuration comes to the same name again, so that it goes on there."""
+    if not (changed := _changes(config)) or (config.overwrite and not is_published(config.folder.parent)):
+        return config
+    names = [re.sub(r" was .*?, is ", "-", change) for change in changed]
+    told = re.sub(r"[^\w.-]+", "-", "_".join(names))
+    known = hashlib.sha256(repr(sorted(config.identity().items())).encode()).hexdigest()[:8]
+    for suffix in ([told] if len(told) <= LONGEST_NAME else []) + [known]:
+        renamed = dataclasses.replace(config, study=f"{config.study}_{suffix}")
+        if not _changes(renamed):
+            break
+    say(
+        f"{where(config.folder)} holds a run with another configuration ({'; '.join(changed)}): this one "
+        f"is a run of its own, {where(renamed.folder)}"
+    )
+    return renamed
+
+
+LONGEST_NAME = 40  # of what a study's name says is different
+
+
+def _changes(config: RunConfig) -> list[str]:
+    """In what the run in a configuration's folder differs from it; nothing, if none is there."""
+    if not (config.folder / "config.json").exists():
+        return []
+    return config.changes_from(load_run(config.folder).config)
+
+
+def _keep_published(config: RunConfig):
+    """ConfigError if training would write over a published run: one of its results, in a study that is
+    published, and without the model with which it would count as finished."""
+    if not is_published(config.folder.parent) or not (config.folder / "config.json").exists():
+        return
+    run = load_run(config.folder)
+    if run.evaluated and (config.changes_from(run.config) or not run.finished):
+        raise ConfigError(
+            f"{where(config.folder)} is published, and nothing is written over it: give another study, such "
+            "as study = 'mine'"
+        )
+
+
 MIX = "mix.json"  # what a run of a mix was trained on
 # What a run leaves that another must not find.
-FOLDERS_LEFT = ("checkpoint", "model", ".model", "measured", "tensorboard")
+FOLDERS_LEFT = ("checkpoint", "model", "trained", ".model", "measured", "tensorboard")
 FILES_LEFT = (
     "evaluations.parquet",
     "samples.parquet",

@@ -7,12 +7,14 @@
     mix.json               of a mix: which data, which weights
     domains.parquet        of a mix: one row per evaluation and domain (columns: README)
     model/                 weights and processor, Hugging Face layout
+    trained/               in runs that are shipped, instead: what was trained, frozen weights by their hash
     measured/              measures of what it writes, where `fvlm train` or `fvlm evaluate` took them
     checkpoint/            what training resumes from; gone when it has finished
 """
 
 import functools
 import json
+import shutil
 import warnings
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -71,20 +73,32 @@ class Run:
     @property
     def finished(self) -> bool:
         """True once the evaluation after the last step is there, and the trained model."""
-        if (
-            not (self.folder / "evaluations.parquet").exists()
-            or not (self.folder / "model" / "config.json").exists()
-        ):
+        return self.has_model and self.evaluated
+
+    @property
+    def evaluated(self) -> bool:
+        """True once the evaluation after the last step is there; the model need not be, as in published
+        runs."""
+        if not (self.folder / "evaluations.parquet").exists():
             return False
         return int(self.evaluations["step"].to_numpy().max()) >= self.config.steps
+
+    @property
+    def has_model(self) -> bool:
+        """True if the trained model is there, whole or its trained part."""
+        return any((self.folder / name / "config.json").exists() for name in ("model", "trained"))
 
     @cached_property
     def model(self) -> "VideoLanguageModel":
         """The trained model, in evaluation mode on the CPU unless training left it elsewhere."""
         from fvlm.models import load_model
         from fvlm.models.build import processor_of
+        from fvlm.models.trained import load_trained
 
-        model = load_model(self.folder / "model").eval()
+        if (self.folder / "model" / "config.json").exists():
+            model = load_model(self.folder / "model").eval()
+        else:
+            model = load_trained(self.folder / "trained")
         model.make_processor = functools.partial(processor_of, self.config)  # older runs saved none
         return model
 
@@ -92,8 +106,31 @@ class Run:
     def tokenizer(self):
         from transformers import PreTrainedTokenizerFast
 
+        from fvlm.weights import load_tokenizer
+
+        if not (self.folder / "model").exists():
+            return load_tokenizer(self.config.llm)
         with readable(f"{self.folder}/model: no tokenizer that can be read"):
             return PreTrainedTokenizerFast.from_pretrained(self.folder / "model")
+
+    def pack(self, folder: str | Path) -> "Run":
+        """Write what is needed to look at this run, and no more, to another folder: its configuration,
+        tables, and the trained part of its model (`fvlm.models.trained`), a few megabytes; returns that
+        run.
+
+        ConfigError for a run that has not finished, one that is too large, and a folder that holds
+        something."""
+        from fvlm.models.trained import save_trained
+
+        folder = Path(folder)
+        if not self.finished:
+            raise ConfigError(f"{where(self.folder)}: it has not finished")
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: something is there already")
+        save_trained(self.model, self.config, folder / "trained")
+        for name in ("config.json", "evaluations.parquet", "samples.parquet"):
+            shutil.copy(self.folder / name, folder / name)
+        return load_run(folder)
 
     def validation_clips(self, count: int) -> list:
         """The first `count` clips of the split that this run was evaluated on, or all if it has fewer."""
@@ -141,6 +178,30 @@ def load_run(folder: str | Path) -> Run:
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: no run here (config.json is missing)")
     return Run(folder.absolute())
+
+
+def trained_runs(out: str | Path) -> list[Run]:
+    """Every finished run below `out` (`<study>/<run>`, or one folder deeper) that has its model: the newest
+    first, those that are shipped (`trained/` alone) last, stand-ins of notebooks (studies named `…_quick`)
+    left out. A run that can't be read is left out, with a warning."""
+    found = []
+    for pattern in ("*/*/{}/config.json", "*/*/*/{}/config.json"):
+        for name in ("model", "trained"):
+            for path in Path(out).glob(pattern.format(name)):
+                folder = path.parents[1]
+                whole = (folder / "model" / "config.json").exists()
+                if not (folder / "config.json").exists() or folder.parent.name.endswith("_quick"):
+                    continue
+                if name == "model" or not whole:
+                    found.append((whole, path.stat().st_mtime if whole else 0.0, str(folder)))
+    runs = []
+    for _, _, folder in sorted(found, key=lambda each: (not each[0], -each[1], each[2])):
+        try:
+            if (run := load_run(folder)).finished:
+                runs.append(run)
+        except ConfigError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    return runs
 
 
 class Study(NamedTuple):

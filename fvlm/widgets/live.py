@@ -15,28 +15,51 @@ from fvlm.costs.machine import autocast
 from fvlm.data import open_dataset
 from fvlm.files import where
 from fvlm.gaze.attention import EncodedClip
-from fvlm.plots import training_curve
+from fvlm.notebooks import PLOTLY
+from fvlm.plots import training_curve, with_badge
 from fvlm.plots.clips import image_uri
 from fvlm.plots.gaze import gaze_picture
 from fvlm.text import clock
 from fvlm.training.callbacks import Callback
-from fvlm.training.launch import train
+from fvlm.training.launch import train, with_own_name
 from fvlm.training.progress import Progress, request_stop
-from fvlm.training.results import Run
+from fvlm.training.results import Run, load_run
 
 
 async def train_live(config: RunConfig, every: float = 2.0) -> Run:
     """`train(config)` with a `LiveCurve`, for a notebook: `run = await train_live(config)`.
 
+    What is trained already is said to be, and its curve shown. Where the folder holds a run with other
+    parameters, this is a run of its own (`with_own_name`), and that is said.
+
     Training has a thread of its own, so that the kernel hears the view's button meanwhile. Interrupting the
     kernel does what the button does: the run writes a checkpoint and raises `Stopped`. Raises what `train`
     raises."""
+    config = with_own_name(config)
+    there = load_run(config.folder) if (config.folder / "config.json").exists() else None
+    if there is not None and there.finished and not config.changes_from(there.config):
+        show_trained(there)
+        return there
     training = asyncio.ensure_future(asyncio.to_thread(train, config, [LiveCurve(config, every)]))
     try:
         return await asyncio.shield(training)
     except (asyncio.CancelledError, KeyboardInterrupt):
         request_stop(config.folder, now=True)
         return await training
+
+
+def show_trained(run: Run):
+    """Say that a run is trained already, and show its curve."""
+    from IPython.display import display
+
+    last = run.evaluations.iloc[-1]
+    told = (
+        f"already trained: {where(run.folder)}, {last.step} steps, validation loss "
+        f"{last.loss_autoregressive:.3f} (frame by frame)"
+    )
+    figure = with_badge(training_curve(run.evaluations, [], f"{run.config.cell}, already trained"), run)
+    print(told)
+    display({PLOTLY: json.loads(figure.to_json()), "text/plain": told}, raw=True)
 
 
 class LiveCurve(Callback):
@@ -88,7 +111,7 @@ class LiveCurve(Callback):
         if self._handle is None:
             self._handle = display(self.view, display_id=True)
         if last:
-            shown = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": status}
+            shown = {PLOTLY: json.loads(figure.to_json()), "text/plain": status}
             if self._handle is None:  # nothing here shows widgets: a script
                 return
             self._handle.update(shown, raw=True)

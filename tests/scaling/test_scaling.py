@@ -1,8 +1,10 @@
 """Fits and gaps against truths that were planted, and nanoSmol's figures, replayed."""
 
+import base64
 import json
 import math
 import os
+import re
 import time
 
 import numpy as np
@@ -505,8 +507,86 @@ def test_the_explorer_s_figures_follow_its_controls(tmp_path):
     explorer.figure.value = "model_size_scaling"
     assert "no run has a value" in explorer.drawn.layout.annotations[0].text
     explorer.export.click()
-    assert (tmp_path / "model_size_scaling.html").exists() and "written" in explorer.message.value
+    file = tmp_path / "model_size_scaling.html"
+    (name, data) = re.findall(r'download="(.*?)" href="data:text/html;base64,(.*?)"', explorer.message.value)[
+        0
+    ]
+    assert name == file.name and base64.b64decode(data) == file.read_bytes()
     assert "application/vnd.plotly.v1+json" in explorer._repr_mimebundle_(), "what a stored notebook keeps"
+
+
+@pytest.fixture
+def explorer(tmp_path):
+    from planted import planted
+
+    from fvlm.widgets.scaling import ScalingExplorer
+
+    explorer = ScalingExplorer("nanosmol", tmp_path)
+    cells = [f"{pair}_{n}f_{arch}" for n in (16, 8) for pair in ("T1-T", "T2-T") for arch in ("fov", "bas")]
+    explorer.results = planted(cells, seeds=(0, 1))
+    explorer._offer()
+    return explorer
+
+
+def test_one_widget_shows_every_figure_and_nothing_of_the_one_before(explorer):
+    from fvlm.plots.scaling import TITLES
+    from fvlm.widgets.scaling import layout_changes
+
+    view = explorer.view
+    assert {name for _, name in explorer.figure.options} == set(TITLES)
+    for name in [*TITLES, *reversed(TITLES)]:
+        explorer.figure.value = name
+        assert explorer.view is view and explorer._view.children == (view,)
+        wanted = explorer.drawn
+        assert [trace.name for trace in view.data] == [trace.name for trace in wanted.data]
+        assert all(list(a.x) == list(b.x) and list(a.y) == list(b.y) for a, b in zip(view.data, wanted.data))
+        left = layout_changes(view.layout.to_plotly_json(), wanted.layout.to_plotly_json())
+        assert {name: value for name, value in left.items() if value} == {"autosize": True}
+        title = wanted.layout.title.text
+        assert title is None or title == TITLES[name]
+
+
+def test_what_was_drawn_once_is_shown_again_at_once(explorer):
+    explorer.figure.value = "loss_vs_flops_fitted"
+    drawn = explorer.drawn
+    explorer.figure.value = "frame_scaling"
+    explorer.figure.value = "loss_vs_flops_fitted"
+    assert explorer.drawn is drawn
+    explorer.bootstrap.value = 50
+    assert explorer.drawn is not drawn
+
+
+def test_frames_stand_in_the_order_of_numbers_and_scales_and_title_are_chosen(explorer):
+    assert explorer.frames.options == (8, 16)
+    explorer.figure.value = "chinchilla_ratio"
+    note = next(a for a in explorer.drawn.layout.annotations if "Hoffmann" in a.text)
+    assert explorer.view.layout.xaxis.type == "log" and note.y == pytest.approx(np.log10(20))
+    explorer.x_scale.value = explorer.y_scale.value = "linear"
+    assert explorer.view.layout.xaxis.type == explorer.view.layout.yaxis.type == "linear"
+    note = next(a for a in explorer.drawn.layout.annotations if "Hoffmann" in a.text)
+    assert note.y == pytest.approx(20), "the note stays on its line"
+    explorer.x_scale.value = explorer.y_scale.value = "as drawn"
+    assert explorer.view.layout.xaxis.type == "log"
+    explorer.title.value = "Data <and> size"
+    assert explorer.view.layout.title.text == "Data &lt;and&gt; size"
+
+
+def test_a_click_leaves_a_cell_s_runs_out_of_points_and_fits_until_it_is_taken_back(explorer):
+    explorer.figure.value = "model_size_scaling"
+    trace = next(t for t in explorer.view.data if "T1-T_8f_fov" in "".join(t.text))
+    before, points = sum(len(t.x) for t in explorer.view.data), len(explorer.chosen().runs)
+    at = next(i for i, text in enumerate(trace.text) if text.startswith("T1-T_8f_fov,"))
+
+    class Points:
+        point_inds = [at]
+
+    explorer._clicked(trace, Points, None)
+    assert explorer.left_out.value == ["planted/T1-T_8f_fov"] and "T1-T_8f_fov" in explorer.message.value
+    assert sum(len(t.x) for t in explorer.view.data) == before - 1
+    assert len(explorer.chosen().runs) == points - 2, "both seeds"
+    assert "T1-T_8f_fov" not in set(explorer.chosen().samples["cell"])
+    explorer.left_out.value = []
+    assert sum(len(t.x) for t in explorer.view.data) == before
 
 
 def test_what_frames_are_worth_is_told_of_every_study_that_swapped_them(tmp_path):

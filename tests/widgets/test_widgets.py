@@ -371,6 +371,21 @@ def test_interrupting_a_live_run_stops_it_at_a_checkpoint_and_it_goes_on(tmp_pat
     assert asyncio.run(train_live(config)).finished
 
 
+def test_a_finished_run_is_said_to_be_and_shows_its_curve_and_another_parameter_is_another_run(
+    runs, capsys, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    done = runs["foveated"]
+    run = asyncio.run(train_live(done.config))
+    assert run.folder == done.folder and f"already trained: {run.folder}" in capsys.readouterr().out
+    (figure,) = [data["application/vnd.plotly.v1+json"] for data in shown]
+    assert "already trained" in figure["layout"]["title"]["text"] and figure["data"]
+    other = asyncio.run(train_live(replace(done.config, learning_rate=0.01)))
+    assert other.folder.parent.name == "runs_learning_rate-0.01" and other.finished
+    assert "learning_rate was 0.0005, is 0.01" in capsys.readouterr().out
+
+
 def test_what_a_user_did_wrong_is_one_line_in_a_notebook():
     with pytest.raises(ConfigError) as wrong:
         RunConfig(llm="tiny", steps=0)

@@ -1,0 +1,78 @@
+"""A run that has learned nothing is told, by language alone or a blind control, and carries a red badge."""
+
+import json
+import shutil
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from conftest import tiny
+
+from fvlm import load_run, train
+from fvlm.plots import run_strip, with_badge
+from fvlm.tables import badged, run_table
+from fvlm.training.learned import BADGE_COLOUR, NOTHING, learned, verdict
+
+SHORT = dict(steps=1, eval_every=1, eval_samples=8, effective_batch=2)
+ASKED = dict(task="question", dataset="shapes:objects=1-5,questions=shape")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Runs of one step: asked ones, and one on captions beside its blind control."""
+    out = str(tmp_path_factory.mktemp("out"))
+    runs = {"question": train(tiny(out=out, study="asked", **SHORT | ASKED))}
+    runs |= {arch: train(tiny(arch, out=out, **SHORT)) for arch in ("foveated", "blind")}
+    return runs
+
+
+def losing(run, factor: float):
+    """The run with other last losses."""
+    path = run.folder / "samples.parquet"
+    table = pd.read_parquet(path)
+    table["loss_autoregressive"] *= factor
+    table.to_parquet(path)
+    return load_run(run.folder)
+
+
+def test_a_question_s_run_is_compared_with_the_question_alone(trained):
+    run = trained["question"]
+    found = verdict(run)
+    assert learned(run) is False and "the question alone gives 0.9" in found.why, "ln 7 over two tokens"
+    assert found.badge == NOTHING
+    assert learned(losing(run, 0.05)) is True
+    losing(run, 20)
+
+
+def test_a_caption_s_run_is_compared_with_its_blind_control(trained):
+    run, blind = trained["foveated"], trained["blind"]
+    assert "T1-T_2f_bli_seed0" in verdict(run).why
+    assert learned(losing(run, 0.5)) is True
+    assert learned(losing(run, 4)) is False
+    losing(run, 0.5)
+    assert learned(blind) is None, "a control that sees nothing"
+    assert run.samples["loss_autoregressive"].mean() == pytest.approx(
+        pd.read_parquet(run.folder / "samples.parquet")["loss_autoregressive"].mean()
+    )
+
+
+def test_without_anything_to_compare_with_nothing_is_said(trained, tmp_path):
+    folder = tmp_path / "runs" / "T1-T_2f_fov_seed0"
+    shutil.copytree(trained["foveated"].folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | dict(dataset="shapes:objects=1-1")))
+    assert learned(load_run(folder)) is None and verdict(load_run(folder)).badge == ""
+
+
+def test_table_and_figures_carry_the_badge_and_those_of_a_run_that_has_learned_do_not(trained):
+    run = trained["question"]
+    table = run_table([run])
+    assert table["learned"].tolist() == [NOTHING]
+    assert f"background-color: {BADGE_COLOUR}" in badged(table).to_html()
+    clip = run.validation_clips(1)[0]
+    title = run_strip(run, clip).layout.title.text
+    assert NOTHING in title and BADGE_COLOUR in title and clip.question in title
+    losing(run, 0.05)
+    assert BADGE_COLOUR not in badged(run_table([load_run(run.folder)])).to_html()
+    assert with_badge(go.Figure(layout_title_text="its title"), run).layout.title.text == "its title"
+    losing(run, 20)
