@@ -5,10 +5,13 @@ import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
+from fvlm.findings.questions import STUDIES as QUESTIONS
 from fvlm.findings.words import by_shapes, longer, percent
 from fvlm.scaling import Results
 from fvlm.scaling.intervals import t_interval
+from fvlm.scaling.runs import MICRO
 from fvlm.text import with_interval
+from fvlm.training.results import load_run
 
 AUDIT = sources.OUTPUTS / "audit" / "input_scale.csv"
 DATE = "2026-11-25"
@@ -31,9 +34,19 @@ all architectures. The figures that the reading rested on:
 {_longer_line()}
 **{DATE}, the trend with size.** The growth of the gap with size holds at equal training clips only.{_equal_flops(micro)}
 
-**{DATE}, all LLMs from scratch.** Every number here from `T1-T` … `T5-T` comes from models with that input scale, and will be
-run again. The audit's figures: `outputs/audit/input_scale.csv`.
+**{DATE}, all LLMs from scratch.** The numbers of {_scaled(False)} come from models with that input scale, and will be
+run again; {_scaled(True)} were run with the mended one. The audit's figures: `outputs/audit/input_scale.csv`.
 """
+
+
+def _scaled(mended: bool) -> str:
+    """The studies of LLMs from scratch that were run with the mended scale, or those that were not."""
+    found = []
+    for name in ("captions", *QUESTIONS, "sees", MICRO, "question", sources.LONGER):
+        first = next((sources.OUTPUTS / name).glob("*/config.json"), None)
+        if first is not None and load_run(first.parent).config.scale_input == mended:
+            found.append(f"`{name}/`")
+    return ", ".join(found) or "none"
 
 
 def withdrawn_in_short() -> str:
