@@ -1192,7 +1192,10 @@ def _features(options) -> int:
         )
         print(f"{stored.folder.name}  {stored.clips:>7} clips  {stored.size / 1e9:8.2f} GB  {about}")
     used = sum(stored.size for stored in found)
-    print(f"{used / 1e9:.2f} GB of {limit(used) / 1e9:.2f} (FVLM_FEATURES_GB) in {root()}")
+    most = limit(used)
+    print(f"{used / 1e9:.2f} GB of {most / 1e9:.2f} (FVLM_FEATURES_GB) in {root()}")
+    if used >= most:
+        print("No more is kept: runs compute what they miss. A higher FVLM_FEATURES_GB, or --clear, makes room")
     return 0
 
 

@@ -210,7 +210,9 @@ def test_fill_list_and_clear(tmp_path):
     assert "7 clips" in done.stdout and "7 kept now" in done.stdout
     assert "7 there already" in python("-m", "fvlm", "features", "--fill", *options).stdout
     listed = python("-m", "fvlm", "features", "--list").stdout
-    assert "normed inputs" in listed and " 7 " in listed
+    assert "normed inputs" in listed and " 7 " in listed and "No more is kept" not in listed
+    full = python("-m", "fvlm", "features", "--list", env={"FVLM_FEATURES_GB": "0"}).stdout
+    assert "No more is kept" in full
     assert "removed" in python("-m", "fvlm", "features", "--clear").stdout and stores() == []
     assert clear() == 0
     done = python("-m", "fvlm", "features", "--fill", *options, env={"FVLM_FEATURES_GB": "0"})
