@@ -1195,7 +1195,7 @@ def _features(options) -> int:
     most = limit(used)
     print(f"{used / 1e9:.2f} GB of {most / 1e9:.2f} (FVLM_FEATURES_GB) in {root()}")
     if used >= most:
-        print("No more is kept: runs compute what they miss. A higher FVLM_FEATURES_GB, or --clear, makes room")
+        print("No more is kept, runs compute what they miss: a higher FVLM_FEATURES_GB or --clear makes room")
     return 0
 
 
