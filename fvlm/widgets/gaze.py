@@ -23,6 +23,7 @@ from fvlm.models.looks import SUMMARIES
 from fvlm.plots.clips import image_bytes
 from fvlm.plots.gaze import colour_table, gaze_picture, save_gaze
 from fvlm.plots.style import DIFFERENCES, SCALES
+from fvlm.training.learned import BADGE_COLOUR, verdict
 from fvlm.training.results import Run
 from fvlm.widgets.canvas import ColourBar, Download, Filmstrip, FrameView, HeadGrid
 
@@ -132,7 +133,8 @@ class Explorer(ipw.VBox):
         self.format = ipw.Dropdown(options=list(TYPES), layout=_flex("0 0 80px"))
         self.export = ipw.Button(description="export", layout=_flex("0 0 90px"))
         self.own = ipw.ToggleButton(value=True, description="each its own range", layout=_flex("0 0 160px"))
-        self.message, self.text, self.loss, self.note = (ipw.HTML() for _ in range(4))
+        self.message, self.text, self.loss, self.note, self.badge = (ipw.HTML() for _ in range(5))
+        self._badges: dict[str, str] = {}
         self.download = Download()
 
     def _question(self, name: str, wide: dict) -> tuple[ipw.Dropdown, ipw.Text]:
@@ -181,6 +183,7 @@ class Explorer(ipw.VBox):
         )
         return [
             _row(self.run, self.clip, self.path, self.upload),
+            self.badge,
             _row(self.menu, self.question),
             _row(self.mode, self.note),
             _row(self.map, self.head, self.scale, self.range),
@@ -326,8 +329,18 @@ class Explorer(ipw.VBox):
         self._offer_questions()
         self._write_text()
         self._write_note()
+        self._write_badge()
         self._ask_without()
         self._draw()
+
+    def _write_badge(self):
+        """In red, that the run has learned nothing, with the numbers that say so; nothing if it has."""
+        name = self.run.value
+        if name not in self._badges:
+            found = verdict(self.runs[name])
+            told = f'<b style="color:{BADGE_COLOUR}">■ {found.badge}</b>: {html.escape(found.why)}'
+            self._badges[name] = told if found.badge else ""
+        self.badge.value = self._badges[name]
 
     def _offer_maps(self):
         config = self.runs[self.run.value].model.config.vision_config

@@ -64,6 +64,20 @@ def test_it_shows_the_gaze_of_what_is_chosen(explorer, runs):
         assert encoded.clip.question in explorer.text.value and encoded.clip.answer in explorer.text.value
 
 
+def test_a_run_that_has_learned_nothing_says_so_in_red(runs, monkeypatch, tmp_path):
+    from fvlm.training.learned import BADGE_COLOUR, Verdict, verdict
+
+    assert verdict(runs["foveated"]).learned is False, "one step"
+    shown = Explorer([runs["foveated"], runs["static"]], clips=1, folder=tmp_path)
+    assert BADGE_COLOUR in shown.badge.value and "has learned nothing" in shown.badge.value
+    assert "the question alone gives" in shown.badge.value
+    monkeypatch.setattr("fvlm.widgets.gaze.verdict", lambda run: Verdict(True, "far under"))
+    shown.run.value = shown.run.options[1]
+    assert shown.badge.value == ""
+    shown.run.value = shown.run.options[0]
+    assert "has learned nothing" in shown.badge.value, "each has its own"
+
+
 def test_colours_run_per_clip_per_frame_or_stay_and_all_columns_share_them(explorer):
     explorer.frame.value = 2
     maps = explorer.look.map()
