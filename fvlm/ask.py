@@ -8,6 +8,7 @@ from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import where
 from fvlm.gaze.attention import as_clip
 from fvlm.text import clock
+from fvlm.training.learned import learned, verdict
 from fvlm.training.results import Run, load_run, trained_runs
 
 OPTION = re.compile(r"^\s*\(?([A-Z])[).:]\s*(\S.*?)\s*$", re.MULTILINE)
@@ -30,8 +31,9 @@ def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run
 
 
 def expectation(run: Run, asked: bool) -> list[str]:
-    """How good a run's model can be expected to be, in two or three lines. asked: whether it is asked a
+    """How good a run's model can be expected to be, in two to four lines. asked: whether it is asked a
     question."""
+    found = verdict(run)
     last, config = run.evaluations.iloc[-1], run.config
     lines = [
         f"{where(run.folder)}: {config.cell}, trained on {last.samples_seen:,.0f} clips of {config.dataset} "
@@ -40,6 +42,10 @@ def expectation(run: Run, asked: bool) -> list[str]:
         f"{math.exp(min(last.loss_autoregressive, 50)):.1f})"
         + (", and of other videos the words of its own world" if config.dataset.startswith("shapes") else ""),
     ]
+    if found.badge:
+        better = next((other for other in trained_runs(run.folder.parents[1]) if learned(other)), None)
+        instead = f". --run {where(better.folder)} is one that has learned something" if better else ""
+        lines.append(f"What it says means nothing, it {found.badge}: {found.why}{instead}")
     if asked != (config.task == "question"):
         lines.append(
             "It was trained to describe and has never been asked: the answer is a guess"

@@ -14,6 +14,7 @@ from fvlm.cli import main
 from fvlm.data.live import live_frames
 from fvlm.gaze import gaze
 from fvlm.models.asking import Moment
+from fvlm.training.learned import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,18 @@ def test_one_command_answers_and_says_how_good_it_can_be(run, video, question, t
         "T1-T_2f_fov, trained on 4 clips of shapes (captions)" in told and f"{loss:.3f} nats a token" in told
     )
     assert ("never been asked" in told) == bool(question)
+
+
+def test_a_run_that_has_learned_nothing_says_so_and_names_one_that_has(run, video, monkeypatch, capsys):
+    known = {True: Verdict(True, "far under"), False: Verdict(False, "4.4 nats where a guess gives 1")}
+    for learned_here in (True, False):
+        monkeypatch.setattr("fvlm.ask.verdict", lambda run, found=known[learned_here]: found)
+        for others in (True, False):
+            monkeypatch.setattr("fvlm.ask.learned", lambda run, others=others: others)
+            assert main(["ask", str(video), "--run", str(run.folder)]) == 0
+            told = capsys.readouterr().err
+            assert ("means nothing, it has learned nothing: 4.4 nats" in told) != learned_here
+            assert ("is one that has learned something" in told) == (others and not learned_here)
 
 
 def test_describe_prints_timed_lines_and_watch_too(run, video, capsys, tmp_path):
