@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
-from fvlm.files import where
+from fvlm.files import find_folder, where
 from fvlm.gaze.attention import as_clip
 from fvlm.text import clock
 from fvlm.training.learned import learned, verdict
@@ -18,7 +18,7 @@ def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run
     """The run in a folder, or without one the newest finished run of `outputs/` that has its model
     (`trained_runs`), one that came with the repository if there is no other. ConfigError if there is none."""
     if folder is not None:
-        run = load_run(folder)
+        run = load_run(find_folder(str(folder)))
         if not run.has_model:
             raise ConfigError(f"{folder}: no model yet; training leaves it at its end")
         return run

@@ -156,6 +156,11 @@ def test_notebooks_show_what_make_train_leaves_or_a_stand_in_that_no_command_pic
     with pytest.raises(ConfigError, match="no finished run"):
         choose_run(out=tmp_path)
     assert run_to_show(stand_in.folder).folder == stand_in.folder
+    monkeypatch.chdir(REPOSITORY / "notebooks")
+    shipped = "outputs/trained/T1-T_2f_fov_seed0"
+    assert run_to_show(shipped).folder == REPOSITORY / shipped, (
+        "as README spells it, from where notebooks run"
+    )
 
 
 @pytest.mark.slow
