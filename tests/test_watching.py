@@ -159,7 +159,7 @@ def test_notebooks_show_what_make_train_leaves_or_a_stand_in_that_no_command_pic
     monkeypatch.chdir(REPOSITORY / "notebooks")
     shipped = "outputs/trained/T1-T_2f_fov_seed0"
     assert run_to_show(shipped).folder == REPOSITORY / shipped, (
-        "as README spells it, from where notebooks run"
+        "README spells it so, notebooks run elsewhere"
     )
 
 
