@@ -117,8 +117,9 @@ costs = {arch: flops_per_sample(dataclasses.replace(config, arch=arch)) for arch
 (pd.DataFrame(costs) / 1e9).round(2)
 
 # %% [markdown]
-# With the tiny vision model frozen, as here, most of the work is DINOv2's forward pass, the same for both. The
-# difference is what the LLM reads: a visual token a frame, in each pass, against 16.
+# With the tiny vision model frozen, as here, most of the work is DINOv2's forward pass. Queries read the last layer's keys
+# and values, so what that layer makes of the patches is not computed for them. The other difference is what the LLM reads: a
+# visual token a frame, in each pass, against 16.
 #
 # Next: [`attention.ipynb`](attention.ipynb) shows where this run looks and whether it matters, [`train.ipynb`](train.ipynb)
 # trains one, [`scaling.ipynb`](scaling.ipynb) asks what one token a frame costs.

@@ -12,7 +12,7 @@
 # *How much quality does a video language model keep when it spends one visual token per frame, and decides with
 # each token where to look next?* One run of this notebook is one cell of the grid that answers it.
 #
-# As stored, it trains the smallest cell on the built-in world, minutes on a CPU. Every other cell is a parameter away:
+# As stored, it trains a small cell on the built-in world, minutes on a CPU. Every other cell is a parameter away:
 # `papermill train.ipynb out/S-S_8f_fov.ipynb -p llm 135m`.
 
 # %% tags=["parameters"]
@@ -79,7 +79,7 @@ plan(config)
 # %% [markdown]
 # ## Training
 #
-# The curve redraws itself as training goes on. Expect three phases from the tiny cell: it learns the grammar, stays
+# The curve redraws itself as training goes on. A tiny cell goes through three phases: it learns the grammar, stays
 # for a while at what can be said without looking, then begins to see. If this cell was trained before with the same
 # parameters, its results are read instead; with others it is a run of its own. Stop it with the button or with
 # Kernel ▸ Interrupt: run the cell again, and it goes on from there.

@@ -134,7 +134,7 @@ def readme_results() -> str:
     lines.append(
         "[`outputs/FINDINGS.md`](outputs/FINDINGS.md) has each claim with its number, interval, cells and "
         "command: every control and every seed, what a question does to the gaze and to the answer, what the "
-        "smallest cell sees, learning rates, a prediction and what came, and what these runs say of the five "
+        "cell of `make train` sees, learning rates, a prediction and what came, and what these runs say of the five "
         "conclusions of nanoSmol, the earlier study that this repository follows."
     )
     return "\n".join(lines)

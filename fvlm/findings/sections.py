@@ -218,7 +218,7 @@ def sees_section() -> str:
     last = evaluations.sort_values("step").groupby(["cell", "seed"], sort=False)["loss_parallel"].last()
     losses = last.unstack().rename(index="`{}`".format, columns="seed {}".format).map("{:.3f}".format)
     gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
-    return f"""## Does the smallest cell see?
+    return f"""## Does the cell of `make train` see?
 
 - **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
 {gap.samples} clips.
