@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     import pandas as pd
 
+WHOLE_WORDS = dict(break_on_hyphens=False, break_long_words=False)  # of textwrap: a path can be copied
+
 
 def clock(seconds: float) -> str:
     """Seconds as hours, minutes and seconds: 1:02:03, 2:03."""
@@ -65,5 +67,5 @@ def fitted(table: "pd.DataFrame", note: str, width: int | None = None) -> list[s
     lines = [head[:width]]
     for row, told in zip(rows, notes):
         lines.append(row[:width])
-        lines += textwrap.wrap(told, width, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(told, width, initial_indent="    ", subsequent_indent="    ", **WHOLE_WORDS)
     return lines

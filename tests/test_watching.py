@@ -158,9 +158,7 @@ def test_notebooks_show_what_make_train_leaves_or_a_stand_in_that_no_command_pic
     assert run_to_show(stand_in.folder).folder == stand_in.folder
     monkeypatch.chdir(REPOSITORY / "notebooks")
     shipped = "outputs/trained/T1-T_2f_fov_seed0"
-    assert run_to_show(shipped).folder == REPOSITORY / shipped, (
-        "README spells it so, notebooks run elsewhere"
-    )
+    assert run_to_show(shipped).folder == REPOSITORY / shipped, "README spells it so, notebooks run elsewhere"
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fvlm.config import BUILT_IN, REPOSITORY, ConfigError, RunConfig
+from fvlm.config import BUILT_IN, REPOSITORY, ConfigError, RunConfig, shown
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
@@ -90,14 +90,14 @@ class Settings:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"clips = {self.clips}: must be at least 1")
+        if self.size % 14:
+            raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
         name = self.source.partition(":")[0]
         if name in BUILT_IN:
             if self.clips is None:
                 raise ConfigError(f"{name} never ends: say how many clips (--clips 5000)")
             if self.size < LEAST_DRAWN:
                 raise ConfigError(f"size = {self.size}: {name} is drawn from {LEAST_DRAWN} pixels on")
-        if self.size % 14:
-            raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
 
 
 def prepared_already(settings: Settings, folder: str | Path, retry_skipped: bool = False) -> bool:
@@ -817,7 +817,7 @@ def read_manifest(folder: str | Path) -> dict:
             f"{path}: damaged ({str(error)[:200]}). `fvlm prepare` with --overwrite makes the dataset anew"
         ) from None
     if format != FORMAT:
-        raise ConfigError(f"{path}: format {str(format)[:80]!r}; this version reads {FORMAT}")
+        raise ConfigError(f"{path}: format {shown(format)}; this version reads {FORMAT}")
     if fault := _manifest_fault(manifest):
         raise ConfigError(f"{path}: {fault}. `fvlm prepare` with --overwrite makes the dataset anew")
     return manifest

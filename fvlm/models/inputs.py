@@ -38,7 +38,7 @@ LARGEST = 20.0  # of normalised pixels, which lie between -2.2 and 2.7
 def as_pixels(frames: torch.Tensor) -> torch.Tensor:
     """Frames (…) of any integer type as uint8, those of floats as they are. ValueError for integers that are
     no pixels, and floats that are not normalised."""
-    if frames.dtype == torch.uint8:
+    if frames.dtype == torch.uint8 or torch.compiler.is_compiling():  # a compiled graph can't ask for values
         return frames
     low, high = (float(value) for value in frames.aminmax()) if frames.numel() else (0.0, 0.0)
     if frames.is_floating_point():

@@ -8,7 +8,7 @@ import textwrap
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fvlm.plots.style import LAYOUT, TARGET_BOX
+from fvlm.plots.style import LAYOUT, PAPER, TARGET_BOX
 
 
 def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
@@ -88,7 +88,7 @@ def _picture(clip, t: int, boxes: bool) -> str:
     from PIL import Image
 
     if not clip.shows:
-        return image_uri(Image.new("RGB", clip.frames.shape[2:], "white"), "JPEG", quality=85)
+        return image_uri(Image.new("RGB", clip.frames.shape[2:], PAPER), "JPEG", quality=85)
     image = Image.fromarray(clip.frames[t].transpose(1, 2, 0))
     if boxes and clip.boxes is not None:
         draw_boxes(image, clip.boxes[t], clip.target)
