@@ -21,7 +21,8 @@ def beside_the_cost(learning: str = "") -> list[str]:
 
 
 def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True) -> str:
-    """What one token a frame costs, by the runs before 2026-11-25: `alone`, or after what later ones say."""
+    """What one token a frame costs, by the runs before 2026-11-25: `alone`, or in short after what later ones
+    say."""
     (first, gap), *others = gaps.items()
     frames = frames_of(first)
     raw = {
@@ -36,10 +37,12 @@ def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True)
     spent = f"; at equal training FLOPs {_ends(reached)}{_turned(raw, reached)}" if reached else ""
     config, title = micro.runs["config"].iloc[0], "What one token a frame costs"
     clips = f"{config.steps * config.effective_batch:,} clips"
+    if not alone:
+        return f"**What earlier runs gave** ({clips}, the input scale of before 2026-11-25): at equal clips {_ends(raw, names)}"
     return (
-        f"**{title if alone else 'What earlier runs gave'}**, in percent of the loss of a baseline that reads 16 "
-        f"(captions of the built-in world, LLMs from scratch, {frames}, {clips}, the input scale of before "
-        f"2026-11-25): at equal clips {_ends(raw, names)}; {trends}{spent}"
+        f"**{title}**, in percent of the loss of a baseline that reads 16 (captions of the built-in world, LLMs from "
+        f"scratch, {frames}, {clips}, the input scale of before 2026-11-25): at equal clips {_ends(raw, names)}; "
+        f"{trends}{spent}"
     )
 
 
