@@ -17,7 +17,30 @@ STRIDE = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: multiples of it fall 
 CHUNK = 1 << 16  # positions that are worked out together
 
 
-class Mixture:
+class _Parts:
+    """A dataset whose items are those of several, `parts`: `find` says whose an item is and which."""
+
+    parts: list
+
+    def find(self, item: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def __getitem__(self, item: int) -> Clip:
+        part, number = self.find(item)
+        return self.parts[part][number]
+
+    def told(self, item: int) -> Clip:
+        """Item `item` without its frames."""
+        part, number = self.find(item)
+        return self.parts[part].told(number)
+
+    def key(self, item: int) -> str:
+        """Names the frames of an item."""
+        part, number = self.find(item)
+        return self.parts[part].key(number)
+
+
+class Mixture(_Parts):
     """Training clips of several datasets: item p is the clip at position p.
 
     parts: datasets by the number of their turn, each in its own order, without end. weights: as often are
@@ -52,25 +75,11 @@ class Mixture:
         counts = self._counted(chunk)
         return counts + np.bincount(self._worked_out(chunk)[0][:rest], minlength=len(self.parts))
 
-    def find(self, position: int) -> tuple[int, int]:
+    def find(self, item: int) -> tuple[int, int]:
         """Which part a position falls on, and the number of its turn."""
-        chunk, rest = divmod(int(position), CHUNK)
+        chunk, rest = divmod(int(item), CHUNK)
         whose, turns = self._worked_out(chunk)
         return int(whose[rest]), int(turns[rest])
-
-    def __getitem__(self, position: int) -> Clip:
-        part, turn = self.find(position)
-        return self.parts[part][turn]
-
-    def told(self, position: int) -> Clip:
-        """The clip at a position without its frames."""
-        part, turn = self.find(position)
-        return self.parts[part].told(turn)
-
-    def key(self, position: int) -> str:
-        """Names the frames of the clip at a position."""
-        part, turn = self.find(position)
-        return self.parts[part].key(turn)
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +108,7 @@ class Mixture:
         return self._chunk[1:]
 
 
-class InTurns:
+class InTurns(_Parts):
     """Datasets that take turns, item by item, until each is used up: so the first items are of all of them
     alike."""
 
@@ -120,20 +129,6 @@ class InTurns:
             left -= (end - begun) * len(alive)
             begun, alive = end, [i for i in alive if _length(self.parts[i]) > end]
         raise IndexError(item)
-
-    def __getitem__(self, item: int) -> Clip:
-        part, number = self.find(item)
-        return self.parts[part][number]
-
-    def told(self, item: int) -> Clip:
-        """Item `item` without its frames."""
-        part, number = self.find(item)
-        return self.parts[part].told(number)
-
-    def key(self, item: int) -> str:
-        """Names the frames of an item."""
-        part, number = self.find(item)
-        return self.parts[part].key(number)
 
     def part_by_part(self, items: int) -> list[int]:
         """The first so many items, those of the first part before those of the second and so on."""

@@ -31,14 +31,17 @@ def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True)
     }
     trained = micro.runs[micro.runs["arch"] == "foveated"].groupby("pair")["params_trainable"].mean()
     names = {pair: f"{pair} ({trained[pair] / 1e6:.2f} M trained parameters)" for pair in raw}
+    config, title = micro.runs["config"].iloc[0], "What one token a frame costs"
+    clips = f"{config.steps * config.effective_batch:,} clips"
+    if not alone:
+        return (
+            f"**What earlier runs gave** ({clips}, the input scale of before 2026-11-25): at equal clips "
+            f"{_ends(raw, names)}"
+        )
     trends = trend(gap) + "".join(f"; {frames_of(name)}, {trend(other)}" for name, other in others)
     flops = equal_flops(micro, int(frames.split()[0]))
     reached = {pair: found for pair, found in flops.items() if len(found) == 3}
     spent = f"; at equal training FLOPs {_ends(reached)}{_turned(raw, reached)}" if reached else ""
-    config, title = micro.runs["config"].iloc[0], "What one token a frame costs"
-    clips = f"{config.steps * config.effective_batch:,} clips"
-    if not alone:
-        return f"**What earlier runs gave** ({clips}, the input scale of before 2026-11-25): at equal clips {_ends(raw, names)}"
     return (
         f"**{title}**, in percent of the loss of a baseline that reads 16 (captions of the built-in world, LLMs from "
         f"scratch, {frames}, {clips}, the input scale of before 2026-11-25): at equal clips {_ends(raw, names)}; "

@@ -22,9 +22,8 @@ from fvlm.data.mix import read_mix, spelled
 from fvlm.files import expect, find_folder, load_yaml
 from fvlm.scaling.mix import designed, hundredths
 from fvlm.scaling.mixtures import PREDICTION, keep, read_prediction
-from fvlm.studies.executors import Local
-from fvlm.studies.grid import Grid, GridRun, grid_of
-from fvlm.studies.progress import Table
+from fvlm.studies.grid import Grid, grid_of
+from fvlm.studies.progress import run_grids
 
 LETTERS = dict(video="v", image="i", images="m", text="t")
 OWN = ("mix", "mixtures", "design")  # what a design has and a grid file does not
@@ -131,10 +130,5 @@ def _mixtures(content, domains: list[str]) -> tuple[dict, dict]:
 def run_design(grids: list[Grid], folder: Path, jobs: int | None = None) -> tuple[pd.DataFrame, bool]:
     """Train what of a design is not there yet, `jobs` cells at once (see `Local`). Returns all that was found
     so far (`keep`), and whether every run is finished."""
-    done = True
-    for grid in grids:
-        run = GridRun(grid, Local(jobs), retry_failed=True, on_change=Table())
-        done = run.run() and done
-        if run.stopping:  # Ctrl-C is meant for all of it
-            return keep(folder), False
+    done = run_grids(grids, jobs)
     return keep(folder), done

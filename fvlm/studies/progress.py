@@ -10,6 +10,7 @@ import pandas as pd
 
 from fvlm.costs.plan import run_flops
 from fvlm.files import where
+from fvlm.studies.executors import Local
 from fvlm.studies.grid import (
     ELSEWHERE,
     FAILED,
@@ -164,3 +165,15 @@ def list_cells(grid: Grid):
             )
         )
     return pd.DataFrame(rows)
+
+
+def run_grids(grids: list[Grid], jobs: int | None = None) -> bool:
+    """Train what of several grids is not there yet, one grid after the other, `jobs` cells at once (see
+    `Local`), failed ones again. Returns whether every run is finished."""
+    done = True
+    for grid in grids:
+        run = GridRun(grid, Local(jobs), retry_failed=True, on_change=Table())
+        done = run.run() and done
+        if run.stopping:  # Ctrl-C is meant for all of it
+            return False
+    return done

@@ -16,9 +16,8 @@ import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import own_folder, update_table
-from fvlm.studies.executors import Local
-from fvlm.studies.grid import Cell, Grid, GridRun, read_grid
-from fvlm.studies.progress import Table
+from fvlm.studies.grid import Cell, Grid, read_grid
+from fvlm.studies.progress import run_grids
 from fvlm.training.results import load_run
 
 SEED = 100  # held out
@@ -147,10 +146,5 @@ def own_rates(table: pd.DataFrame) -> pd.DataFrame:
 def run_sweep(grids: list[Grid], jobs: int | None = None) -> tuple[pd.DataFrame, bool]:
     """Train what of a sweep is not there yet, `jobs` cells at once (see `Local`). Returns all that was found
     so far (`keep`), and whether every run is finished."""
-    done = True
-    for grid in grids:
-        run = GridRun(grid, Local(jobs), retry_failed=True, on_change=Table())
-        done = run.run() and done
-        if run.stopping:  # Ctrl-C is meant for all of it
-            return keep(Path(grids[0].cells[0].config.out)), False
+    done = run_grids(grids, jobs)
     return keep(Path(grids[0].cells[0].config.out)), done

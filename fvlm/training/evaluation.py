@@ -62,9 +62,13 @@ def evaluate(
         mine.append(list(rows.values()))
     in_order = [row for batches in zip(*processes.all_gather(mine)) for rows in batches for row in rows]
     rows = list({row["clip_id"]: row for row in in_order}.values())  # batches may have been filled up
+    return mean_losses(rows) | dict(right=sum(row["right"] for row in rows) / len(rows)), rows
+
+
+def mean_losses(rows: list[dict]) -> dict[str, float]:
+    """`LOSSES` of samples together, in nats per text token."""
     tokens = sum(row["text_tokens"] for row in rows)
-    means = {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}
-    return means | dict(right=sum(row["right"] for row in rows) / len(rows)), rows
+    return {name: sum(row[name] * row["text_tokens"] for row in rows) / tokens for name in LOSSES}
 
 
 def domain_losses(rows: list[dict]) -> dict[str, dict]:
@@ -73,9 +77,7 @@ def domain_losses(rows: list[dict]) -> dict[str, dict]:
     found = {}
     for domain in dict.fromkeys(row["domain"] for row in rows if "domain" in row):
         mine = [row for row in rows if row["domain"] == domain]
-        tokens = sum(row["text_tokens"] for row in mine)
-        losses = {name: sum(row[name] * row["text_tokens"] for row in mine) / tokens for name in LOSSES}
-        found[domain] = losses | dict(clips=len(mine))
+        found[domain] = mean_losses(mine) | dict(clips=len(mine))
     return found
 
 
