@@ -11,6 +11,7 @@ from fvlm.data.catalogue import catalogue
 from fvlm.data.mix import Mix, read_mix
 from fvlm.scaling.mix import LAW, Limits
 from fvlm.scaling.mixtures import (
+    beside,
     best_mixture,
     domains_of,
     forms_compared,
@@ -20,9 +21,11 @@ from fvlm.scaling.mixtures import (
     points,
     read_prediction,
 )
+from fvlm.text import with_interval
 
 DESIGN, EVALUATION = "mix", "mix_evaluation"  # the studies of params/mix/design.yaml and evaluation.yaml
 ONE_TOKEN, SIXTEEN = "foveated", "baseline"
+SMOLVLM = "SmolVLM"  # its proportions, as params/mix/evaluation.yaml names them
 
 
 def missing(what: str, command: str) -> pd.DataFrame:
@@ -193,28 +196,41 @@ def provenance_table() -> pd.DataFrame:
     return pd.DataFrame([dict(number=name, **{"from": told}) for name, told in FROM.items()])
 
 
-def recommended(runs: pd.DataFrame) -> tuple[dict[str, float], str]:
-    """The weights to train with, and what they rest on: a law's optimum where it was fitted and nothing says
-    that it fails, or else SmolVLM's proportions."""
+def recommended(
+    runs: pd.DataFrame, prediction: dict | None = None, came: pd.DataFrame | None = None
+) -> tuple[dict[str, float], str]:
+    """The weights to train with, and what they rest on: a law's optimum where it was fitted, nothing says
+    that it fails, and runs there (`came`, of `prediction`) ended below runs at SmolVLM's proportions; or else
+    these."""
     published = size_mix("5k").domains
+
+    def stay(why: str) -> tuple[dict[str, float], str]:
+        return published, f"published: SmolVLM's proportions, {why}"
+
     if runs.empty or ONE_TOKEN not in set(runs["arch"]):
-        return published, "published: SmolVLM's proportions; no law is fitted yet"
+        return stay("no law is fitted yet")
     compared = forms_compared(runs, ONE_TOKEN)
     fails = [row.domain for row in compared.itertuples() if row.form == LAW and row.fails]
     if fails:
-        return published, f"published: SmolVLM's proportions, as the law fails for {', '.join(fails)}"
-    best = best_mixture(runs, ONE_TOKEN)
-    weights = dict(zip(best.domains, map(float, best.weights)))
-    return (
-        weights,
-        f"fitted: on the built-in domains, {points(runs, ONE_TOKEN)['mixture'].nunique()} mixtures",
-    )
+        return stay(f"as the law fails for {', '.join(fails)}")
+    found = prediction and beside(prediction, came, ONE_TOKEN, f"optimum of {ONE_TOKEN}", SMOLVLM)
+    if not found:
+        return stay("as no run has put the law's best mixture to the test yet")
+    told = f"{with_interval(*found)} % of its loss on the built-in domains"
+    if found[2] >= 0:
+        return stay(f"as the law's best mixture was not better: {told}")
+    best = prediction["optima"][ONE_TOKEN]
+    weights = {domain: best[domain] for domain in domains_of(runs)}
+    number = points(runs, ONE_TOKEN)["mixture"].nunique()
+    rests = f"fitted to {number} mixtures of the built-in domains, and tried there: beside SmolVLM's"
+    return weights, f"{rests} {told}"
 
 
 def recommendation(runs: pd.DataFrame) -> str:
     """What somebody should do, in Markdown: the weights and what they rest on, and for each size what it
-    takes."""
-    weights, rests = recommended(runs)
+    takes. Predicted and come are those of `outputs/mix_evaluation`."""
+    prediction = read_prediction(REPOSITORY / "outputs" / EVALUATION)
+    weights, rests = recommended(runs, prediction, study_runs(EVALUATION))
     told = ", ".join(f"{100 * weight:.0f} % {domain}" for domain, weight in weights.items())
     given = ",".join(f"{domain}={weight:.2f}" for domain, weight in weights.items())
     lines = [f"**Train with {told}** ({rests}).", ""]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from fvlm.config import DOMAINS, ConfigError
 from fvlm.files import commit, update_table, write_json
-from fvlm.scaling.intervals import t_half_width
+from fvlm.scaling.intervals import t_half_width, t_interval
 from fvlm.scaling.mix import (
     FORMS,
     LAW,
@@ -211,12 +211,8 @@ def outcomes(prediction: dict, runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty:
         return pd.DataFrame()
     domains, rows = domains_of(runs), []
-    last = runs[runs["step"] == runs["steps"]]
-    weights = last[[f"weight_{domain}" for domain in domains]].to_numpy(float)
     for row in prediction["predicted"]:
-        at = np.array([prediction["mixtures"][row["mixture"]].get(domain, 0.0) for domain in domains])
-        there = np.abs(weights - at / at.sum()).max(1) < 0.005
-        mine = last[there & (last["arch"] == row["arch"]).to_numpy()]
+        mine = _last_at(prediction, runs, row["arch"], row["mixture"])
         if mine.empty:
             continue
         names = domains if row["domain"] == "all" else [row["domain"]]
@@ -235,3 +231,27 @@ def outcomes(prediction: dict, runs: pd.DataFrame) -> pd.DataFrame:
             )
         )
     return pd.DataFrame(rows)
+
+
+def _last_at(prediction: dict, runs: pd.DataFrame, arch: str, mixture: str) -> pd.DataFrame:
+    """The last evaluations of an architecture's runs on one of a prediction's mixtures."""
+    domains = domains_of(runs)
+    at = np.array([prediction["mixtures"][mixture].get(domain, 0.0) for domain in domains])
+    weights = runs[[f"weight_{domain}" for domain in domains]].to_numpy(float)
+    there = np.abs(weights - at / at.sum()).max(1) < 0.005
+    return runs[there & (runs["arch"] == arch) & (runs["step"] == runs["steps"])]
+
+
+def beside(prediction: dict, runs: pd.DataFrame, arch: str, mixture: str, other: str):
+    """The mean loss of all domains after training on one of a prediction's mixtures, beside another, in
+    percent of that: value, low and high, Student's 95 % interval over seeds that both have. None where fewer
+    than two do."""
+    if runs.empty:
+        return None
+    columns = [f"loss_{domain}" for domain in domains_of(runs)]
+    one, two = (
+        _last_at(prediction, runs, arch, name).set_index("seed")[columns].mean(axis=1)
+        for name in (mixture, other)
+    )
+    percent = (100 * (one / two - 1)).dropna()
+    return (percent.mean(), *t_interval(percent)) if len(percent) > 1 else None

@@ -121,6 +121,24 @@ def test_with_runs_every_table_has_both_architectures(runs):
 # ── The recommendation ───────────────────────────────────────────────────────────────────────────
 
 
+def test_it_follows_what_came_not_what_the_law_says(runs, tmp_path):
+    published = dict(video=0.33, image=0.34, images=0.12, text=0.2)
+    prediction = predict(runs, MIXTURES | {"SmolVLM": published}, 3, tmp_path)
+    best = prediction["optima"]["foveated"]
+    at = [[weights[domain] for domain in DOMAINS] for weights in (best, published)]
+    came = planted_runs(at, seeds=(10, 11, 12))
+    weights, rests = mix_tables.recommended(runs, prediction, came)
+    assert rests.startswith("fitted to 24") and weights == {domain: best[domain] for domain in DOMAINS}
+    assert weights != pytest.approx(mix_tables.size_mix("5k").domains)
+    losses = [f"loss_{domain}" for domain in DOMAINS]
+    came.loc[came["mixture"] == "m0", losses] *= 1.5
+    for found in (came, came[came["seed"] == 10], came[came["mixture"] == "m0"], pd.DataFrame()):
+        weights, rests = mix_tables.recommended(runs, prediction, found)
+        assert rests.startswith("published") and weights == mix_tables.size_mix("5k").domains
+    assert "not better: +" in mix_tables.recommended(runs, prediction, came)[1]
+    assert "put the law's best mixture to the test" in mix_tables.recommended(runs)[1]
+
+
 def test_its_numbers_are_those_of_shapes_and_files():
     """Recomputed from the files' weights and a clip's FLOPs alone."""
     for size, samples in SIZES.items():
