@@ -10,12 +10,14 @@ from fvlm.findings import sources
 from fvlm.findings.words import budget, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, clips_needed, contrast, holm, share_kept
+from fvlm.scaling.intervals import Estimate
 from fvlm.text import with_interval
 
 STUDY, FRAMES = "captions", 8
 PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 LEAST = 2  # seeds of both sides; one says nothing of how far another would differ
+GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
 NEEDED = "clips needed for the same loss, times"
 
@@ -250,13 +252,16 @@ def _gaze() -> str:
     path = sources.OUTPUTS / STUDY / "gaze.parquet"
     if not path.exists():
         return ""
+    rows = pd.read_parquet(path)
+    compared = "; ".join(gaze_compared(rows))
+    beside = f"\nThe foveated model's less the static query's: {compared}.\n" if compared else ""
     return f"""
 Where it looks while it reads a clip to describe it. *On an object*: the share of frames whose most attended patch is
 inside the box of any object; *objects seen*: the share of a clip's objects that it was on in some frame. Beside each
 the same with the boxes of another clip (*null*), and the difference with Student's interval over seeds.
 
-{gaze_table(pd.read_parquet(path)).to_markdown(index=False)}
-
+{gaze_table(rows).to_markdown(index=False)}
+{beside}
 Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
 """
 
@@ -267,23 +272,51 @@ def gaze_table(rows: pd.DataFrame) -> pd.DataFrame:
     told = []
     for (pair, arch), mine in table.groupby(["pair", "arch"], observed=True):
         row = {"size": pair, "architecture": arch, "seeds": mine["seed"].nunique()}
-        for name, words in (("hit_any", "on an object"), ("coverage", "objects seen")):
-            sides = [
-                mine.pivot(index="seed", columns="clip_id", values=score).to_numpy()  # (S, R)
-                for score in (name, f"{name}_null")
-            ]
-            levels = Levels(
-                [np.stack([side.mean(1) for side in sides])],
-                [np.stack([side.mean(0) - side.mean() for side in sides])],
-            )
-            found = levels.estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
+        for score, words in GAZE.items():
+            own, null = (_by_seed_and_clip(mine, name) for name in (score, f"{score}_null"))
             row |= {
-                words: f"{sides[0].mean():.3f}",
-                f"{words}, null": f"{sides[1].mean():.3f}",
-                f"{words}, difference": with_interval(found.value, found.low, found.high, 3),
+                words: f"{own.to_numpy().mean():.3f}",
+                f"{words}, null": f"{null.to_numpy().mean():.3f}",
+                f"{words}, difference": _with_interval(_difference(own, null)),
             }
         told.append(row)
     return pd.DataFrame(told)
+
+
+def gaze_compared(rows: pd.DataFrame) -> list[str]:
+    """`fvlm gaze`'s rows: the foveated model's gaze beside the static query's, a sentence without its full stop
+    per size and score that seeds of both have."""
+    table = sources.with_names(rows[rows["asked"] == "caption"])
+    told = []
+    for pair, mine in table.groupby("pair", observed=True):
+        for score, words in GAZE.items():
+            sides = [_by_seed_and_clip(mine[mine["arch"] == arch], score) for arch in ("foveated", "static")]
+            seeds = sides[0].index.intersection(sides[1].index)
+            if len(seeds) < LEAST:
+                continue
+            found = _difference(*(side.loc[seeds] for side in sides))
+            word = "more" if found.low > 0 else "less" if found.high < 0 else "no difference can be told"
+            told.append(f"{words} at {pair}: {_with_interval(found)}, {word}")
+    return told
+
+
+def _by_seed_and_clip(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """A score of one architecture and size (S, R)."""
+    return rows.pivot(index="seed", columns="clip_id", values=score)
+
+
+def _difference(one: pd.DataFrame, other: pd.DataFrame) -> Estimate:
+    """The first (S, R) less the second over the same seeds and clips, with Student's interval."""
+    sides = [side.to_numpy() for side in (one, other)]
+    levels = Levels(
+        [np.stack([side.mean(1) for side in sides])],
+        [np.stack([side.mean(0) - side.mean() for side in sides])],
+    )
+    return levels.estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
+
+
+def _with_interval(found: Estimate) -> str:
+    return with_interval(found.value, found.low, found.high, 3)
 
 
 def tuned_rates(study: str) -> str:

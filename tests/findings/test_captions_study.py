@@ -16,6 +16,7 @@ from fvlm.findings.captions import (
     compared_table,
     contrasts,
     cost_sentence,
+    gaze_compared,
     gaze_table,
     rates_table,
     ready,
@@ -172,6 +173,16 @@ def test_gaze_is_told_beside_another_clip_s_boxes(better):
         assert low < better < high and (low > 0) == (better > 0) == (value > 0)
         _, low, high = map(float, re.findall(r"[-+][\d.]+", sta[f"{words}, difference"]))
         assert low < 0 < high
+    word = "more" if better > 0 else "less"
+    told = gaze_compared(pd.DataFrame(rows))
+    assert [line.partition(" at T1-T: ")[0] for line in told] == ["on an object", "objects seen"]
+    for line in told:
+        value, low, high = map(float, re.findall(r"[-+][\d.]+", line.partition(": ")[2]))
+        assert line.endswith(f", {word}") and value == pytest.approx(better, abs=0.02) and low < better < high
+    alone = [row for row in rows if "fov" in row["run"] or "seed0" in row["run"]]
+    assert gaze_compared(pd.DataFrame(alone)) == []
+    same = [row | dict(hit_any=0.4, coverage=0.4 + 0.1 * row["clip_id"].endswith("1")) for row in rows]
+    assert all(line.endswith("no difference can be told") for line in gaze_compared(pd.DataFrame(same)))
 
 
 def test_a_rate_table_has_the_best_of_each_row_in_bold():
