@@ -140,8 +140,10 @@ def gaze_strip(
     """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
 
     which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's
-    thicker. Colours share one scale over all frames."""
+    thicker. Colours share one scale over all frames. Lines of the title that are too long are broken."""
     T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
+    title = "<br>".join(wrapped(line, STRIP_LETTERS, 3) for line in title.split("\n"))
+    above = 18 * (title.count("<br>") + 2)  # pixels of the title, with room for a badge before it
     figure = make_subplots(
         rows=2,
         cols=T,
@@ -160,10 +162,12 @@ def gaze_strip(
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
-    figure.update_layout(
-        dict(width=170 + 240 * T, height=600) if T < 5 else dict(height=330)
+    size = (
+        dict(width=170 + 240 * T, height=540) if T < 5 else dict(height=270)
     )  # many: as wide as the notebook
-    return figure.update_layout(LAYOUT, title=wrapped(title, 120, 2))
+    size["height"] += above
+    figure.update_layout(LAYOUT | size, margin_t=above + 50)
+    return figure.update_layout(title=dict(text=title, font_size=13, y=1, yanchor="top", pad_t=22))
 
 
 def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
@@ -323,6 +327,7 @@ def save_gaze(
     return path
 
 
+STRIP_LETTERS = 88  # of a line of a strip's title, as wide as two frames with the colour bar
 FILM_SIDE = 336  # pixels that the longer side of a frame has at least, in a film
 FILM_TITLE = 3  # lines of its title
 FILM_BAR = 86  # pixels right of the frame, for the colour bar and its numbers

@@ -22,7 +22,7 @@ def with_badge(figure: go.Figure, run: Run) -> go.Figure:
 def run_strip(run: Run, clip: Clip) -> go.Figure:
     """`gaze_strip` of a run on a clip, with what it is asked, what it says and what is true above it."""
     look = EncodedClip(run.model, clip, run.tokenizer, run.config.task).gaze()
-    asked = f"{clip.question} " if run.config.task == "question" else ""
-    truth = clip.text(run.config.task)
-    title = f"{run.config.arch}: {asked}Says: {look.caption or '(nothing)'} True: {truth}"
+    asked = f": {clip.question}" if run.config.task == "question" else ""
+    says, truth = look.caption or "(nothing)", clip.text(run.config.task)
+    title = f"{run.config.arch}{asked}\nsays: {says}\ntrue: {truth}"
     return with_badge(gaze_strip(look, clip.boxes, clip.target, title), run)

@@ -126,6 +126,23 @@ def test_the_strip_shows_it_there(look):
         assert in_heat_map(heats[t]) == pixels_of(*patch) == bounds(pixels(images[t])[..., 0] > 128)
 
 
+@pytest.mark.parametrize(
+    "text", ["asked", "asked\nsays: this\ntrue: that", "says: " + "a large red circle. " * 40]
+)
+def test_a_strip_s_title_has_room_above_its_frames(look, text):
+    """However long: its lines, a badge's before them, and the names of frames below."""
+    figure = gaze_strip(look, title=text)
+    layout = figure.layout
+    lines = layout.title.text.split("<br>")
+    assert lines[0].startswith(text[:5]) and max(map(len, lines)) <= 88 and len(lines) <= 3
+    assert layout.title.y == 1 and layout.title.yanchor == "top"
+    room = layout.margin.t - layout.title.pad.t - 22  # names of frames stand right above them
+    assert room >= 1.3 * layout.title.font.size * (len(lines) + 1)
+    frames = layout.height - layout.margin.t - layout.margin.b
+    bare = gaze_strip(look).layout
+    assert frames == bare.height - bare.margin.t - bare.margin.b, "a title takes nothing from the frames"
+
+
 def test_the_picture_shows_it_there(look):
     height, width = look.frames.shape[2:]
     picture = np.asarray(gaze_picture(look, scale=1)).astype(int)
