@@ -92,6 +92,12 @@ outcome
 tables.failures_table(outcome)
 
 # %% [markdown]
+# Beside runs at SmolVLM's proportions, all four domains together, in percent; below zero a mixture is better.
+
+# %% tags=["nbval-ignore-output"]
+tables.tried_table()
+
+# %% [markdown]
 # ## What there is to mix
 #
 # Public sets, each row checked against its source on the day it says. What the source did not say is empty.

@@ -136,6 +136,22 @@ def failures_table(table: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
+def tried_table(prediction: dict | None = None, came: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What runs at each mixture gave beside runs at SmolVLM's proportions, all domains together, in percent
+    with Student's interval over seeds; those of `outputs/mix_evaluation` where none are given."""
+    prediction = read_prediction(REPOSITORY / "outputs" / EVALUATION) if prediction is None else prediction
+    came = study_runs(EVALUATION) if came is None else came
+    rows = []
+    for arch in dict.fromkeys(row["arch"] for row in prediction["predicted"]) if prediction else ():
+        for name in prediction["mixtures"]:
+            found = beside(prediction, came, arch, name, SMOLVLM) if name != SMOLVLM else None
+            if found:
+                rows.append(dict(arch=arch, mixture=name) | dict(zip(("percent", "low", "high"), found)))
+    if not rows:
+        return missing("the predicted runs", "fvlm mix params/mix/evaluation.yaml")
+    return pd.DataFrame(rows)
+
+
 def moved_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Does one visual token a frame want another mixture than 16 do? By domain: the weight each wants, and
     the difference with its interval, from refits to the same runs."""
@@ -248,7 +264,24 @@ def recommendation(runs: pd.DataFrame) -> str:
             f"{small['gpu_hours']:.2g} hours of an H100 (assumed rate). B-L: {fov['gpu_hours']:.2g} hours "
             f"foveated, {bas['gpu_hours']:.2g} baseline, {bas['times_foveated']:.2f} times as many FLOPs."
         )
-    return "\n".join([*lines, "", _bought()])
+    return "\n".join([*lines, "", *_at_stake(tried_table()), _bought()])
+
+
+def _at_stake(tried: pd.DataFrame) -> list[str]:
+    """How much the proportions matter where it was tried; nothing where no run says."""
+    if "percent" not in tried or ONE_TOKEN not in set(tried["arch"]):
+        return []
+    mine = tried[tried["arch"] == ONE_TOKEN].sort_values("percent")
+    ends = [
+        f"*{row.mixture}*, {with_interval(row.percent, row.low, row.high)} %"
+        for row in (mine.iloc[0], mine.iloc[-1])
+    ]
+    return [
+        "How much is at stake, on the built-in domains, beside SmolVLM's proportions: of "
+        f"{len(mine)} other mixtures the best was {ends[0]}, the worst {ends[1]}. Other data may want other "
+        "proportions: `fvlm mix` asks it of yours, with runs as small as these.",
+        "",
+    ]
 
 
 def _bought() -> str:

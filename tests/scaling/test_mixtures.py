@@ -1,6 +1,7 @@
 """From runs of mixtures to a prediction, to what came of it, and to the recommendation."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -130,11 +131,23 @@ def test_it_follows_what_came_not_what_the_law_says(runs, tmp_path):
     weights, rests = mix_tables.recommended(runs, prediction, came)
     assert rests.startswith("fitted to 24") and weights == {domain: best[domain] for domain in DOMAINS}
     assert weights != pytest.approx(mix_tables.size_mix("5k").domains)
+    tried = mix_tables.tried_table(prediction, came)
+    assert set(tried["mixture"]) >= {"optimum of foveated"} and not set(tried["mixture"]) & {
+        "SmolVLM",
+        "video",
+    }
+    row = tried.set_index(["arch", "mixture"]).loc["foveated", "optimum of foveated"]
+    assert (
+        row["low"] < row["percent"] < row["high"] < 0 and f"{row['percent']:+.2f} ({row['low']:+.2f}" in rests
+    )
     losses = [f"loss_{domain}" for domain in DOMAINS]
     came.loc[came["mixture"] == "m0", losses] *= 1.5
     for found in (came, came[came["seed"] == 10], came[came["mixture"] == "m0"], pd.DataFrame()):
         weights, rests = mix_tables.recommended(runs, prediction, found)
         assert rests.startswith("published") and weights == mix_tables.size_mix("5k").domains
+    worst = mix_tables._at_stake(mix_tables.tried_table(prediction, came))[0]
+    assert re.search(r"the worst \*optimum of (foveated|baseline)\*, \+", worst)
+    assert mix_tables._at_stake(mix_tables.tried_table(prediction, pd.DataFrame())) == []
     assert "not better: +" in mix_tables.recommended(runs, prediction, came)[1]
     assert "put the law's best mixture to the test" in mix_tables.recommended(runs)[1]
 
