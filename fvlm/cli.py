@@ -1300,21 +1300,22 @@ def _add_mix(commands):
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a RunConfig field for every cell"
     )
+    _add_publish(parser)
 
 
 def _mix(options) -> int:
     import fnmatch
 
     from fvlm.scaling.mix_tables import outcome_table, weights_table
-    from fvlm.scaling.mixtures import mixture_runs, predict, read_prediction
+    from fvlm.scaling.mixtures import predict, read_prediction
     from fvlm.studies.grid import refuse_changed
     from fvlm.studies.mix import read_design, run_design
 
-    design = read_design(options.design)
+    design = read_design(options.design, options.publish)
     if options.predict:
         if not design.design:
             raise ConfigError(f"--predict: {design.path} names no design whose laws predict")
-        runs = mixture_runs(read_design(design.design).folder)
+        runs = read_design(design.design, options.publish).runs()
         seeds = len(design.grid.get("seeds", [0]))
         found = predict(runs, design.mixtures, seeds, design.folder)
         print(weights_table(found).to_string(index=False))

@@ -16,7 +16,7 @@
 
 # %% tags=["parameters"]
 # Parameters
-design: str = "mix"  # folder in outputs of the design's runs, fvlm mix params/mix/design.yaml
+design: str = "mix"  # folder in outputs of the design's runs, as runs/mix for those of your own; beside it mix_evaluation
 mix: str = "params/mix/shapes.yaml"  # the mix whose domains the design varies
 
 # %%
@@ -26,6 +26,7 @@ from IPython.display import Markdown
 
 check_parameters(globals())
 runs = tables.study_runs(design)
+prediction, came = tables.evaluation(design)
 
 # %% [markdown]
 # ## Four domains that mirror the kinds
@@ -85,7 +86,7 @@ tables.moved_table(runs)
 # at two others, three seeds each. Where what came lies outside the interval the law fails.
 
 # %% tags=["nbval-ignore-output"]
-outcome = tables.outcome_table()
+outcome = tables.outcome_table(prediction, came)
 outcome
 
 # %% tags=["nbval-ignore-output"]
@@ -95,7 +96,7 @@ tables.failures_table(outcome)
 # Beside runs at SmolVLM's proportions, all four domains together, in percent; below zero a mixture is better.
 
 # %% tags=["nbval-ignore-output"]
-tables.tried_table()
+tables.tried_table(prediction, came)
 
 # %% [markdown]
 # ## What there is to mix
@@ -126,4 +127,4 @@ tables.provenance_table()
 # ## The recommendation
 
 # %% tags=["nbval-check-output"]
-Markdown(tables.recommendation(runs))
+Markdown(tables.recommendation(runs, prediction, came))

@@ -23,7 +23,7 @@ from fvlm.scaling.mixtures import (
 )
 from fvlm.text import with_interval
 
-DESIGN, EVALUATION = "mix", "mix_evaluation"  # the studies of params/mix/design.yaml and evaluation.yaml
+DESIGN = "mix"  # the study of params/mix/design.yaml
 ONE_TOKEN, SIXTEEN = "foveated", "baseline"
 SMOLVLM = "SmolVLM"  # its proportions, as params/mix/evaluation.yaml names them
 
@@ -40,6 +40,13 @@ def design_missing() -> pd.DataFrame:
 def study_runs(study: str = DESIGN) -> pd.DataFrame:
     """The kept runs of a study of `outputs/`; empty if there are none yet."""
     return mixture_runs(REPOSITORY / "outputs" / study)
+
+
+def evaluation(design: str = DESIGN) -> tuple[dict | None, pd.DataFrame]:
+    """What was predicted by a design's laws, None if nothing was yet, and the runs that came of it; both from
+    `outputs/<design>_evaluation`."""
+    folder = REPOSITORY / "outputs" / f"{design}_evaluation"
+    return read_prediction(folder), mixture_runs(folder)
 
 
 def mix_table(dataset: str) -> pd.DataFrame:
@@ -111,15 +118,11 @@ def weights_table(prediction: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def outcome_table(prediction: dict | None = None, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Predicted and come, of all domains together and each; those of
-    `outputs/mix_evaluation` where none are given."""
-    folder = REPOSITORY / "outputs" / EVALUATION
-    prediction = read_prediction(folder) if prediction is None else prediction
+def outcome_table(prediction: dict | None, came: pd.DataFrame) -> pd.DataFrame:
+    """Predicted and come, of all domains together and each."""
     if prediction is None:
         return missing("the prediction", "fvlm mix params/mix/evaluation.yaml --predict")
-    runs = mixture_runs(folder) if runs is None else runs
-    table = outcomes(prediction, runs)
+    table = outcomes(prediction, came)
     return table if len(table) else missing("the predicted runs", "fvlm mix params/mix/evaluation.yaml")
 
 
@@ -136,11 +139,9 @@ def failures_table(table: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def tried_table(prediction: dict | None = None, came: pd.DataFrame | None = None) -> pd.DataFrame:
+def tried_table(prediction: dict | None, came: pd.DataFrame) -> pd.DataFrame:
     """What runs at each mixture gave beside runs at SmolVLM's proportions, all domains together, in percent
-    with Student's interval over seeds; those of `outputs/mix_evaluation` where none are given."""
-    prediction = read_prediction(REPOSITORY / "outputs" / EVALUATION) if prediction is None else prediction
-    came = study_runs(EVALUATION) if came is None else came
+    with Student's interval over seeds."""
     rows = []
     for arch in dict.fromkeys(row["arch"] for row in prediction["predicted"]) if prediction else ():
         for name in prediction["mixtures"]:
@@ -242,11 +243,10 @@ def recommended(
     return weights, f"{rests} {told}"
 
 
-def recommendation(runs: pd.DataFrame) -> str:
+def recommendation(runs: pd.DataFrame, prediction: dict | None, came: pd.DataFrame) -> str:
     """What somebody should do, in Markdown: the weights and what they rest on, and for each size what it
-    takes. Predicted and come are those of `outputs/mix_evaluation`."""
-    prediction = read_prediction(REPOSITORY / "outputs" / EVALUATION)
-    weights, rests = recommended(runs, prediction, study_runs(EVALUATION))
+    takes. prediction, came: `evaluation`'s."""
+    weights, rests = recommended(runs, prediction, came)
     told = ", ".join(f"{100 * weight:.0f} % {domain}" for domain, weight in weights.items())
     given = ",".join(f"{domain}={weight:.2f}" for domain, weight in weights.items())
     lines = [f"**Train with {told}** ({rests}).", ""]
@@ -264,7 +264,7 @@ def recommendation(runs: pd.DataFrame) -> str:
             f"{small['gpu_hours']:.2g} hours of an H100 (assumed rate). B-L: {fov['gpu_hours']:.2g} hours "
             f"foveated, {bas['gpu_hours']:.2g} baseline, {bas['times_foveated']:.2f} times as many FLOPs."
         )
-    return "\n".join([*lines, "", *_at_stake(tried_table()), _bought()])
+    return "\n".join([*lines, "", *_at_stake(tried_table(prediction, came)), _bought()])
 
 
 def _at_stake(tried: pd.DataFrame) -> list[str]:

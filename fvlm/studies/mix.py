@@ -19,9 +19,9 @@ import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.data.mix import read_mix, spelled
-from fvlm.files import expect, find_folder, load_yaml
+from fvlm.files import expect, find_folder, load_yaml, own_folder
 from fvlm.scaling.mix import designed, hundredths
-from fvlm.scaling.mixtures import PREDICTION, keep, read_prediction
+from fvlm.scaling.mixtures import PREDICTION, keep, mixture_runs, read_prediction
 from fvlm.studies.grid import Grid, grid_of
 from fvlm.studies.progress import run_grids
 
@@ -33,7 +33,8 @@ OWN = ("mix", "mixtures", "design")  # what a design has and a grid file does no
 class Design:
     """Mixtures to be trained on. mix: the file whose domains are mixed. mixtures: weights of its domains by
     name. predicted: the names of those that a prediction decides, and its architecture. design: the file
-    whose laws predict, "" of a design itself. grid: what remains, as a grid file has it."""
+    whose laws predict, "" of a design itself. grid: what remains, as a grid file has it. published: write
+    among the published results, not beside them."""
 
     path: Path
     study: str
@@ -42,10 +43,18 @@ class Design:
     predicted: dict[str, str] = field(default_factory=dict)
     design: str = ""
     grid: dict = field(default_factory=dict)
+    published: bool = False
 
     @property
     def folder(self) -> Path:
-        return REPOSITORY / "outputs" / self.study
+        folder = REPOSITORY / "outputs" / self.study
+        return folder if self.published else own_folder(folder)
+
+    def runs(self) -> pd.DataFrame:
+        """All that was found so far; of a published design, whose own runs there are none yet, the published
+        ones."""
+        found = mixture_runs(self.folder)
+        return mixture_runs(REPOSITORY / "outputs" / self.study) if found.empty else found
 
     def all_mixtures(self) -> dict[str, dict[str, float]]:
         """The mixtures with those that were predicted. ConfigError if that was not done yet."""
@@ -78,7 +87,7 @@ def folder_name(weights: dict[str, float]) -> str:
     return "_".join(f"{LETTERS[domain]}{round(100 * w):02d}" for domain, w in zip(weights, rounded))
 
 
-def read_design(path: str | Path) -> Design:
+def read_design(path: str | Path, publish: bool = False) -> Design:
     """A design file. ConfigError, naming it, on anything unknown."""
     path = Path(path)
     if not find_folder(path).is_file():
@@ -96,7 +105,14 @@ def read_design(path: str | Path) -> Design:
             raise ConfigError("what is predicted needs design: the file whose laws predict")
         rest = {name: value for name, value in content.items() if name not in OWN}
         found = Design(
-            path, content["study"], content["mix"], mixtures, predicted, content.get("design", ""), rest
+            path,
+            content["study"],
+            content["mix"],
+            mixtures,
+            predicted,
+            content.get("design", ""),
+            rest,
+            publish,
         )
         grid_of(rest)  # ConfigError for what no grid has
     except ConfigError as error:

@@ -180,7 +180,7 @@ def test_the_stored_notebook_ends_with_what_is_computed_now():
     cells = nbformat.read(REPOSITORY / "notebooks/mix.ipynb", as_version=4).cells
     (output,) = cells[-1].outputs
     stored = output["data"]["text/markdown"]
-    assert stored == mix_tables.recommendation(mix_tables.study_runs())
+    assert stored == mix_tables.recommendation(mix_tables.study_runs(), *mix_tables.evaluation())
     assert stored.count("samples**: `fvlm train") == 3 and "(counted)" in stored and "(assumed" in stored
 
 

@@ -25,7 +25,7 @@ cells:
 
 
 def test_the_committed_design_has_two_dozen_mixtures_of_both_architectures():
-    design = read_design(DESIGN)
+    design = read_design(DESIGN, publish=True)
     grids = design.grids()
     assert len(grids) == 24 == len({grid.study for grid in grids})
     cells = [cell for grid in grids for cell in grid.cells]
@@ -38,6 +38,19 @@ def test_the_committed_design_has_two_dozen_mixtures_of_both_architectures():
         assert folder_name({d: float(w) for d, w in weights.items()}) == grid.study
         assert min(map(float, weights.values())) >= 0.03
     assert cells[0].folder.is_relative_to(REPOSITORY / "outputs" / "mix")
+
+
+def test_what_is_published_is_not_written_over():
+    """A user's runs go beside it; a prediction is made from those, or else from the published ones."""
+    design, evaluation = read_design(DESIGN), read_design(EVALUATION)
+    own = REPOSITORY / "outputs" / "runs"
+    assert design.folder == own / "mix" and evaluation.folder == own / "mix_evaluation"
+    assert all(cell.folder.is_relative_to(own) for grid in design.grids() for cell in grid.cells)
+    published = mixture_runs(REPOSITORY / "outputs" / "mix")
+    assert len(published.drop_duplicates(["mixture", "cell", "seed"])) == 48
+    if not (own / "mix").exists():
+        assert design.runs().equals(published)
+    assert read_design(DESIGN, publish=True).folder == REPOSITORY / "outputs" / "mix"
 
 
 def test_the_evaluation_waits_for_the_prediction_and_has_the_design_s_settings():
