@@ -21,6 +21,7 @@ from fvlm.findings.captions import (
     so_far,
 )
 from fvlm.findings.costs import readme_costs
+from fvlm.findings.mixes import mix_section
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section
 from fvlm.findings.questions import STUDIES as QUESTIONS
@@ -71,7 +72,7 @@ def render() -> str:
     for study in (MICRO, "question"):
         if (path := sources.rates_path(study)).exists():
             sections.append(rates_section(study, pd.read_parquet(path)))
-    return "\n".join([*sections, nanosmol_section(micro)])
+    return "\n".join(filter(None, [*sections, mix_section(), nanosmol_section(micro)]))
 
 
 def _head() -> str:
