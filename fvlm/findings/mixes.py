@@ -62,7 +62,7 @@ were run, with other seeds. Losses in nats per text token, the mean of the domai
 
 {pd.DataFrame(inside).to_markdown(index=False, disable_numparse=True)}
 
-Beside training on SmolVLM's proportions, in percent of that loss, paired by seed:
+Beside training on SmolVLM's proportions, in percent of that loss, paired by seed, each by itself (not corrected for their number):
 
 {pd.DataFrame(beside).to_markdown(index=False)}
 
