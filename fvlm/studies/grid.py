@@ -7,6 +7,7 @@ import dataclasses
 import fnmatch
 import functools
 import itertools
+import math
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from fvlm.studies.executors import Job, Local, Ray, Slurm, read_record, record_p
 from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
 
+MOST_CELLS = 10_000  # of a grid; the largest here has 87
 HANG_MINUTES = 30.0  # without a step or an evaluated batch; setting up included
 
 FINISHED, WAITING, RUNNING, ELSEWHERE, FAILED, STOPPED = (
@@ -207,6 +209,9 @@ def grid_of(content: dict, overrides: dict | None = None, study: str | None = No
         optional = {"seeds": list, "settings": dict, "priority": int}
         expect(block, {"pairs": list, "frames": list, "archs": list}, optional)
         blocks.append(block)
+    lists = [(b["pairs"], b["frames"], b["archs"], b.get("seeds", content.get("seeds", [0]))) for b in blocks]
+    if (count := sum(math.prod(map(len, of)) for of in lists)) > MOST_CELLS:
+        raise ConfigError(f"{count:,} cells: at most {MOST_CELLS:,}")
     cells = [
         cell
         for block in blocks
