@@ -5,7 +5,6 @@ be stopped, killed, started again, or started twice at once. See `fvlm grid --he
 
 import dataclasses
 import fnmatch
-import functools
 import itertools
 import math
 import os
@@ -23,6 +22,7 @@ from fvlm.studies.executors import Job, Local, Ray, Slurm, read_record, record_p
 from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
 
+MOST_CELLS = 10_000  # of a grid; the largest here has 87
 MOST_CELLS = 10_000  # of a grid; the largest here has 87
 HANG_MINUTES = 30.0  # without a step or an evaluated batch; setting up included
 
@@ -94,9 +94,17 @@ class Cell:
         parameters = self.settings | ({"overwrite": True} if overwrite else {})
         return Job(parameters, str(self.folder), hang_minutes, cpus, gpus, memory)
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether `memory` is known already."""
+        return _neutral(self.config) in _PEAKS
+
     def memory(self) -> int:
         """The peak its plan expects, in bytes, of all its processes on a CPU, of each on a GPU."""
-        peak = _planned_peak(_neutral(self.config))
+        neutral = _neutral(self.config)
+        if neutral not in _PEAKS:
+            _PEAKS[neutral] = _planned_peak(neutral)
+        peak = _PEAKS[neutral]
         return peak if self.config.device.startswith("cuda") else peak * self.config.processes
 
 
@@ -121,7 +129,9 @@ def _neutral(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, **same)
 
 
-@functools.lru_cache(maxsize=512)
+_PEAKS: dict[RunConfig, int] = {}
+
+
 def _planned_peak(config: RunConfig) -> int:
     from fvlm.costs.memory import MicroBatch, OutOfMemory, device_memory
     from fvlm.costs.plan import plan_memory, planned_micro_batch
