@@ -25,7 +25,7 @@ TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 FIELDS = sorted(RunConfig.__dataclass_fields__)
 
 tried = settings(
-    max_examples=150 * TIMES,
+    max_examples=150 if TIMES == 1 else 200 * TIMES,
     deadline=None,
     derandomize=TIMES == 1,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import python, tiny
+from conftest import REPOSITORY, python, tiny
 
 from fvlm.costs import plan
 from fvlm.costs.memory import MicroBatch
@@ -114,6 +116,62 @@ def test_a_grid_of_a_thousand_cells_of_fifty_shapes_lists_in_ten_seconds(tmp_pat
         assert said.count("…") >= open_[-1] and said.count(" GB ") == 1000 - open_[-1]
     assert max(seconds) <= 10, seconds
     assert open_[1] < open_[0] < 1000
+
+
+# ── Two runs at once ─────────────────────────────────────────────────────────────────────────────
+
+RUN = """
+import sys, time
+from fvlm import RunConfig, train
+config = RunConfig.from_cell(
+    "T1-T_8f_fov", steps=30, eval_every=30, eval_samples=4, effective_batch=8, features=False, device="cpu",
+    out=sys.argv[1],
+)
+from fvlm.models import build_model
+build_model(config)  # what is imported and fetched
+print("ready", flush=True)
+input()
+begun = time.monotonic()
+train(config)
+print(time.monotonic() - begun, flush=True)
+"""
+
+
+def seconds_at_once(folder: Path, count: int) -> float:
+    """How long so many runs take that begin together, each as a user starts it: with the threads that it
+    takes by itself."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MKL_"))}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, str(folder / str(number))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+        for number in range(count)
+    ]
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        run.stdin.write("\n")
+        run.stdin.flush()
+    taken = [float(run.communicate(timeout=600)[0]) for run in runs]
+    assert all(run.returncode == 0 for run in runs)
+    return max(taken)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(TIMES == 1, reason="make test-long compares two runs at once with one")
+def test_two_runs_at_once_take_no_more_than_2_2_times_as_long_as_one(tmp_path):
+    """In turns, so that what else the machine does meets both; the median of three."""
+    ratios = [
+        seconds_at_once(tmp_path / f"{turn} two", 2) / seconds_at_once(tmp_path / f"{turn} one", 1)
+        for turn in range(3)
+    ]
+    assert sorted(ratios)[1] <= 2.2, ratios
 
 
 # ── Verifying ────────────────────────────────────────────────────────────────────────────────────
