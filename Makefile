@@ -16,6 +16,7 @@ train: $(READY)
 	@$(BIN)/fvlm train --cell T-T_8f_fov
 
 FAULTS ?= 14
+KILLED_GRID := tests/studies/test_grid.py::test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
@@ -24,7 +25,7 @@ test: $(READY)
 # Faults, bad input and hostile input, many times as many; under 90 minutes on two cores. outputs/trust.json says
 # what was tried, and README quotes it.
 test-long: $(READY)
-	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) tests/faults tests/training/test_faults.py
+	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) tests/faults tests/training/test_faults.py $(KILLED_GRID)
 	@$(BIN)/fvlm findings
 
 # Under three minutes on two cores: no browser, no notebook is run, nothing is killed and started again.

@@ -2,6 +2,7 @@
 that results belong to."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -110,6 +111,15 @@ def read_json_object(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def disk_refuses(error: Exception) -> bool:
+    """Whether an error says that a disk is full, or can't be written, in whatever library's words."""
+    code = getattr(error, "errno", None)
+    return code in DISK or any(os.strerror(code) in str(error) for code in DISK)
 
 
 SCRATCH = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")
@@ -246,10 +256,17 @@ def where(folder: Path) -> str:
 
 
 LONGEST_FILE = 1_000_000  # bytes; the largest grid here has three thousand
+MOST_VALUES = 100_000  # of a file, aliases spelled out; the largest grid here has two hundred
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which no key is given twice: the first one would be lost without a word."""
+    """YAML in which no key is given twice, as the first one would be lost without a word, and whose aliases
+    spell out no more than a person could have written."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        _count(node, {})
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -260,22 +277,51 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _count(node, known: dict[int, int | None]) -> int:
+    """How many values a YAML node holds, each alias counted as what it stands for. known: of the nodes that
+    were met; None of those that are around this one. ConfigError for too many, or one that holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    line = node.start_mark.line + 1
+    if id(node) not in known:
+        known[id(node)] = None
+        parts = (part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    found = known[id(node)]
+    if found is None:
+        raise ConfigError(f"line {line}: what begins here holds itself")
+    if found > MOST_VALUES:
+        raise ConfigError(
+            f"line {line}: over {MOST_VALUES:,} values, what aliases stand for counted each time"
+        )
+    return found
+
+
 def load_yaml(path: Path):
-    """What a YAML file holds. ConfigError for one that can't be read, is no UTF-8 or no YAML, is over a
-    megabyte, or has a key twice."""
+    """What a YAML file holds. ConfigError for one that can't be read or is over a megabyte, and as
+    `parse_yaml`."""
     try:
         with path.open("rb") as file:
-            text = file.read(LONGEST_FILE + 1)
-        if len(text) > LONGEST_FILE:
-            raise ConfigError(f"over {LONGEST_FILE:,} bytes: too long for a grid or a mix")
-        return yaml.load(text.decode(), _Loader)
+            content = file.read(LONGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ConfigError(str(error)) from None
+    if len(content) > LONGEST_FILE:
+        raise ConfigError(f"over {LONGEST_FILE:,} bytes: too long for a grid or a mix")
+    return parse_yaml(content)
+
+
+def parse_yaml(content: bytes):
+    """What YAML says. ConfigError for what is no UTF-8 or no YAML, has a key twice, or a few bytes of which
+    stand for more than MOST_VALUES values."""
+    try:
+        return yaml.load(content.decode(), _Loader)
     except ConfigError:
         raise
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8 (byte {error.start})") from None
     except RecursionError:
         raise ConfigError("nested too deeply") from None
-    except (yaml.YAMLError, OSError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigError(str(error)) from None
 
 

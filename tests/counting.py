@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-KINDS = ("kill points", "damaged files", "bad inputs", "hostile addresses and archives")
-OF_FILES = {  # what a test of a file tries, unless it counts itself
-    "test_prepare_faults": "damaged files",
-    "test_faults": "damaged files",
-    "test_bad_files": "damaged files",
-    "test_bad_input": "bad inputs",
-    "test_hostile": "hostile addresses and archives",
+KINDS = ("kill points", "damaged files", "full disks", "bad inputs", "hostile addresses and archives")
+OF_FILES = {  # what a test of a file tries, unless it counts itself, and what such a test is given
+    "test_prepare_faults": ("damaged files", {"damage"}),
+    "test_faults": ("damaged files", {"damage"}),
+    "test_bad_files": ("damaged files", {"damage"}),
+    "test_bad_input": ("bad inputs", set()),
+    "test_hostile": ("hostile addresses and archives", set()),
 }
 
 
 class Counting:
     """Lets tests say what they tried: the fixture `count`, called with one of KINDS and how many. A test that
-    never calls it counts as one try of its file's kind."""
+    never calls it counts as one try of its file's kind, if it is one of those that try it."""
 
     @pytest.fixture
     def count(self, request):
@@ -31,8 +31,12 @@ class Counting:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item):
         yield  # fixtures may count when they end
-        kind = OF_FILES.get(item.path.stem)
-        if kind and not any(name.startswith("tried ") for name, _ in item.user_properties):
+        kind, given = OF_FILES.get(item.path.stem, (None, set()))
+        if (
+            kind
+            and given <= set(item.fixturenames)
+            and not any(name.startswith("tried ") for name, _ in item.user_properties)
+        ):
             item.user_properties.append((f"tried {kind}", 1))
 
 

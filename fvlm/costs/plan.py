@@ -1,7 +1,10 @@
 """What a run will take, from its configuration alone: parameters, FLOPs, time, memory."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import weakref
 from dataclasses import dataclass
 
@@ -9,10 +12,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from fvlm.config import RunConfig
+from fvlm.config import REPOSITORY, RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import HEADROOM, MicroBatch, evaluation_sizes, largest_micro_batch
 from fvlm.data.mix import is_mix, read_mix
+from fvlm.files import write_json
+from fvlm.weights import cache_folder
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -137,7 +142,35 @@ def _traced(
 ) -> tuple[list[tuple[str, int, bool]], int, int]:
     """Name, bytes and trainability of each parameter, the LLM's layers, and the most bytes that a step or an
     evaluation makes besides them; gradients of earlier micro-batches are taken as there if the step
-    `accumulates`."""
+    `accumulates`. A trace takes a second and more; each is kept in the cache folder, for this code and these
+    versions of torch and transformers."""
+    digest = hashlib.sha256(json.dumps([_code(), config.to_dict(), vars(micro), accumulates]).encode())
+    kept = cache_folder() / "plans" / f"{digest.hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or damaged
+        found = json.loads(kept.read_text())
+        sizes = [(str(name), int(size), bool(trains)) for name, size, trains in found["sizes"]]
+        return sizes, int(found["layers"]), int(found["activations"])
+    sizes, layers, activations = _trace(config, micro, accumulates)
+    with contextlib.suppress(OSError):  # nowhere to keep it
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, dict(sizes=sizes, layers=layers, activations=activations), durable=False)
+    return sizes, layers, activations
+
+
+@functools.cache
+def _code() -> str:
+    """What a trace depends on besides its arguments, as one word."""
+    import transformers
+
+    files = sorted((REPOSITORY / "fvlm").rglob("*.py"))
+    found = hashlib.sha256(f"{torch.__version__} {transformers.__version__}".encode())
+    for path in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _trace(config: RunConfig, micro: MicroBatch, accumulates: bool) -> tuple[list, int, int]:
+    """`_traced`, found out now."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from fvlm.models import FrameCache, build_model

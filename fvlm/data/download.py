@@ -76,7 +76,7 @@ class Downloader:
         except BadClip:
             raise
         except _OfTheCache as error:
-            raise error.__cause__ from None
+            raise _named(error.__cause__, self.folder) from None
         except Exception as error:  # whatever is made of an address, or of an answer, from anywhere
             if limit.over:
                 raise limit.reached(address) from error
@@ -125,6 +125,12 @@ class Downloader:
 
 class _OfTheCache(Exception):
     """An error of the disk, not of what is fetched."""
+
+
+def _named(error: OSError, folder: Path) -> OSError:
+    """The error, which says where it was if it did not."""
+    error.filename = error.filename or str(folder)
+    return error
 
 
 def _cached(do, *arguments):

@@ -259,5 +259,14 @@ def repeated(config: RunConfig, samples: int) -> dict[str, float]:
 
 
 def mixes(folder: Path) -> list[Path]:
-    """The mixes in a folder, by name: the YAML files that have parts."""
-    return [path for path in sorted(folder.glob("*.yaml")) if "parts" in (load_yaml(path) or {})]
+    """The mixes in a folder, by name: the YAML files that have parts. ConfigError for one that can't be
+    read."""
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            content = load_yaml(path)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        if isinstance(content, dict) and "parts" in content:
+            found.append(path)
+    return found

@@ -10,6 +10,7 @@ the journal, or of the shards, is found out and made again.
 """
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import json
@@ -36,7 +37,7 @@ from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import CAPTIONS, Drawn, Record, open_source
 from fvlm.data.video import SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
-from fvlm.files import sha256, sweep, sync, write_json
+from fvlm.files import disk_refuses, require_writable, scratch_path, sha256, sweep, sync, write_json
 from fvlm.parameters import notebook_parameters
 
 if TYPE_CHECKING:
@@ -167,15 +168,17 @@ def prepare(
     Killed or stopped: called again it goes on. What was skipped for a reason that may have gone (a server
     that was down, a decoder that crashed) is tried again each time, with `retry_skipped` all that was
     skipped. allow_private: fetch URLs of this machine and its network too. `progress(clips, of, skipped)` is
-    called after every record. ConfigError if the folder holds a dataset of other settings, or one that can't
-    be read (unless `overwrite`, which starts anew); PrepareError if more than `max_skipped` of the records
-    had to be skipped, or there is no clip at all."""
+    called after every record. ConfigError if the folder can't be written, holds a dataset of other settings,
+    or one that can't be read (unless `overwrite`, which starts anew); PrepareError if more than `max_skipped`
+    of the records had to be skipped, there is no clip at all, or the disk is full."""
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not overwrite and (manifest := _finished(settings, folder, retry_skipped)):
+        return manifest  # also where nothing can be written
+    require_writable(folder / "manifest.json", f"{folder}")
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=0), _disk_errors(folder):
             return _prepare(
                 settings,
                 folder,
@@ -189,6 +192,20 @@ def prepare(
             )
     except Timeout:
         raise ConfigError(f"{folder}: another process is preparing it") from None
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path):
+    """A disk that is full ends a preparation with what is kept and how it goes on."""
+    try:
+        yield
+    except OSError as error:
+        if not disk_refuses(error):
+            raise
+        raise PrepareError(
+            f"{folder}: the disk can't be written ({error}). What was prepared so far is kept; the same "
+            "command goes on when there is room"
+        ) from error
 
 
 def _prepare(
@@ -668,12 +685,16 @@ class Shards:
         names = {shard["file"] for shard in self.shards}
         numbered = (f"data/{split}-{number:05d}.parquet" for number in itertools.count())
         name = next(name for name in numbered if name not in names)
-        scratch = self.folder / f"{name}.part"
+        scratch = scratch_path(self.folder / name)
         clips = [{key: value for key, value in line.items() if key != "row"} for line in lines]
         about = dict(settings=asdict(self.settings), clips=clips)
-        write_shard([line["row"] for line in lines], scratch, about)
-        digest = sha256(scratch)
-        sync(scratch)
+        try:
+            write_shard([line["row"] for line in lines], scratch, about)
+            digest = sha256(scratch)
+            sync(scratch)
+        except OSError:  # a full disk needs the room, to go on
+            scratch.unlink(missing_ok=True)
+            raise
         scratch.replace(self.folder / name)
         sync(scratch.parent)
         shard = dict(file=name, split=split, clips=len(lines), sha256=digest)
@@ -898,18 +919,19 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] | None = Non
             continue
         if sha256(path) != shard["sha256"]:
             wrong.append(f"{shard['file']}: its SHA-256 is not the manifest's")
+        rows = 0
         try:
-            rows = pq.read_table(path).to_pylist()
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROW_GROUP):  # a shard may be as large as one likes
+                    for row in batch.to_pylist():
+                        rows += 1
+                        if fault := _fault(row, shape, shard["split"], manifest.get("own_split", False)):
+                            wrong.append(f"{shard['file']}, clip {row['clip_id']}: {fault}")
         except (OSError, ValueError) as error:
             wrong.append(f"{shard['file']}: not readable ({str(error).splitlines()[0]})")
             continue
-        if len(rows) != shard["clips"]:
-            wrong.append(f"{shard['file']}: {len(rows)} clips, the manifest says {shard['clips']}")
-        wrong += [
-            f"{shard['file']}, clip {row['clip_id']}: {fault}"
-            for row in rows
-            if (fault := _fault(row, shape, shard["split"], manifest.get("own_split", False)))
-        ]
+        if rows != shard["clips"]:
+            wrong.append(f"{shard['file']}: {rows} clips, the manifest says {shard['clips']}")
     strays = {f"data/{p.name}" for p in (folder / "data").glob("*")} - {s["file"] for s in manifest["shards"]}
     return wrong + [f"{name}: not in the manifest" for name in sorted(strays)]
 

@@ -30,6 +30,7 @@ from fvlm.data.tables import (
     parsed_json,
 )
 from fvlm.data.video import MOST_BYTES, BadClip, NoPicture, Pictures, Still, Video, is_url
+from fvlm.files import parse_yaml
 
 VIDEO_COLUMNS = ("file_name", "video", "path", "url", "contentUrl", "frames", "images", "image", "mp4")
 CAPTION_COLUMNS = (
@@ -595,6 +596,7 @@ def _stream(name: str, split: str):
             f"{name}: no such file or folder in {Path.cwd()}, and the Hugging Face hub can't be reached "
             f"({reason})"
         )
+    _require_sound_cards(folder)
     try:
         if (folder / "dataset_dict.json").exists():
             saved = datasets.load_from_disk(name)
@@ -609,6 +611,21 @@ def _stream(name: str, split: str):
         raise
     except (FileNotFoundError, ValueError, OSError) as error:
         raise ConfigError(f"{name}, split {split}: {error}") from error
+
+
+def _require_sound_cards(folder: Path):
+    """ConfigError for YAML in a folder that `datasets` would read there and `parse_yaml` would not."""
+    for path in (folder / "README.md", folder / ".huggingface.yaml"):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".md":
+            block = re.match(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---", content, re.S)
+            content = block[1] if block else b""
+        try:
+            parse_yaml(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 def _without_decoding(stream, video: str):

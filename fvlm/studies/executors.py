@@ -6,6 +6,7 @@ machine: it writes `train.ipynb` and, in the end, `train.html` beside the cell's
 none. It ends its kernel if that shows no sign of life for too long, and ends with its kernel if whoever
 started it is gone."""
 
+import contextlib
 import io
 import json
 import os
@@ -394,9 +395,42 @@ def unpack(results: bytes, folder: Path):
 # ── Slurm ─────────────────────────────────────────────────────────────────────
 
 
+SECONDS_TO_STOP = 60  # that a cell has to write a checkpoint when its job's time is over
+MOST_TIMES = 1000  # that a job whose time was over is queued again
+
+
+class OnSlurm:
+    """`run_here` as a job: when its time is over, or others need the machine, the cell stops at a checkpoint
+    and the job is queued again, from which the cell goes on."""
+
+    def __init__(self):
+        self.process = None
+
+    def __call__(self, job: dict):
+        self.process = start(Job(**job))
+        self.process.wait()
+
+    def checkpoint(self, job: dict):
+        """What submitit asks for in a signal's handler: what is to be done when the job runs again."""
+        import psutil
+        from submitit.helpers import DelayedSubmission
+
+        from fvlm.training.progress import request_stop
+
+        folder = Path(job["folder"])
+        if self.process is not None and folder.exists():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process, deadline = psutil.Process(self.process.pid), time.monotonic() + SECONDS_TO_STOP
+                while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                    request_stop(folder, now=True)  # again: a cell that only starts clears what was left over
+                    time.sleep(0.2)
+            (folder / "stop").unlink(missing_ok=True)
+        return DelayedSubmission(OnSlurm(), job)
+
+
 class Slurm:
-    """Slurm, through submitit: a job per cell. `settings` are submitit's parameters (slurm_partition,
-    timeout_min, …).
+    """Slurm, through submitit: a job per cell, queued again each time its time is over. `settings` are
+    submitit's parameters (slurm_partition, timeout_min, …).
 
     cluster="local" runs the jobs as processes of this machine instead, which is how it is tested."""
 
@@ -410,7 +444,7 @@ class Slurm:
         self.jobs, self.settings, self._running = jobs, dict(timeout_min=24 * 60) | (settings or {}), []
         self._job_class = submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob
         try:
-            self._executor = submitit.AutoExecutor(folder, cluster=cluster)
+            self._executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=MOST_TIMES)
         except RuntimeError as error:
             raise ConfigError(f"--on slurm: {error}") from None
 
@@ -438,7 +472,7 @@ class Slurm:
             mem_gb=-(-job.memory // 2**30),
             **self.settings,
         )
-        return self._executor.submit(run_here, asdict(job))
+        return self._executor.submit(OnSlurm(), asdict(job))
 
     def poll(self, submitted) -> str | None:
         if not submitted.done():

@@ -5,8 +5,8 @@ be stopped, killed, started again, or started twice at once. See `fvlm grid --he
 
 import dataclasses
 import fnmatch
-import functools
 import itertools
+import math
 import os
 import signal
 import time
@@ -22,6 +22,8 @@ from fvlm.studies.executors import Job, Local, Ray, Slurm, read_record, record_p
 from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
 
+MOST_CELLS = 10_000  # of a grid; the largest here has 87
+MOST_CELLS = 10_000  # of a grid; the largest here has 87
 HANG_MINUTES = 30.0  # without a step or an evaluated batch; setting up included
 
 FINISHED, WAITING, RUNNING, ELSEWHERE, FAILED, STOPPED = (
@@ -92,9 +94,17 @@ class Cell:
         parameters = self.settings | ({"overwrite": True} if overwrite else {})
         return Job(parameters, str(self.folder), hang_minutes, cpus, gpus, memory)
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether `memory` is known already."""
+        return _neutral(self.config) in _PEAKS
+
     def memory(self) -> int:
         """The peak its plan expects, in bytes, of all its processes on a CPU, of each on a GPU."""
-        peak = _planned_peak(_neutral(self.config))
+        neutral = _neutral(self.config)
+        if neutral not in _PEAKS:
+            _PEAKS[neutral] = _planned_peak(neutral)
+        peak = _PEAKS[neutral]
         return peak if self.config.device.startswith("cuda") else peak * self.config.processes
 
 
@@ -119,7 +129,9 @@ def _neutral(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, **same)
 
 
-@functools.lru_cache(maxsize=512)
+_PEAKS: dict[RunConfig, int] = {}
+
+
 def _planned_peak(config: RunConfig) -> int:
     from fvlm.costs.memory import MicroBatch, OutOfMemory, device_memory
     from fvlm.costs.plan import plan_memory, planned_micro_batch
@@ -207,6 +219,9 @@ def grid_of(content: dict, overrides: dict | None = None, study: str | None = No
         optional = {"seeds": list, "settings": dict, "priority": int}
         expect(block, {"pairs": list, "frames": list, "archs": list}, optional)
         blocks.append(block)
+    lists = [(b["pairs"], b["frames"], b["archs"], b.get("seeds", content.get("seeds", [0]))) for b in blocks]
+    if (count := sum(math.prod(map(len, of)) for of in lists)) > MOST_CELLS:
+        raise ConfigError(f"{count:,} cells: at most {MOST_CELLS:,}")
     cells = [
         cell
         for block in blocks

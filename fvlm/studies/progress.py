@@ -1,5 +1,6 @@
 """How far a grid has come: a live table on a terminal, and a list of its cells."""
 
+import math
 import re
 import shutil
 import sys
@@ -30,7 +31,7 @@ def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
     """`list_cells` as it is read."""
     table = cells[["cell", "priority", "state"]].copy()
     table["FLOPs"] = [f"{flops:.1e}" for flops in cells["flops"]]
-    table["memory"] = [f"{size / 1e9:.1f} GB" for size in cells["memory_bytes"]]
+    table["memory"] = ["…" if math.isnan(size) else f"{size / 1e9:.1f} GB" for size in cells["memory_bytes"]]
     table["time, h:mm"] = [hours(seconds) for seconds in cells["seconds"]]
     return table.assign(note=cells["note"])
 
@@ -134,20 +135,22 @@ def time_left(run: GridRun) -> float | None:
     return todo / done * (time.time() - run.started)
 
 
-def list_cells(grid: Grid):
+def list_cells(grid: Grid, planning: float = math.inf):
     """A DataFrame, a row per cell: its state, FLOPs, and the memory and time it is expected to take on this
-    machine."""
+    machine. planning: seconds after which no further cell's memory is worked out, which is then NaN; what
+    was worked out is known the next time."""
     from fvlm.costs.machine import matmul_rate
     from fvlm.costs.memory import HEADROOM, device_memory
     from fvlm.costs.plan import expected_seconds, what_would_fit
 
-    rates, rows = {}, []
+    rates, rows, begun = {}, [], time.monotonic()
     for cell in grid.cells:
         config = cell.config
         kind = config.device, config.precision
         rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
         there = device_memory(config.device)
-        memory = cell.memory()
+        over = time.monotonic() - begun > planning and not cell.is_planned
+        memory = math.nan if over else cell.memory()
         note = ""
         if cell.is_published and cell.published is not None and not cell.folder.exists():
             note = f"published in {where(cell.published.parent)}"

@@ -22,7 +22,7 @@ import torch
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data import check_dataset, open_dataset
 from fvlm.data.mix import described, is_mix, refuse_more
-from fvlm.files import is_published, require_writable, sweep, sync, where, write_json
+from fvlm.files import disk_refuses, is_published, require_writable, sweep, sync, where, write_json
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -44,7 +44,8 @@ def train(
 
     Finished already with the same configuration: nothing is done again. Interrupted: resumes from the last
     evaluation. Another configuration's results in the folder: ConfigError, unless `config.overwrite`. Raises
-    TrainingError if the loss is no longer finite or memory does not suffice; what was reached is kept."""
+    TrainingError if the loss is no longer finite, memory does not suffice or the disk is full; what was
+    reached is kept."""
     from filelock import FileLock, Timeout
 
     callbacks = [callbacks] if callable(callbacks) else callbacks
@@ -55,7 +56,14 @@ def train(
     try:
         with FileLock(config.folder / ".lock", timeout=0):
             sweep(config.folder)
-            _claim(config)
+            try:
+                _claim(config)
+            except OSError as error:
+                if not disk_refuses(error):
+                    raise
+                raise TrainingError(
+                    f"{config.folder} can't be written ({error}): the same command begins when there is room"
+                ) from error
             run = load_run(config.folder)
             if run.finished:  # and perhaps killed before it had cleaned up
                 shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)

@@ -4,11 +4,9 @@ A step is a function of (weights, optimizer state, seed, step number) alone, so 
 started again ends with the same weights, bit for bit, as one that was not."""
 
 import contextlib
-import errno
 import functools
 import itertools
 import math
-import os
 import shutil
 import time
 from collections.abc import Sized
@@ -29,7 +27,7 @@ from fvlm.costs.memory import (
 from fvlm.costs.plan import planned_micro_batch
 from fvlm.data import Batch, Collator, open_dataset, training_batches
 from fvlm.data.mix import is_mix, read_mix, repeated
-from fvlm.files import commit, write_table
+from fvlm.files import commit, disk_refuses, write_table
 from fvlm.models import build_model, parameter_groups
 from fvlm.models.build import processor_of
 from fvlm.training.callbacks import Callbacks
@@ -42,7 +40,6 @@ from fvlm.training.progress import NOW, Heartbeat, Progress, Stopped, TrainingEr
 from fvlm.weights import load_tokenizer
 
 SEARCHED = 64  # times as many samples as calibration needs are looked through for some with frames
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Processes):
@@ -145,8 +142,7 @@ def disk_errors(config: RunConfig, state: TrainingState):
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in DISK or any(os.strerror(code) in str(error) for code in DISK)
-        if not full:
+        if not disk_refuses(error):
             raise
         raise TrainingError(
             f"{config.folder} can't be written ({error}). Its last good checkpoint, step "

@@ -35,6 +35,13 @@ BEFORE = dict(
     scale_input=False, read_attended=False
 )  # what runs did that were saved before they could choose
 
+LOSSES = ("loss_parallel", "loss_autoregressive", "loss_static")
+NEEDED = {  # columns without which a file is another's
+    "evaluations.parquet": ("cell", "seed", "step", *LOSSES),
+    "samples.parquet": ("cell", "seed", "clip_id", *LOSSES),
+    "domains.parquet": ("step", "domain"),
+}
+
 
 @dataclass
 class Run:
@@ -167,9 +174,14 @@ class Run:
             raise ConfigError(f"{path}: not there yet; the run has not come to its first evaluation")
         try:
             with ParquetFile(path) as file:
-                return file.read().to_pandas()
+                table = file.read().to_pandas()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{where(path)} can't be read: {error}") from None
+        if lacking := [column for column in NEEDED[name] if column not in table]:
+            raise ConfigError(f"{where(path)}: not such a table, {', '.join(lacking)} is missing")
+        if not len(table):
+            raise ConfigError(f"{where(path)}: no rows")
+        return table
 
 
 def load_run(folder: str | Path) -> Run:
@@ -260,9 +272,6 @@ def _together(names: list[dict], tables: list["pd.DataFrame"]) -> "pd.DataFrame"
     of_run = pd.DataFrame(names)
     repeated = of_run.loc[of_run.index.repeat([len(table) for table in tables])].reset_index(drop=True)
     return pd.concat([repeated, rows], axis=1)
-
-
-LOSSES = ("loss_parallel", "loss_autoregressive", "loss_static")
 
 
 def require_same_run(kept: Run, config: RunConfig):

@@ -2,23 +2,30 @@
 valid. Inputs are made up by hypothesis, from grammars near what is valid. `FVLM_FAULTS=100` tries a hundred
 times as many."""
 
+import ast
+import itertools
 import os
+import time
 import warnings
 
 import pytest
 import yaml
+from conftest import REPOSITORY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fvlm.cli import main
 from fvlm.config import ConfigError, RunConfig
+from fvlm.data.mix import mixes, read_mix
+from fvlm.data.sources import open_source
 from fvlm.studies.grid import read_grid
+from fvlm.studies.mix import read_design
 
 TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 FIELDS = sorted(RunConfig.__dataclass_fields__)
 
 tried = settings(
-    max_examples=150 * TIMES,
+    max_examples=150 if TIMES == 1 else 200 * TIMES,
     deadline=None,
     derandomize=TIMES == 1,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -118,9 +125,25 @@ def test_grid_files_of_any_bytes_are_refused(tmp_path, content):
     assert "grid.yaml" in one_message(lambda: read_grid(path))
 
 
-BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "\n".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join('*' + chr(97 + i) for _ in range(8))}]" for i in range(9)
-)
+BOMBS = {
+    "lists": "a: &a [x, x, x, x, x, x, x, x]\n"
+    + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]" for a, b in itertools.pairwise("abcdefghij")),
+    "mappings": "a: &a {x: 1}\n"
+    + "\n".join(
+        f"{b}: &{b} {{{', '.join(f'{k}: *{a}' for k in 'qrstuvwx')}}}"
+        for a, b in itertools.pairwise("abcdefghij")
+    ),
+    "merged": "a: &a {x: 1}\n"
+    + "\n".join(
+        f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 8)}]}}" for a, b in itertools.pairwise("abcdefghij")
+    ),
+    "keys": "a: &a [x, x, x, x, x, x, x, x]\n"
+    + "\n".join(f"? &{b} [{', '.join([f'*{a}'] * 8)}]\n: y" for a, b in itertools.pairwise("abcdefghij")),
+    "of itself": "a: &a [*a, *a]\n",
+    "of itself, merged": "a: &a {<<: *a}\n",
+    "long": f"a: [{'x,' * 21_000}]\n",
+}
+KINDS_OF_CARD = ("dataset card", "dataset's settings")
 VALID = "study: s\ncells:\n  - {pairs: [T1-T], frames: [2], archs: [fov]}\n"
 
 
@@ -135,9 +158,9 @@ VALID = "study: s\ncells:\n  - {pairs: [T1-T], frames: [2], archs: [fov]}\n"
         (VALID + "pairs: {1: {steps: 3}}\n", ["expected settings of a pair"]),
         (VALID + "seeds: [4294967296]\n", ["seed = 4294967296", "at most"]),
         (VALID + "settings: {steps: 1e400}\n", ["steps", "whole number"]),
-        (BOMB, ["'study' is missing"]),
-        (BOMB.replace("a: &a", "study: s\ncells: &a", 1), ["unknown name 'b'"]),
-        ("a: &a [*a]\n", ["missing"]),
+        *((VALID + bomb, ["grid.yaml", "line "]) for bomb in BOMBS.values()),
+        (VALID.replace("cells:", "cells: &c") + "seeds: *c\n", ["grid.yaml"]),
+        (VALID + f"seeds: {[*range(11_000)]}\n", ["11,000 cells", "at most 10,000"]),
         ("[" * 3000, ["nested too deeply"]),
         ("study: s\ncells: []\n" + "#" * 1_000_000, ["too long"]),
         (b"study: \xff\n", ["not UTF-8"]),
@@ -153,6 +176,36 @@ def test_a_bad_grid_file_is_one_message_that_names_it(tmp_path, capsys, content,
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "grid.yaml" in said and len(said) < 3000
     assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("kind", ["grid", "mix", "mixes", "design", "dataset card", "dataset's settings"])
+def test_no_yaml_stands_for_more_than_it_says(tmp_path, kind, bomb):
+    """Whoever reads it: a few hundred bytes, spelled out, would fill any memory."""
+    text = BOMBS[bomb]
+    card = tmp_path / dict(zip(KINDS_OF_CARD, ("README.md", ".huggingface.yaml"))).get(kind, "x.yaml")
+    card.write_text(f"---\n{text}\n---\n# A dataset\n" if card.suffix == ".md" else text)
+    (tmp_path / "a.txt").write_text("a text")
+    read = dict(
+        grid=lambda: read_grid(card),
+        mix=lambda: read_mix(str(card)),
+        mixes=lambda: mixes(tmp_path),
+        design=lambda: read_design(card),
+    ).get(kind, lambda: list(open_source(f"hub:{tmp_path}")))
+    begun = time.monotonic()
+    said = one_message(read)
+    assert said and card.name in said and "line " in said and time.monotonic() - begun < 10
+
+
+def test_every_yaml_is_read_by_the_one_reader():
+    """In the code itself, for whatever is added later."""
+    for path in sorted((REPOSITORY / "fvlm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "yaml":
+                reads = node.attr.startswith(
+                    ("load", "safe_load", "full_load", "unsafe_load", "compose", "parse")
+                )
+                assert not reads or path.name == "files.py", f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize("name", ["", "nowhere.yaml", "a\x00b", "n" * 300, "."])

@@ -1,6 +1,7 @@
 """The grid, run for real: six cells as processes with kernels, some of which are killed, stopped or made to
 fail."""
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -326,27 +328,67 @@ def test_a_second_grid_finds_all_finished_and_a_changed_one_is_refused(undisturb
     }
 
 
+KILLS = 2 if os.environ.get("FVLM_FAULTS", "1") == "1" else 24
+WHO = ("all", "kernel", "grid", "cell")  # is killed
+STAGES = {  # what has come about in a study's folder when it is
+    "evaluated": "*/checkpoint/step-*",
+    "training": "*/progress.json",
+    "begun": ".grid/*.lock",
+    "saved": "*/model/config.json",
+}
+
+
+def of_a_grid(grid: subprocess.Popen, who: str) -> list[psutil.Process]:
+    """The processes of a grid that works: itself, those of its cells, their kernels."""
+    words = dict(cell="fvlm.studies.executors", kernel="ipykernel_launcher")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(grid.pid)
+        below = process.children(recursive=True)
+        if who in words:
+            return [child for child in below if words[who] in " ".join(child.cmdline())][:1]
+        return [process, *(below if who == "all" else ())]
+    return []
+
+
+def kill_in(study: Path, stage: str, who: str, dice: random.Random, arguments) -> bool:
+    """Let a grid run, and kill some of it soon after a stage; False if it came to its end before."""
+    pattern, out = STAGES[stage], study.parent
+    before = set(study.glob(pattern)) if stage != "training" else set()
+    grid = subprocess.Popen(
+        command(out, *arguments), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: set(study.glob(pattern)) - before or grid.poll() is not None, seconds=300)
+    time.sleep(dice.uniform(0, 1.5))
+    found = of_a_grid(grid, who) or of_a_grid(grid, "grid")
+    killed = grid.poll() is None
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    grid.wait(300)  # where it lives it notes what was killed, and lets the other cell end
+    return killed
+
+
 @pytest.mark.slow
-def test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been(undisturbed, tmp_path):
-    dice = random.Random(5)
-    kept = 0
-    for _ in range(5):
-        grid = subprocess.Popen(
-            command(tmp_path, *PAIR, *LONGER),
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(dice.uniform(4, 20))
-        grid.kill()
-        grid.wait()
-        seen = sum(
-            len(load_run(p.parent).evaluations) for p in (tmp_path / "smoke").glob("*/evaluations.parquet")
-        )
-        assert seen >= kept, "no evaluation was lost"
-        kept = seen
-    assert "2 finished" in run_grid(tmp_path, *PAIR, *LONGER, check=0).stdout
-    assert losses(tmp_path / "smoke") == losses(undisturbed / "smoke")
+@pytest.mark.timeout(3000)
+def test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been(undisturbed, tmp_path, count):
+    """The grid, the process of a cell, its kernel, or all of them."""
+    dice, whole = random.Random(KILLS), losses(undisturbed / "smoke")
+    killed = studies = 0
+    while killed < KILLS:
+        study, kept, ended = tmp_path / str(studies) / "smoke", 0, False
+        again = (*PAIR, *LONGER, "--retry-failed")
+        while not ended and killed < KILLS:
+            stage = list(STAGES)[killed % len(STAGES)] if KILLS < 4 else dice.choice(list(STAGES))
+            ended = not kill_in(study, stage, WHO[killed % len(WHO)], dice, again)
+            killed += not ended
+            seen = sum(len(load_run(p.parent).evaluations) for p in study.glob("*/evaluations.parquet"))
+            assert seen >= kept, "no evaluation was lost"
+            kept = seen
+        assert "2 finished" in run_grid(study.parent, *again, check=0).stdout
+        assert losses(study) == whole and not list(study.glob("*/checkpoint"))
+        studies += 1
+        assert studies <= KILLS
+    count("kill points", killed)
 
 
 @pytest.mark.slow

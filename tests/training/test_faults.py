@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import random
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from fvlm.files import CHECKSUMS, damaged, seal, write_text
 from fvlm.training import checkpoints, launch, load_study, loop
 from fvlm.training.progress import Stopped, TrainingError, request_stop
 
+TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 SHORT = dict(steps=4, eval_every=2, eval_samples=2, effective_batch=2, features=False)
 
 
@@ -34,44 +36,58 @@ def stopped(tmp_path_factory):
 @pytest.fixture
 def again(stopped, tmp_path):
     """The stopped run in a folder of its own."""
+    return copied(stopped, tmp_path)
+
+
+def copied(stopped, out):
     config, checkpoint = stopped
-    mine = dataclasses.replace(config, out=str(tmp_path))
+    mine = dataclasses.replace(config, out=str(out))
     shutil.copytree(config.folder, mine.folder)
     return mine, mine.folder / "checkpoint" / checkpoint.name
 
 
-def zero_tail(path):
-    size = path.stat().st_size
-    with open(path, "r+b") as file:
-        file.seek(size // 2)
-        file.write(bytes(size - size // 2))
+def zero_tail(path, dice):
+    data = path.read_bytes()
+    start = dice.randrange(len(data.rstrip(b"\0")))
+    path.write_bytes(data[:start] + bytes(len(data) - start))
 
 
-def halve(path):
-    os.truncate(path, path.stat().st_size // 2)
+def cut(path, dice):
+    os.truncate(path, dice.randrange(path.stat().st_size))
+
+
+def swap(path, dice):
+    shutil.copyfile(dice.choice(sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)), path)
+
+
+def remove(path, dice):
+    path.unlink()
 
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", CHECKSUMS]
-DAMAGES = [(name, damage) for name in FILES for damage in (zero_tail, halve, os.remove)]
-DAMAGES.remove((CHECKSUMS, os.remove))  # a checkpoint of before there were checksums is believed
+DAMAGES = [(name, damage) for name in FILES for damage in (zero_tail, cut, swap, remove)]
+DAMAGES.remove((CHECKSUMS, remove))  # a checkpoint of before there were checksums is believed
 
 
 @pytest.mark.parametrize("name, damage", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_named(again, name, damage):
-    config, checkpoint = again
-    damage(checkpoint / name)
-    steps = []
-    with pytest.warns(UserWarning, match=f"{name} is damaged.*set aside as damaged-{checkpoint.name}"):
-        run = train(config, on_progress=lambda progress: steps.append(progress.step))
-    assert steps == [1, 2, 3, 4] and run.finished, "from the start, as there was none before it"
-    assert [row["step"] for row in run.evaluations.to_dict("records")] == [2, 4]
+def test_a_damaged_checkpoint_is_set_aside_and_named(stopped, tmp_path, name, damage, count):
+    for number in range(TIMES):
+        config, checkpoint = copied(stopped, tmp_path / str(number))
+        damage(checkpoint / name, random.Random(f"{name} {number}"))
+        steps = []
+        with pytest.warns(UserWarning, match=f"{name} is damaged.*set aside as damaged-{checkpoint.name}"):
+            run = train(config, on_progress=lambda progress, steps=steps: steps.append(progress.step))
+        assert steps == [1, 2, 3, 4] and run.finished, "from the start, as there was none before it"
+        assert [row["step"] for row in run.evaluations.to_dict("records")] == [2, 4]
+        shutil.rmtree(tmp_path / str(number))
+    count("damaged files", TIMES)
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(again):
     config, checkpoint = again
     later = checkpoint.with_name("step-000003")
     shutil.copytree(checkpoint, later)
-    halve(later / "optimizer.safetensors")
+    cut(later / "optimizer.safetensors", random.Random(1))
     steps = []
     with pytest.warns(UserWarning, match="step-000003"):
         train(config, on_progress=lambda progress: steps.append(progress.step))
@@ -138,18 +154,21 @@ def test_out_may_begin_with_a_tilde(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "evaluations.parquet", "samples.parquet"])
-@pytest.mark.parametrize("damage", [zero_tail, halve])
-def test_a_run_that_can_t_be_read_does_not_take_its_study_down(again, tmp_path, name, damage):
+@pytest.mark.parametrize("damage", [zero_tail, cut, swap])
+def test_a_run_that_can_t_be_read_does_not_take_its_study_down(again, tmp_path, name, damage, count):
     config, _ = again
-    other = tmp_path / config.study / "T1-T_2f_fov_seed7"
-    shutil.copytree(config.folder, other)
-    damage(other / name)
-    with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
-        study = load_study(tmp_path / config.study, unfinished=True)
-    assert set(study.evaluations["run"]) == {config.folder.name}
-    with pytest.raises(ConfigError, match=name):
-        run = load_run(other)
-        assert run.config and len(run.evaluations) and len(run.samples)
+    for number in range(TIMES):
+        other = tmp_path / config.study / "T1-T_2f_fov_seed7"
+        shutil.copytree(config.folder, other)
+        damage(other / name, random.Random(f"{name} {number}"))
+        with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
+            study = load_study(tmp_path / config.study, unfinished=True)
+        assert set(study.evaluations["run"]) == {config.folder.name}
+        with pytest.raises(ConfigError, match=name):
+            run = load_run(other)
+            assert run.config and len(run.evaluations) and len(run.samples)
+        shutil.rmtree(other)
+    count("damaged files", TIMES)
 
 
 def test_one_frame_and_a_batch_of_one_calibrates(tmp_path):
