@@ -23,7 +23,6 @@ from fvlm.training.progress import request_stop
 from fvlm.training.results import load_run
 
 MOST_CELLS = 10_000  # of a grid; the largest here has 87
-MOST_CELLS = 10_000  # of a grid; the largest here has 87
 HANG_MINUTES = 30.0  # without a step or an evaluated batch; setting up included
 
 FINISHED, WAITING, RUNNING, ELSEWHERE, FAILED, STOPPED = (
