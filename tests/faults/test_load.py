@@ -228,7 +228,7 @@ def test_a_shard_as_large_as_a_dataset_verifies_in_bounded_memory(tmp_path):
     folder = dataset(tmp_path / "set", clips=20_000, shards=1)
     assert (folder / "data/train-00000.parquet").stat().st_size > 20e6
     verify(dataset(tmp_path / "small", clips=100, shards=1))  # what is imported, and kept for the next
-    assert megabytes_more(lambda: verify(folder) == [] or pytest.fail("it is whole")) < 25
+    assert megabytes_more(lambda: verify(folder) == [] or pytest.fail("it is whole")) < 60, "all at once: 190"
 
 
 @pytest.mark.slow
