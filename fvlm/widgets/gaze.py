@@ -29,6 +29,7 @@ from fvlm.widgets.canvas import ColourBar, Download, Filmstrip, FrameView, HeadG
 
 KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
 KEPT_MAPS = 64
+STORED = 1200, 1200  # pixels that the picture in a stored notebook has at most
 USUAL_CLIPS = 6  # validation clips that an own video is compared with
 RANGES = ("per clip", "per frame", "fixed")
 TOOLS = {"hide": "hide", "keep only": "keep", "zoom": "zoom"}
@@ -749,6 +750,8 @@ class Explorer(ipw.VBox):
     def _uploaded(self, change):
         for file in change.new:
             self._add_video(bytes(file["content"]), file["name"])
+        if change.new:
+            self.upload.value = ()  # or the whole file would stay in the widget's state, and in the notebook
 
     def _add_video(self, file: str | bytes, name: str):
         """Offer a video, its content or its path, and show it; a message if it can't be read."""
@@ -795,6 +798,7 @@ class Explorer(ipw.VBox):
         if self.look is None:
             return bundle
         picture = gaze_picture(self.look, self.encoded(self.run.value).clip.boxes, scale=1)
+        picture.thumbnail(STORED)
         return bundle | {"image/png": image_bytes(picture, "PNG", optimize=True)}
 
 
