@@ -90,10 +90,13 @@ def nothing(figure: go.Figure, reason: str) -> go.Figure:
 
 
 def note(figure, text):
+    """Lines of small text below the axis, for which the figure becomes so much higher."""
+    lines = 1 + text.count("<br>")
     figure.add_annotation(
         text=text,
         x=0,
-        y=-0.27,
+        y=0,
+        yshift=-55,
         xref="paper",
         yref="paper",
         showarrow=False,
@@ -101,7 +104,7 @@ def note(figure, text):
         yanchor="top",
         font_size=10,
     )
-    figure.update_layout(margin_b=110 + 14 * text.count("<br>"))
+    figure.update_layout(height=(figure.layout.height or 460) + 14 * lines, margin_b=75 + 14 * lines)
 
 
 def add_points(figure, cells, x, loss, name, arch, dash, symbol="circle"):

@@ -5,7 +5,6 @@ import html
 import math
 import mimetypes
 import os
-import re
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -20,6 +19,7 @@ from fvlm.scaling.gaps import KINDS, all_gaps
 from fvlm.scaling.runs import FLOPS, PARAMETERS, Results, open_results, read_gaze_scores
 from fvlm.text import with_suffix
 from fvlm.widgets.canvas import Download
+from fvlm.widgets.plot import Plot, below_its_legend
 
 AS_DRAWN, SCALES = "as drawn", ("as drawn", "log", "linear")
 CURVES = "run_curves"  # the figure whose runs are picked one by one
@@ -54,8 +54,8 @@ LOSSES = {"frame by frame": "loss_autoregressive", "parallel": "loss_parallel"}
 class ScalingExplorer(ipw.VBox):
     """Every scaling figure of any studies: `ScalingExplorer()` at the end of a cell shows it.
 
-    One figure widget, as wide as the notebook, whose parts are updated in place; what was drawn once is shown
-    again from memory. Under the pointer a point says whose it is, its values with their units and interval;
+    One widget, as wide as the notebook, shows them all in place; what was drawn once is shown again from
+    memory. Under the pointer a point says whose it is, its values with their units and interval;
     below the figure stands the same with a link to the run's page. A click on a point leaves its runs out, of
     the fits too; they stand in `left_out`, where they are taken back.
 
@@ -72,7 +72,8 @@ class ScalingExplorer(ipw.VBox):
         self.names, self.folder = names, Path(folder)
         self.results, self.truth = open_results(names), read_gaze_scores(names)
         self._make_controls()
-        self.view = go.FigureWidget(layout=dict(autosize=True))
+        self.view = Plot()
+        self.view.on_point(self._pointed_at)
         self._view = ipw.Box([self.view], layout=ipw.Layout(width="100%", display="block"))
         self._drawn, self._gaps, self._quiet = {}, {}, False
         self._offer()
@@ -261,10 +262,7 @@ class ScalingExplorer(ipw.VBox):
         base = self._kept(self._drawn, key, lambda: self._make(results))
         key += self._values(*LOOKS)
         self.drawn: go.Figure = self._kept(self._drawn, key, lambda: self._finished(base))
-        show_in_place(self.view, self.drawn)
-        for trace in self.view.data:
-            trace.on_click(self._clicked)
-            trace.on_hover(self._hovered)
+        self.view.show(self.drawn)
 
     def _quietly_offer_runs(self):
         quiet, self._quiet = self._quiet, True
@@ -317,23 +315,18 @@ class ScalingExplorer(ipw.VBox):
             figure.update_layout(title_text=html.escape(self.title.value.strip()))
         return figure
 
-    def _clicked(self, trace, points, _state):
-        """Leave out the runs of the point that was clicked."""
-        for index in points.point_inds:
-            runs = self._runs_at(trace, index)
-            if len(runs):
-                row = runs.iloc[0]
-                self.left_out.value = [*self.left_out.value, f"{row['study']}/{row['cell']}"]
-                self.message.value = html.escape(f"left out: {row['cell']} of {row['study']}")
-                return
-
-    def _hovered(self, trace, points, _state):
-        """Say below the figure whose point is under the pointer, with a link to its page."""
-        for index in points.point_inds:
-            runs = self._runs_at(trace, index)
-            if len(runs):
-                self.pointed.value = _described(runs, self.loss.value)
-                return
+    def _pointed_at(self, how: str, trace: int, index: int):
+        """Of the point under the pointer say below the figure whose it is, with a link to its page; of one
+        that was clicked leave the runs out."""
+        runs = self._runs_at(self.drawn.data[trace], index)
+        if not len(runs):
+            return
+        if how == "hover":
+            self.pointed.value = _described(runs, self.loss.value)
+            return
+        row = runs.iloc[0]
+        self.left_out.value = [*self.left_out.value, f"{row['study']}/{row['cell']}"]
+        self.message.value = html.escape(f"left out: {row['cell']} of {row['study']}")
 
     def _runs_at(self, trace, index: int):
         """The runs that a point stands for, by what hovering says of it; none for one that names no cell."""
@@ -400,75 +393,7 @@ def _described(runs, loss: str) -> str:
     return ", ".join([told + (" (a value per seed)" if len(runs) > 1 else ""), *links])
 
 
-ROW, WIDE = 21, 340  # pixels: the height of a legend's line, and the width of an entry
-
-
-def below_its_legend(figure: go.Figure) -> go.Figure:
-    """A figure whose legend stands below it in columns, with all the height that the entries take, at any
-    width from 700 pixels on."""
-    if len(figure.data) and figure.layout.showlegend is not False:
-        entries = len({t.name for t in figure.data if t.showlegend is not False and t.name})
-        lines = -(-entries // 2)
-        height, margin = figure.layout.height or 460, figure.layout.margin.b or 50
-        notes = max(0, margin - 50)  # what stands below the axis
-        legend = dict(
-            orientation="h",
-            x=0,
-            xanchor="left",
-            yref="container",
-            y=0,
-            yanchor="bottom",
-            entrywidth=WIDE,
-            font_size=11,
-            tracegroupgap=0,
-        )
-        figure.update_layout(legend=legend, height=height + ROW * lines, margin_b=70 + notes + ROW * lines)
-    return figure
-
-
 KEPT = 64  # figures that stay in memory
-
-
-def show_in_place(view: go.FigureWidget, figure: go.Figure):
-    """Make a figure widget show another figure by what is different, so that nothing is loaded again."""
-    traces = [trace.to_plotly_json() for trace in figure.data]
-    same = [trace.type for trace in view.data] == [trace["type"] for trace in traces]
-    there, wanted = view.layout.to_plotly_json(), figure.layout.to_plotly_json()
-    panels = {name: wanted[name] for name in wanted.keys() - there.keys() if re.match(r"[xy]axis\d", name)}
-    if panels:  # axes that the widget has not had yet
-        view.update_layout(panels)
-    changes = layout_changes(view.layout.to_plotly_json(), wanted)
-    if same:
-        with view.batch_update():
-            for trace, new in zip(view.data, traces):
-                old = trace.to_plotly_json()
-                gone = {name: None for name in old if name not in new and name not in ("uid", "type")}
-                trace.update(gone | {name: value for name, value in new.items() if name != "type"})
-    else:
-        view.data = ()
-        view.add_traces(figure.data)
-    if changes:
-        view.plotly_relayout(changes)
-
-
-def layout_changes(old: dict, new: dict, path: str = "") -> dict:
-    """What makes one layout of another: values by their dotted paths, None for what is there no more. Lists
-    (annotations, shapes) and templates are taken whole."""
-    changes = {}
-    for name in old.keys() | new.keys():
-        before, after = old.get(name), new.get(name)
-        place = f"{path}{name}"
-        if isinstance(before, dict) and isinstance(after, dict) and name != "template":
-            changes |= layout_changes(before, after, f"{place}.")
-        elif before is None and isinstance(after, dict) and name != "template":
-            changes |= layout_changes({}, after, f"{place}.")
-        elif isinstance(before, dict) and after is None and name != "template":
-            changes |= layout_changes(before, {}, f"{place}.")
-        elif before != after:
-            changes[place] = () if name in ("annotations", "shapes") and after is None else after
-    if not path:
-        changes["autosize"] = True
-    return changes
 
 
 def set_scale(figure: go.Figure, axis: str, kind: str):
