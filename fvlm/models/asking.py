@@ -48,8 +48,8 @@ class Asking:
         self._processor = processor
 
     def fitted(self: Any, picture: np.ndarray) -> np.ndarray:
-        """A picture (height, width, 3) uint8 as a square of the model's size (S, S, 3), as its processor makes
-        it one; squeezed where it has no processor yet."""
+        """A picture (height, width, 3) uint8 as a square of the model's size (S, S, 3), as its processor
+        makes it one; squeezed where it has no processor yet."""
         if self._processor is None and self.make_processor is None and not self.name_or_path:
             return resized(picture, self.config.image_size)
         return self.processor.fitted(picture)
