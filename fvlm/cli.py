@@ -751,6 +751,7 @@ def _add_evaluate(commands):
 def _evaluate(options) -> int:
     from fvlm.measures import MEASURES, differences, measure, write_tables
     from fvlm.text import with_interval
+    from fvlm.training.learned import yardstick
 
     out = Path(options.out).expanduser() if options.out else _beside(options.folders[0]) / "measured"
     require_writable(out / "measures.csv", f"--out {out}")
@@ -759,6 +760,9 @@ def _evaluate(options) -> int:
         with GazeBar(Path(folder).name, options.clips) as bar:
             rows += measure(load_run(folder), options.dataset, options.clips, progress=bar)
     table = write_tables(rows, out)
+    yardsticks = {
+        Path(folder).name: yardstick(load_run(folder), options.dataset) for folder in options.folders
+    }
     for name in table["measure"].unique():
         print(f"{name}: {MEASURES[name]}")
     print(f"\nWith bootstrap 95 % intervals over {table['clips'].min()} clips\n")
@@ -768,7 +772,8 @@ def _evaluate(options) -> int:
             print(f"{run} {title and title + name}".strip())
             for row in part.itertuples():
                 told = with_interval(row.value, row.low, row.high, digits=3, signed=bool(title))
-                print(f"  {row.measure:12} {told}")
+                beside = f"; {yardsticks[run]}" if row.measure == "loss" and not title else ""
+                print(f"  {row.measure:12} {told}{beside}")
     print(f"\nTables: {out}")
     return 0
 

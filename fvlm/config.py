@@ -301,6 +301,12 @@ class RunConfig:
         return ARCHITECTURES[self.arch]
 
     @property
+    def letterbox(self) -> bool:
+        """Whether videos of any shape keep their proportions between black bars. Not where the training
+        videos were squeezed to squares: those of prepared datasets are."""
+        return re.match(r"shapes(-|:|$)", self.dataset) is not None
+
+    @property
     def tiny(self) -> bool:
         """True where the LLM starts from random weights and has its own small tokenizer."""
         return re.fullmatch(r"tiny[1-5]?", self.llm) is not None

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 WHOLE_WORDS = dict(break_on_hyphens=False, break_long_words=False)  # of textwrap: a path can be copied
 
 
+def with_suffix(value: float) -> str:
+    """A positive number in three digits, with k, M, G, T, P or E for thousands: 1.31 M, 45 T, 0.2."""
+    power = min(6, max(0, math.floor(math.log10(value) / 3 + 1e-9))) if value >= 1 else 0
+    return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}".strip()
+
+
 def clock(seconds: float) -> str:
     """Seconds as hours, minutes and seconds: 1:02:03, 2:03."""
     minutes, seconds = divmod(int(seconds), 60)

@@ -31,7 +31,7 @@ draw, draw_nanosmol = all_figures(results, gaps), all_figures(open_results("nano
 draw_one = all_figures(results.of(losses_of), truth=read_gaze_scores(studies))
 
 # %% tags=["nbval-ignore-output"]
-results.runs.groupby(["study", "arch"]).size().unstack(fill_value=0)
+tables.runs_there(results)
 
 # %% [markdown]
 # ## The answer first
@@ -61,7 +61,7 @@ draw["gap_vs_scale"]()
 # budget takes a GPU (`params/study.yaml`).
 
 # %% tags=["nbval-check-output"]
-tables.swapped(studies)
+tables.shown(tables.swapped(studies))
 
 # %% [markdown]
 # ## nanoSmol, replayed
@@ -70,7 +70,7 @@ tables.swapped(studies)
 # from +2.37 to +1.60 % at 360M, "at 64 frames": the cost shrinks with scale. From its own ten rows:
 
 # %% tags=["nbval-check-output"]
-tables.replayed_correction()
+tables.shown(tables.replayed_correction())
 
 # %% [markdown]
 # The four published numbers are those of the **8-frame** rows, with linear interpolation (2.45 and 1.59 from losses rounded
@@ -86,7 +86,7 @@ tables.replayed_correction()
 # ### "LLM size matters more than DINO size"
 
 # %% tags=["nbval-check-output"]
-tables.size_claims()
+tables.shown(tables.size_claims())
 
 # %% [markdown]
 # A larger LLM took off 5 to 7 % in four comparisons of four; a larger DINOv2 added a little in the two there are, both at
@@ -97,7 +97,7 @@ tables.size_claims()
 # ### "Train/inference gap below 0.6 %"
 
 # %% tags=["nbval-check-output"]
-tables.inference_claim()
+tables.shown(tables.inference_claim())
 
 # %% [markdown]
 # True of all five cells, and the mean hides the one that matters: at 64 frames the larger LLM has eight times the
@@ -108,7 +108,7 @@ tables.inference_claim()
 # ### "64 frames are worse than 8"
 
 # %% tags=["nbval-check-output"]
-tables.frames_claim()
+tables.shown(tables.frames_claim())
 
 # %% [markdown]
 # True of all four, foveated or not. More frames cannot hold less information, so this is about training: 280 steps, and
@@ -122,7 +122,7 @@ tables.frames_claim()
 # matrix product (a multiply-accumulate is 2) and is checked against PyTorch's counter.
 
 # %% tags=["nbval-check-output"]
-tables.flops_conventions().round(3).drop(columns=["counted_fov", "counted_bas", "study_fov", "study_bas"])
+tables.shown(tables.flops_conventions())
 
 # %% [markdown]
 # Counted, the foveated cells are 1.2 to 2.0 times cheaper, and at 8 frames mostly because of the baseline's LLM: DINOv2, which
@@ -141,7 +141,7 @@ draw_nanosmol["flops_breakdown"]()
 # takes any.
 
 # %% tags=["nbval-check-output"]
-tables.parameter_conventions()
+tables.shown(tables.parameter_conventions())
 
 # %% [markdown]
 # ## Loss against compute
@@ -177,14 +177,14 @@ draw["train_inference_gap"]()
 # 95 % prediction interval of one more gap.
 
 # %% tags=["nbval-check-output"]
-tables.prediction(target)
+tables.shown(tables.prediction(target))
 
 # %% [markdown]
 # Three single gaps leave one degree of freedom, and an interval that holds everything from a clear win to a clear loss: the
 # prediction is "not known". Which pair of cells, foveated and baseline, would narrow the line at that size most:
 
 # %% tags=["nbval-check-output"]
-tables.next_of_nanosmol(target)
+tables.shown(tables.next_of_nanosmol(target))
 
 # %% [markdown]
 # Running the cell itself narrows it most, and costs most. A second seed of the largest size that was run comes next;
@@ -193,8 +193,9 @@ tables.next_of_nanosmol(target)
 # %% [markdown]
 # ## Look for yourself
 #
-# Any study, any figure, any convention, log or linear; a click on a point leaves its runs out; *read again* while a grid is
-# running. Without a kernel a figure stands here.
+# Any study, any figure, any convention, log or linear. Laws and trends go through the range that you choose; a click on a
+# point leaves its runs out, and below the figure stands whose a point is, with its page. *Curves of single runs* lays any
+# runs over one another, smoothed if you like; *read again* while a grid is running. Without a kernel a figure stands here.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.scaling import ScalingExplorer

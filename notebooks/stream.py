@@ -15,21 +15,28 @@
 #
 # The run is what `make train` leaves: two minutes of training on 3,000 drawn clips. It knows coloured shapes and nothing
 # else. So on the film of shapes below its words are measured against the truth; on a real video, expect the gaze to move
-# and the words to be wrong. Name another run with `-p run FOLDER`, and your own video with `-p video FILE`.
+# and the words to be wrong. Pick another run in the menu, or name one with `-p run FOLDER` or the variable `FVLM_RUN`, and
+# your own video with `-p video FILE`.
 
 # %% tags=["parameters"]
 # Parameters
-run: str = "auto"  # folder of a run with queries; auto: what make train leaves, or a quick one that has learned nothing
+run: str = "auto"  # folder of a run with queries; auto: FVLM_RUN, or what make train leaves, or a quick one that has learned nothing
 video: str = "auto"  # a video file; auto: ten seconds of people on bicycles, fetched once
 minutes: float = 3.0  # how long the film of shapes is
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.ask import expectation
 from fvlm.parameters import check_parameters
 from fvlm.watching import run_to_show
+from fvlm.widgets.runs import RunPicker
 
 check_parameters(globals())
-shown = run_to_show(run)
+picker = RunPicker(run, first=run_to_show(run))
+picker
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.ask import expectation
+
+shown = picker.run
 print(*expectation(shown, asked=False), sep="\n")
 
 # %% [markdown]

@@ -129,10 +129,9 @@ predictions(run, clips).style.format(escape="html").set_properties(**{"white-spa
 # centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
 
 # %% tags=["nbval-ignore-output"]
-from fvlm.plots import run_strip
+from fvlm.plots import show_gaze
 
-if run.config.architecture.has_queries:
-    run_strip(run, clips[0]).show()
+show_gaze(run, clips[0])
 
 # %% [markdown]
 # ## Next

@@ -1,6 +1,7 @@
 """Asking a trained run about a file: in Python, and as one command that says how good the model can be."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fvlm.cli import main
 from fvlm.data.live import live_frames
 from fvlm.gaze import gaze
 from fvlm.models.asking import Moment
+from fvlm.models.build import processor_of
 from fvlm.training.learned import Verdict
 
 
@@ -60,6 +62,46 @@ def test_gaze_takes_what_people_have(run, video):
     assert look.frames.shape == (2, 3, 112, 112) and np.allclose(
         gaze(run.model, torch.from_numpy(look.frames)).maps, look.maps
     )
+
+
+@pytest.mark.parametrize(("size", "bars"), [((60, 120), (0, 112, 28, 84)), ((160, 80), (28, 84, 0, 112))])
+def test_own_videos_keep_their_proportions_however_they_are_shown(run, tmp_path, size, bars, monkeypatch):
+    """As file, as frames, as picture and in a stream; a run on prepared videos squeezes them."""
+    path, (top, bottom, left, right) = write_video(tmp_path / "own.mp4", count=24, size=size), bars
+    processor, squeezing = run.model.processor, processor_of(replace(run.config, dataset=str(tmp_path)))
+    assert processor.letterbox and not squeezing.letterbox
+    squeezed = squeezing.read(path)
+    assert (squeezed[:, :, 60, 60] > 0).all() and (squeezed[:, :, 2, 2] + squeezed[:, :, -3, -3] > 0).all()
+    pictures = [frame for _, frame in live_frames(path, 4)]
+    Image.fromarray(pictures[0]).save(tmp_path / "one.png")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    session = run.model.stream()
+    session.see(pictures[0])
+    told = []
+    generate = run.model.generate
+    monkeypatch.setattr(run.model, "generate", lambda **inputs: told.append(inputs) or generate(**inputs))
+    run.model.answer(path, "Which shape is red?", max_new_tokens=2)
+    every = dict(
+        file=processor.read(path),
+        frames=processor.read(pictures),
+        picture=processor.read(tmp_path / "one.png"),
+        folder=processor.read(folder),
+        stream=session.frame[None],
+        asked=told[0]["frames"][0].numpy(),
+        film=gaze(run.model, str(path)).frames,
+    )
+    for name, frames in every.items():
+        inside = frames[:, :, top:bottom, left:right]
+        assert frames.sum() == inside.sum() and inside[:, :, 2, 2].any() and inside[:, :, -3, -3].any(), name
+    small = np.asarray(
+        Image.fromarray(squeezed[0].transpose(1, 2, 0)).resize((right - left, bottom - top), Image.BICUBIC)
+    )
+    assert np.array_equal(every["file"][0, :, top:bottom, left:right], small.transpose(2, 0, 1)), "all of it"
+    run.model.processor.save_pretrained(tmp_path / "saved")
+    assert type(processor).from_pretrained(tmp_path / "saved").letterbox, "and is kept beside a model"
 
 
 def test_a_model_that_was_never_saved_has_its_run_s_processor(run):

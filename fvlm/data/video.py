@@ -571,6 +571,27 @@ def shown_shape(file: str | bytes) -> tuple[float, float]:
         raise BadClip("unreadable", str(error)) from error
 
 
+def picture_shape(file: str | bytes) -> tuple[int, int]:
+    """Height and width that a picture is to be shown with, after its Exif turn. BadClip: unreadable."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+            turned = picture.getexif().get(EXIF_TURN, 1) > 4
+            return picture.size if turned else picture.size[::-1]
+    except (OSError, ValueError) as error:
+        raise BadClip("unreadable", str(error)) from error
+
+
+def boxed(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture (height, width, 3) uint8 in its own proportions in the middle of a black square of
+    `size`."""
+    return letterboxed(resized(picture, size)[None], picture.shape[:2])[0][0]
+
+
+EXIF_TURN = 0x112
+
+
 def letterboxed(
     frames: np.ndarray, shape: tuple[float, float]
 ) -> tuple[np.ndarray, tuple[int, int, int, int]]:

@@ -14,18 +14,32 @@ from transformers import BatchFeature, ProcessorMixin
 from fvlm.config import ConfigError
 from fvlm.data.clips import IGNORE, Clip, Collator, plain_ids, text_ids
 from fvlm.data.tables import PICTURE_SUFFIXES, pictures_in
-from fvlm.data.video import BadClip, Pictures, Still, Video, evenly_spaced, resized
+from fvlm.data.video import (
+    BadClip,
+    Pictures,
+    Still,
+    Video,
+    boxed,
+    evenly_spaced,
+    letterboxed,
+    picture_shape,
+    resized,
+    shown_shape,
+)
 
 
 class FoveatedProcessor(ProcessorMixin):
     """Makes what people have of what a model reads, with the frames and the size it was trained with.
 
     frames: T, evenly spaced over a clip as in training; a shorter one repeats its last frame. image_size: S.
-    task: what the model was trained on, "caption" or "question". Saved and loaded beside the model."""
+    task: what the model was trained on, "caption" or "question". letterbox: pictures that are no squares keep
+    their proportions between black bars; else they are squeezed to squares, as those of prepared datasets
+    are. Saved and loaded beside the model."""
 
-    def __init__(self, tokenizer=None, frames=8, image_size=224, task="caption"):
+    def __init__(self, tokenizer=None, frames=8, image_size=224, task="caption", letterbox=False):
         super().__init__(tokenizer)
         self.frames, self.image_size, self.task = frames, image_size, task
+        self.letterbox = letterbox
 
     def __call__(
         self, videos=None, text=None, labels=None, start: float | None = None, end: float | None = None
@@ -78,7 +92,11 @@ class FoveatedProcessor(ProcessorMixin):
         if not pictures:
             raise ConfigError("a clip without a frame")
         chosen = [pictures[i] for i in evenly_spaced(len(pictures), self.frames)]
-        return self._stacked(np.stack([resized(picture, self.image_size) for picture in chosen]))
+        return self._stacked(np.stack([self.fitted(picture) for picture in chosen]))
+
+    def fitted(self, picture: np.ndarray) -> np.ndarray:
+        """A picture (height, width, 3) uint8 as a square of the model's size (S, S, 3)."""
+        return (boxed if self.letterbox else resized)(picture, self.image_size)
 
     def _read_file(self, path: Path, start, end) -> np.ndarray:
         if not path.exists():
@@ -91,7 +109,15 @@ class FoveatedProcessor(ProcessorMixin):
         else:
             source = Video(str(path), start, end)
         try:
-            return self._stacked(source.read(self.frames, self.image_size).frames)
+            frames = source.read(self.frames, self.image_size).frames  # squeezed to squares
+            if self.letterbox and isinstance(source, Video):
+                frames, _ = letterboxed(frames, shown_shape(source.file))
+            elif self.letterbox:
+                files = source.files if isinstance(source, Pictures) else (source.file,)
+                shown = [files[i] for i in evenly_spaced(len(files), self.frames)]
+                boxes = [letterboxed(frames[t : t + 1], picture_shape(file)) for t, file in enumerate(shown)]
+                frames = np.concatenate([boxed_frames for boxed_frames, _ in boxes])
+            return self._stacked(frames)
         except BadClip as error:
             raise ConfigError(f"{path}: {error.reason}, {error.detail}") from error
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from fvlm.config import ConfigError
-from fvlm.data.video import opened
+from fvlm.data.video import opened, resized
 from fvlm.files import readable
 from fvlm.huggingface.processor import FoveatedProcessor, as_clips
 from fvlm.models.vision import FrameCache
@@ -45,6 +46,13 @@ class Asking:
     @processor.setter
     def processor(self, processor: FoveatedProcessor):
         self._processor = processor
+
+    def fitted(self: Any, picture: np.ndarray) -> np.ndarray:
+        """A picture (height, width, 3) uint8 as a square of the model's size (S, S, 3), as its processor
+        makes it one; squeezed where it has no processor yet."""
+        if self._processor is None and self.make_processor is None and not self.name_or_path:
+            return resized(picture, self.config.image_size)
+        return self.processor.fitted(picture)
 
     def answer(self: Any, video, question: str | list[str] | None = None, **generate) -> str | list[str]:
         """What the model says of a video when it is asked: a text, or a list of them for several clips.

@@ -54,7 +54,8 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
 
 def processor_of(config: RunConfig) -> FoveatedProcessor:
     """What makes a run's videos and texts its model's inputs."""
-    return FoveatedProcessor(load_tokenizer(config.llm), config.frames, config.image_size, config.task)
+    tokenizer = load_tokenizer(config.llm)
+    return FoveatedProcessor(tokenizer, config.frames, config.image_size, config.task, config.letterbox)
 
 
 def model_class(arch: str) -> type[VideoLanguageModel]:

@@ -3,7 +3,8 @@
 T frames, H heads, h x w patches, Q query width.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,6 +34,12 @@ class Gaze:
     carried: np.ndarray | None = field(
         default=None, repr=False
     )  # (T, layers, H, h, w): length of each patch's value in the token
+
+    def of_frames(self, frames: Sequence[int]) -> "Gaze":
+        """The same gaze in some of its frames, by their numbers from 0."""
+        arrays = ("maps", "cls_mass", "queries", "frames", "carried")
+        kept = {name: getattr(self, name) for name in arrays if getattr(self, name) is not None}
+        return replace(self, **{name: array[list(frames)] for name, array in kept.items()})
 
     def map(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> np.ndarray:
         """Attention on each patch (T, h, w): a summary of SUMMARIES, or that of one layer, of one head of it

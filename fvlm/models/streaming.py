@@ -15,7 +15,6 @@ from transformers.cache_utils import DynamicCache
 
 from fvlm.config import ConfigError
 from fvlm.data.clips import plain_ids
-from fvlm.data.video import resized
 from fvlm.huggingface.processor import as_picture
 from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
 from fvlm.models.looks import Gaze, carried_lengths
@@ -61,8 +60,7 @@ class StreamSession:
     @torch.no_grad()
     def see(self, frame):
         """Show the next frame, a PIL image, array or tensor (height, width, 3) or (3, height, width)."""
-        size = self.model.config.image_size
-        picture = resized(as_picture(frame), size)  # (S, S, 3)
+        picture = self.model.fitted(as_picture(frame))  # (S, S, 3)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))  # (3, S, S)
         cache = self.model.encode(pixels[None, None].to(self.model.device))
         tokens, _ = self.model.visual_tokens(cache, "static", self.query)  # (1, 1, K, W)

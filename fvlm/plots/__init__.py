@@ -7,7 +7,7 @@
 from fvlm.plots.contrasts import gap_along_axes, loss_vs_tokens
 from fvlm.plots.costs import cost_scaling
 from fvlm.plots.files import save_figures
-from fvlm.plots.runs import run_strip, with_badge
+from fvlm.plots.runs import run_strip, show_gaze, with_badge
 from fvlm.plots.scaling import (
     all_figures,
     cells_of,
@@ -54,6 +54,7 @@ __all__ = [
     "question_guesses",
     "run_strip",
     "save_figures",
+    "show_gaze",
     "smolvlm_extrapolation",
     "token_efficiency",
     "train_inference_gap",

@@ -6,9 +6,12 @@ from plotly.subplots import make_subplots
 
 from fvlm.plots.style import ARCH_COLOURS, LAYOUT
 
-AXES = dict(frames="frames per clip", llm="LLM parameters without embeddings", batch="clips per step")
+AXES = dict(
+    frames="frames per clip", llm="LLM parameters without embeddings, millions", batch="clips per step"
+)
+UNITS = dict(llm=1e-6)  # of an axis: what a tick's number is multiplied by
 MEASURES = dict(
-    seconds=("seconds", "seconds per step", 1.0), memory=("peak_memory_bytes", "memory, GB", 1e-9)
+    seconds=("seconds", "time, seconds per step", 1.0), memory=("peak_memory_bytes", "peak memory, GB", 1e-9)
 )
 
 
@@ -54,9 +57,23 @@ def cost_scaling(measured: dict) -> go.Figure:
                             hoverinfo="skip",
                         )
                         figure.add_trace(line, **shown)
-            figure.update_xaxes(type="log", dtick="D2", row=row, col=place)
-            figure.update_yaxes(type="log", dtick="D2", row=row, col=place)
+            of_axis = [p for p in measured["points"] if p["axis"] == axis]
+            there = sorted({p["x"] for p in of_axis})
+            written = [f"{UNITS.get(axis, 1) * x:.2g}" if axis in UNITS else f"{x:g}" for x in there]
+            figure.update_xaxes(type="log", tickvals=there, ticktext=written, row=row, col=place)
+            steps = round_steps([unit * p[column] for p in of_axis])
+            texts = [f"{step:g}" for step in steps]
+            figure.update_yaxes(type="log", tickvals=steps, ticktext=texts, row=row, col=place)
         figure.update_yaxes(title_text=title, row=row, col=1)
     for place, axis in enumerate(axes, 1):
         figure.update_xaxes(title_text=AXES[axis], row=len(MEASURES), col=place)
-    return figure.update_layout(**LAYOUT, legend=dict(orientation="h", y=1.08))
+    legend = dict(orientation="h", x=0, y=1.02, yanchor="bottom", title_text="points measured, lines fitted:")
+    return figure.update_layout(LAYOUT | dict(margin=dict(l=70, r=20, t=45, b=55)), legend=legend)
+
+
+def round_steps(values: list[float]) -> list[float]:
+    """The numbers 1, 2 and 5 times a power of ten from just below the least of some values to just above the
+    greatest."""
+    low, high = min(values) / 1.3, max(values) * 1.3
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    return [float(f"{m}e{power}") for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]

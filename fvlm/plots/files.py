@@ -10,10 +10,13 @@ from fvlm.notebooks import picture_errors
 
 
 def save_figures(
-    figures: dict[str, go.Figure], folder: str | Path, kinds: Sequence[str] = ("html",)
+    figures: dict[str, go.Figure],
+    folder: str | Path,
+    kinds: Sequence[str] = ("html",),
+    whole: bool = False,
 ) -> list[Path]:
-    """Write figures as files `<name>.<kind>`; kinds: html (opens without a kernel, Plotly beside it), svg,
-    png.
+    """Write figures as files `<name>.<kind>`; kinds: html (opens without a kernel, Plotly beside it, or in
+    the page if it shall be `whole`, to be sent on), svg, png.
 
     svg and png need kaleido and a Chromium: ConfigError says which is missing and how it is installed."""
     folder = Path(folder)
@@ -25,7 +28,7 @@ def save_figures(
         for kind in kinds:
             path = folder / f"{name}.{kind}"
             if kind == "html":
-                figure.write_html(path, include_plotlyjs="directory")
+                figure.write_html(path, include_plotlyjs=True if whole else "directory")
             else:
                 _write_image(figure, path)
             written.append(path)

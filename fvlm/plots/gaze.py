@@ -134,13 +134,24 @@ def painted(
 # ── Figures, pictures, files ─────────────────────────────────────────────────────────────────────
 
 
+MOST_FRAMES = 16  # beside each other: more are too small to be read, and swell a notebook
+
+
+def spread(frames: int, most: int = MOST_FRAMES) -> np.ndarray:
+    """The numbers of at most `most` of a clip's frames, evenly from the first to the last."""
+    return np.linspace(0, frames - 1, min(frames, most)).round().astype(int)
+
+
 def gaze_strip(
     gaze, boxes: np.ndarray | None = None, target: int = -1, title: str = "", **which
 ) -> go.Figure:
     """All frames of a clip in a row, each above its attention map; the dot is the attention-weighted centre.
 
     which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's
-    thicker. Colours share one scale over all frames. Lines of the title that are too long are broken."""
+    thicker. Colours share one scale over all frames. Of a clip longer than MOST_FRAMES as many are shown,
+    evenly from the first to the last. Lines of the title that are too long are broken."""
+    numbers = spread(len(gaze.frames))
+    gaze, boxes = gaze.of_frames(numbers), None if boxes is None else boxes[numbers]
     T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
     title = "<br>".join(wrapped(line, STRIP_LETTERS, 3) for line in title.split("\n"))
     above = 18 * (title.count("<br>") + 2)  # pixels of the title, with room for a badge before it
@@ -149,7 +160,7 @@ def gaze_strip(
         cols=T,
         vertical_spacing=0.03,
         horizontal_spacing=0.008,
-        column_titles=[f"frame {t + 1}" for t in range(T)],
+        column_titles=[f"frame {t + 1}" for t in numbers],
     )
     colour_bar = dict(title="attention", len=0.45, y=0.24)
     for t in range(T):
@@ -186,12 +197,14 @@ def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
 
 def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which):
     """A clip as one `PIL.Image`, no kernel needed: frames above, the same frames lit by their attention
-    below.
+    below. Of a clip longer than MOST_FRAMES as many are shown, evenly from the first to the last.
 
     boxes (T, n, 4) in pixels are outlined above. which: arguments of `Gaze.map`, the mean if there are
     none."""
     from PIL import Image
 
+    numbers = spread(len(gaze.frames))
+    gaze, boxes = gaze.of_frames(numbers), None if boxes is None else boxes[numbers]
     T, height, width = len(gaze.frames), *(scale * side for side in gaze.frames.shape[2:])
     frames = gaze.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     gap = 4

@@ -26,3 +26,14 @@ def run_strip(run: Run, clip: Clip) -> go.Figure:
     says, truth = look.caption or "(nothing)", clip.text(run.config.task)
     title = f"{run.config.arch}{asked}\nsays: {says}\ntrue: {truth}"
     return with_badge(gaze_strip(look, clip.boxes, clip.target, title), run)
+
+
+def show_gaze(run: Run, clip: Clip):
+    """Show `run_strip` of a run on a clip, or where there is no gaze, say why in a sentence: a model without
+    queries, a dataset without frames."""
+    if not run.config.architecture.has_queries:
+        print(f"A {run.config.arch} model has no queries, so there is no gaze to be shown.")
+    elif not len(clip.frames):
+        print(f"{run.config.dataset} is text alone: without frames there is no gaze to be shown.")
+    else:
+        run_strip(run, clip).show()

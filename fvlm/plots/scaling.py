@@ -4,6 +4,7 @@ A point is a cell: the mean over its seeds, with the 95 % interval of that mean 
 several; hovering names it. Colour is the architecture. Studies are never pooled: their texts differ, and so
 do their nats."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -20,7 +21,6 @@ from fvlm.plots.style import (
     DASHES,
     GAP_COLOURS,
     GROUP_COLOURS,
-    HOVER,
     JOIN,
     LAYOUT,
     OTHER_MODELS,
@@ -32,14 +32,17 @@ from fvlm.plots.style import (
     empty_figure,
     error_bar,
     faint,
+    from_to,
+    hover,
     labels,
     note,
     nothing,
     shade,
     symbol_of,
+    told,
     uneven_error_bar,
 )
-from fvlm.plots.training import training_curves
+from fvlm.plots.training import run_curves, training_curves
 from fvlm.scaling import (
     fit_points,
     fit_power_law,
@@ -49,6 +52,7 @@ from fvlm.scaling import (
     parameter_corrected_gap,
     parameter_counts,
 )
+from fvlm.scaling.fits import Fit
 from fvlm.scaling.intervals import t_half_width
 from fvlm.scaling.runs import NANOSMOL
 from fvlm.text import with_interval
@@ -56,9 +60,27 @@ from fvlm.text import with_interval
 SMOLVLM = {"SmolVLM 256M": 256e6, "SmolVLM 500M": 507e6, "SmolVLM 2.2B": 2.25e9}  # published parameters
 
 
+Range = tuple[float, float] | None  # both ends included; None: everything
+
+
+def _inside(values, within: Range) -> np.ndarray:
+    """Which values lie in a range, whose ends may be rounded to a millionth."""
+    low, high = within or (-np.inf, np.inf)
+    values = np.asarray(values, float)
+    return (values >= low * (1 - 1e-6)) & (values <= high * (1 + 1e-6))
+
+
+@functools.lru_cache(maxsize=256)
+def _power_law(x: tuple, loss: tuple, bootstrap: int) -> Fit:
+    """`fit_power_law`, from memory where the same points were fitted before: most of what somebody changes in
+    the scaling explorer leaves most fits as they are."""
+    return fit_power_law(np.array(x), np.array(loss), bootstrap=bootstrap)
+
+
 def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFrame:
     """A row per cell: means over seeds of loss (`loss`, `error`: half its 95 % interval, NaN with one seed),
-    compute and size, and `seeds`, `hover`."""
+    compute and size, and `seeds`, what hovering says (`hover`, `interval`) and the `page` of the first of its
+    runs that has one ("" if none has)."""
     by = ["study", "cell", "pair", "llm", "vision", "frames", "arch", "task"]
     numbers = [
         name
@@ -72,27 +94,39 @@ def cells_of(runs: pd.DataFrame, loss: str = "loss_autoregressive") -> pd.DataFr
     cells["error"] = t_half_width(spread["std"], spread["count"])
     seeds = cells["seeds"].map(lambda n: "one seed" if n == 1 else f"{n} seeds")
     cells["hover"] = cells["cell"] + ", " + cells["study"] + ", " + seeds
+    cells["interval"] = ["" if np.isnan(error) else f" ± {error:.2g}" for error in cells["error"]]
+    cells["page"] = (
+        runs.groupby(by, sort=False)["page"].agg(lambda pages: next(filter(None, pages), "")).to_numpy()
+    )
     return cells
 
 
-def loss_vs_flops_fitted(runs, loss="loss_autoregressive", flops="flops", bootstrap: int = 200) -> go.Figure:
+def loss_vs_flops_fitted(
+    runs, loss="loss_autoregressive", flops="flops", bootstrap: int = 200, within: Range = None
+) -> go.Figure:
     """Loss against training compute, and the power law through each architecture's runs, with its band; where
-    the data do not identify one, no line is drawn, and below stands why."""
-    return _fitted(runs, loss, flops, "Loss against training compute", bootstrap)
+    the data do not identify one, no line is drawn, and below stands why.
+
+    within: the least and the most compute of runs that the law is fitted to; others are drawn hollow."""
+    return _fitted(runs, loss, flops, "Loss against training compute", bootstrap, within)
 
 
-def _fitted(runs, loss, x, title, bootstrap, until=None):
+def _fitted(runs, loss, x, title, bootstrap, within, until=None):
     figure = empty_figure(title, x, loss, log=True)
     runs = runs[runs[x].notna() & runs[loss].notna()]
     if not len(runs):
         return nothing(figure, f"no run has a value for {AXES[x]}")
-    unfitted = []
-    for (study, arch, frames), part in runs.groupby(["study", "arch", "frames"], sort=False):
-        name = f"{arch}, {frames} frames, {study}"
-        add_points(
-            figure, cells_of(part, loss), x, name, arch, dash=None, symbol=symbol_of(runs["frames"], frames)
-        )
-        fit = fit_power_law(part[x], part[loss], bootstrap=bootstrap)
+    unfitted, by = [], ["study", "arch", "frames"]
+    cells = dict(list(cells_of(runs, loss).groupby(by, sort=False)))
+    for (study, arch, frames), part in runs.groupby(by, sort=False):
+        name, symbol = f"{arch}, {frames} frames, {study}", symbol_of(runs["frames"], frames)
+        mine = cells[study, arch, frames]
+        symbols = [symbol if inside else f"{symbol}-open" for inside in _inside(mine[x], within)]
+        add_points(figure, mine, x, loss, name, arch, dash=None, symbol=symbols)
+        part = part[_inside(part[x], within)]
+        if not len(part):
+            continue
+        fit = _power_law(tuple(part[x]), tuple(part[loss]), bootstrap)
         if not fit.identified:
             unfitted.append(f"{name}: {fit.reason}")
             continue
@@ -139,7 +173,7 @@ def model_size_scaling(runs, loss="loss_autoregressive", params="params_trainabl
     ):
         name = f"{arch}, {frames} frames, {vision} vision, {study}"
         add_points(
-            figure, part.sort_values(params), params, name, arch, dash=dash_of(cells["frames"], frames)
+            figure, part.sort_values(params), params, loss, name, arch, dash=dash_of(cells["frames"], frames)
         )
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[params]}")
 
@@ -152,7 +186,7 @@ def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.F
     cells = cells[cells[flops].notna()]
     for (study, arch), part in cells.groupby(["study", "arch"], sort=False):
         name = f"{arch}, {study}"
-        add_points(figure, part, flops, name, arch, dash=None)
+        add_points(figure, part, flops, loss, name, arch, dash=None)
         part = part.sort_values(flops)
         best = part[part["loss"] <= part["loss"].cummin()]
         figure.add_scatter(
@@ -168,11 +202,18 @@ def efficiency_frontier(runs, loss="loss_autoregressive", flops="flops") -> go.F
 
 
 def smolvlm_extrapolation(
-    runs, loss="loss_autoregressive", params="params_trainable", bootstrap: int = 200
+    runs,
+    loss="loss_autoregressive",
+    params="params_trainable",
+    bootstrap: int = 200,
+    within: Range = None,
 ) -> go.Figure:
     """The power laws in size, drawn on (dotted, with their bands) to SmolVLM's sizes. What these data and
-    this recipe would give there, if the law held; not what SmolVLM gives, which saw other data."""
-    figure = _fitted(runs, loss, params, "As large as SmolVLM?", bootstrap, until=max(SMOLVLM.values()))
+    this recipe would give there, if the law held; not what SmolVLM gives, which saw other data.
+
+    within: the smallest and the largest size that a law is fitted to; others are drawn hollow."""
+    title, furthest = "As large as SmolVLM?", max(SMOLVLM.values())
+    figure = _fitted(runs, loss, params, title, bootstrap, within, until=furthest)
     for name, size in SMOLVLM.items():
         figure.add_vline(x=size, line=dict(color=OTHER_MODELS, dash="dot"))
         figure.add_annotation(
@@ -209,7 +250,8 @@ def token_efficiency(runs, loss="loss_autoregressive") -> go.Figure:
             ),
             line=dict(color=JOIN, dash=dash_of(cells["frames"], frames)),
             text=seen["hover"],
-            hovertemplate=HOVER,
+            customdata=told(seen["interval"], seen["page"]),
+            hovertemplate=hover("visual_tokens", loss),
         )
     # blind losses are close: labels apart
     corners = itertools.cycle(["top left", "top right", "bottom left", "bottom right"])
@@ -230,19 +272,19 @@ def perplexity_vs_flops(runs, loss="loss_autoregressive", flops="flops") -> go.F
     cells = cells[cells[flops].notna()]
     for (study, arch, frames), part in cells.groupby(["study", "arch", "frames"], sort=False):
         middle, error = np.exp(part["loss"]), part["error"].fillna(0)
+        low, high = np.exp(part["loss"] - error), np.exp(part["loss"] + error)
         figure.add_scatter(
             x=part[flops],
             y=middle,
             mode="markers",
             name=f"{arch}, {frames} frames, {study}",
             text=part["hover"],
-            hovertemplate=HOVER,
+            customdata=told(from_to(low.where(error > 0), high), part["page"]),
+            hovertemplate=hover(flops, "perplexity"),
             marker=dict(
                 color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9
             ),
-            error_y=uneven_error_bar(
-                middle, np.exp(part["loss"] - error), np.exp(part["loss"] + error), thickness=1
-            ),
+            error_y=uneven_error_bar(middle, low, high, thickness=1),
         )
     figure.update_yaxes(title="perplexity")
     return figure if len(cells) else nothing(figure, f"no run has a value for {AXES[flops]}")
@@ -268,7 +310,9 @@ def iso_flop_curves(
     for number, (key, curves) in enumerate(panels.items()):
         where = dict(row=number // columns + 1, col=number % columns + 1)
         low, high = _shared_budgets(curves)
-        for i, budget in enumerate(np.geomspace(low, high, budgets)):
+        table, each = pd.concat([c.assign(n=n) for n, c in curves.items()]), np.geomspace(low, high, budgets)
+        optima = iso_flop_optima(table["flops"], table["n"], table["loss"], each).to_dict("records")
+        for i, (budget, best) in enumerate(zip(each, optima)):
             read = [
                 (n, np.interp(np.log(budget), np.log(c["flops"]), c["loss"]))
                 for n, c in curves.items()
@@ -286,8 +330,6 @@ def iso_flop_curves(
                 legendgrouptitle_text=titles[number],
                 hovertemplate="%{x:.3s} parameters<br>%{y:.4f} nats",
             )
-            table = pd.concat([c.assign(n=n) for n, c in curves.items()])
-            best = iso_flop_optima(table["flops"], table["n"], table["loss"], [budget]).iloc[0]
             if best["identified"]:
                 figure.add_scatter(
                     x=[best["params"]],
@@ -329,10 +371,11 @@ def chinchilla_ratio(runs, params="params_trainable") -> go.Figure:
             mode="markers",
             name=arch,
             text=part["hover"],
+            customdata=told([""] * len(part), part["page"]),
+            hovertemplate=hover("flops", unit),
             marker=dict(
                 color=ARCH_COLOURS[arch], symbol=[symbol_of(cells["pair"], p) for p in part["pair"]], size=9
             ),
-            hovertemplate="%{text}<br>%{x:.2e} FLOPs<br>%{y:.3g} " + unit + "<extra></extra>",
         )
     figure.update_yaxes(title=unit, type="log")
     return figure if len(cells) else nothing(figure, "no run with text tokens and sizes")
@@ -375,6 +418,7 @@ def frame_scaling(runs, loss="loss_autoregressive") -> go.Figure:
             figure,
             part.sort_values("frames"),
             "frames",
+            loss,
             f"{pair}, {arch}, {study}",
             arch,
             dash=dash_of(cells["pair"], pair),
@@ -388,14 +432,21 @@ def frame_scaling(runs, loss="loss_autoregressive") -> go.Figure:
 
 
 def gap_vs_scale(
-    runs, gaps: dict | None = None, loss="loss_autoregressive", params="params_trainable", kind: str = "raw"
+    runs,
+    gaps: dict | None = None,
+    loss="loss_autoregressive",
+    params="params_trainable",
+    kind: str = "raw",
+    within: Range = None,
 ) -> go.Figure:
     """The foveated model's gap to the baseline against size. gaps: name to `GapScaling`, drawn with their
     intervals and, from three sizes on, their trend with its band; the studies in `runs` that published no
-    samples (nanoSmol) are drawn hollow and without intervals, which nobody can know."""
+    samples (nanoSmol) are drawn hollow and without intervals, which nobody can know. within: the smallest
+    and the largest size that a trend is drawn through; others are hollow too, with their intervals."""
     figure = empty_figure("What 16 times fewer visual tokens cost", params, loss, log=True)
+    unit = f"% of the baseline's loss ({kind.replace('_', ' ')})"
     figure.update_yaxes(
-        title=f"gap, % of the baseline's loss ({kind.replace('_', ' ')})",
+        title=f"gap, {unit}",
         zeroline=True,
         zerolinecolor=REFERENCE,
     )
@@ -405,19 +456,29 @@ def gap_vs_scale(
             f"{kind}_percent",
             GAP_COLOURS[i % len(GAP_COLOURS)],
         )
+        counts = _inside(table["params_fov"], within)
         figure.add_scatter(
             x=table["params_fov"],
             y=table[column],
             mode="markers",
             name=name,
-            text=table["pair"],
-            hovertemplate=HOVER,
-            marker=dict(color=colour, size=10),
+            text=[
+                f"{pair}, {name}, {n} {'seeds' if n > 1 else 'seed'}"
+                for pair, n in zip(table["pair"], table["seeds"])
+            ],
+            customdata=told(
+                from_to(table[f"{column}_low"], table[f"{column}_high"], "+.2f"), [""] * len(table)
+            ),
+            hovertemplate=hover(params, unit),
+            marker=dict(
+                color=colour, size=10, symbol=["circle" if inside else "circle-open" for inside in counts]
+            ),
             error_y=uneven_error_bar(table[column], table[f"{column}_low"], table[f"{column}_high"]),
         )
-        if len(table) > 2:
-            grid = np.geomspace(table["params_fov"].min(), table["params_fov"].max(), 20)
-            line = [gap.predict(n, kind) for n in grid]
+        if counts.sum() > 2:
+            sizes = table["params_fov"][counts]
+            grid = np.geomspace(sizes.min(), sizes.max(), 20)
+            line = [gap.predict(n, kind, sizes) for n in grid]
             figure.add_scatter(
                 x=[*grid, *grid[::-1]],
                 y=[*(e.high for e in line), *(e.low for e in reversed(line))],
@@ -446,8 +507,9 @@ def gap_vs_scale(
             y=part["gap"],
             mode="lines+markers",
             name=f"{study}, {frames} frames: one seed, no interval",
-            text=part["pair"],
-            hovertemplate=HOVER,
+            text=part["pair"] + f", {frames} frames, {study}, one seed",
+            customdata=told([""] * len(part), [""] * len(part)),
+            hovertemplate=hover(params, unit),
             line=dict(color=PUBLISHED_LINE, dash=DASHES[i % len(DASHES)]),
             marker=dict(symbol="circle-open", size=10, color=PUBLISHED),
         )
@@ -489,9 +551,10 @@ def train_inference_gap(runs, params="params_trainable") -> go.Figure:
             x=part[params],
             y=100 * (part["loss_autoregressive"] / part["loss_parallel"] - 1),
             mode="markers",
-            text=part["run"],
+            text=part["run"] + ", " + study,
+            customdata=told([""] * len(part), part["page"]),
             name=f"{frames} frames, {study}",
-            hovertemplate=HOVER,
+            hovertemplate=hover(params, "% more, frame by frame"),
             marker=dict(color=ARCH_COLOURS["foveated"], symbol=symbol_of(runs["frames"], frames), size=9),
         )
     return figure if len(runs) else nothing(figure, "no foveated run")
@@ -553,8 +616,11 @@ def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregress
             y=part[loss],
             mode="markers",
             name=arch,
-            text=part["run"],
-            hovertemplate=HOVER,
+            text=part["run"] + ", " + part["study"],
+            customdata=told(from_to(part["hit_low"], part["hit_high"]), part["page"]),
+            hovertemplate="%{text}<br>hit %{x:.3f}%{customdata[0]}<br>%{y:.4f} "
+            + AXES[loss].removeprefix("loss, ")
+            + "%{customdata[1]}<extra></extra>",
             marker=dict(
                 color=ARCH_COLOURS[arch], symbol=[symbol_of(table["pair"], p) for p in part["pair"]], size=9
             ),
@@ -619,6 +685,7 @@ TITLES = {  # of all_figures, as a menu shows them
     "gap_vs_scale": "What 16 times fewer visual tokens cost",
     "loss_vs_flops_fitted": "Loss against training compute",
     "training_curves": "Training curves",
+    "run_curves": "Curves of single runs",
     "model_size_scaling": "Loss against size",
     "efficiency_frontier": "What is bought with compute",
     "smolvlm_extrapolation": "As large as SmolVLM?",
@@ -644,17 +711,21 @@ def all_figures(
     params="params_trainable",
     kind="raw",
     bootstrap: int = 200,
+    within: Range = None,
+    curves: dict | None = None,
 ) -> dict:
     """Functions that draw every figure of `fvlm.scaling.open_results(...)`, by name, with the same settings
-    for all."""
+    for all. within: the range of sizes, or compute, that laws and trends go through. curves: further
+    arguments of `run_curves`."""
     runs, evaluations, _ = results
     return {
-        "gap_vs_scale": lambda: gap_vs_scale(runs, gaps, loss, params, kind),
-        "loss_vs_flops_fitted": lambda: loss_vs_flops_fitted(runs, loss, flops, bootstrap),
+        "gap_vs_scale": lambda: gap_vs_scale(runs, gaps, loss, params, kind, within),
+        "loss_vs_flops_fitted": lambda: loss_vs_flops_fitted(runs, loss, flops, bootstrap, within),
         "training_curves": lambda: training_curves(evaluations, loss),
+        "run_curves": lambda: run_curves(evaluations, loss, **curves or {}),
         "model_size_scaling": lambda: model_size_scaling(runs, loss, params),
         "efficiency_frontier": lambda: efficiency_frontier(runs, loss, flops),
-        "smolvlm_extrapolation": lambda: smolvlm_extrapolation(runs, loss, params, bootstrap),
+        "smolvlm_extrapolation": lambda: smolvlm_extrapolation(runs, loss, params, bootstrap, within),
         "token_efficiency": lambda: token_efficiency(runs, loss),
         "perplexity_vs_flops": lambda: perplexity_vs_flops(runs, loss, flops),
         "iso_flop_curves": lambda: iso_flop_curves(evaluations, loss, params),

@@ -54,7 +54,24 @@ GROUP_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00
 
 GAP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
-HOVER = "%{text}<br>%{x:.3s}<br>%{y:.4g}<extra></extra>"
+
+def hover(x: str, y: str) -> str:
+    """What stands at a point: its `text`, both values with their units (axes of AXES, or words), and of its
+    `customdata` (`told`) the interval of y and the page of its run."""
+    x, y = (AXES.get(name, name).removeprefix("loss, ") for name in (x, y))
+    values = f"%{{x:.3~s}} {x}<br>%{{y:.4~g}}%{{customdata[0]}} {y}"
+    return f"%{{text}}<br>{values}%{{customdata[1]}}<extra></extra>"
+
+
+def told(intervals, pages) -> list[list[str]]:
+    """The `customdata` of `hover`: intervals as they are read (" ± 0.01"), pages as paths; "" where there is
+    none."""
+    return [[interval, page and f"<br>{page}"] for interval, page in zip(intervals, pages)]
+
+
+def from_to(low, high, form: str = ".3g") -> list[str]:
+    """Intervals as they are read; "" where one is not known."""
+    return [f" ({a:{form}} to {b:{form}})" if a == a and b == b else "" for a, b in zip(low, high)]
 
 
 def empty_figure(title, x, y, log=False) -> go.Figure:
@@ -73,10 +90,13 @@ def nothing(figure: go.Figure, reason: str) -> go.Figure:
 
 
 def note(figure, text):
+    """Lines of small text below the axis, for which the figure becomes so much higher."""
+    lines = 1 + text.count("<br>")
     figure.add_annotation(
         text=text,
         x=0,
-        y=-0.27,
+        y=0,
+        yshift=-55,
         xref="paper",
         yref="paper",
         showarrow=False,
@@ -84,10 +104,11 @@ def note(figure, text):
         yanchor="top",
         font_size=10,
     )
-    figure.update_layout(margin_b=110 + 14 * text.count("<br>"))
+    figure.update_layout(height=(figure.layout.height or 460) + 14 * lines, margin_b=75 + 14 * lines)
 
 
-def add_points(figure, cells, x, name, arch, dash, symbol="circle"):
+def add_points(figure, cells, x, loss, name, arch, dash, symbol="circle"):
+    """Cells (`cells_of`) of one architecture; symbol: one, or one for each."""
     figure.add_scatter(
         x=cells[x],
         y=cells["loss"],
@@ -96,7 +117,8 @@ def add_points(figure, cells, x, name, arch, dash, symbol="circle"):
         name=name,
         legendgroup=name,
         text=cells["hover"],
-        hovertemplate=HOVER,
+        customdata=told(cells["interval"], cells["page"]),
+        hovertemplate=hover(x, loss),
         line=dict(color=ARCH_COLOURS[arch], dash=dash or "solid"),
         marker=dict(color=ARCH_COLOURS[arch], size=9, symbol=symbol),
     )

@@ -1,12 +1,24 @@
 """How training goes, and what language alone can guess."""
 
 import html
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fvlm.plots.style import ARCH_COLOURS, COLOURS, GUESS_COLOURS, LAYOUT, empty_figure, nothing
+from fvlm.plots.style import (
+    ARCH_COLOURS,
+    AXES,
+    COLOURS,
+    DASHES,
+    GROUP_COLOURS,
+    GUESS_COLOURS,
+    LAYOUT,
+    empty_figure,
+    nothing,
+)
 
 
 def training_curve(
@@ -60,6 +72,8 @@ def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> g
             marker_size=4,
             line=dict(color=ARCH_COLOURS[arch], width=1.5),
             hovertext=html.escape(run),
+            hovertemplate="%{hovertext}<br>%{x:.3~s} training samples<br>%{y:.4f} nats per text token"
+            "<extra></extra>",
             row=i // columns + 1,
             col=i % columns + 1,
         )
@@ -67,6 +81,79 @@ def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> g
     figure.update_xaxes(title="training samples", row=rows)
     figure.update_yaxes(title="nats per text token", col=1)
     return figure.update_layout(LAYOUT, height=60 + 300 * rows)
+
+
+CURVES_OVER = {  # what runs' curves stand over: column of `evaluations`, what the axis says
+    "samples_seen": "training samples",
+    "step": "training steps",
+    "flops": "training FLOPs (multiply-accumulate = 2)",
+    "seconds": "seconds of training",
+}
+FEW = 12  # runs whose curves are shown as they are beneath the smoothed ones
+
+
+def run_curves(
+    evaluations: pd.DataFrame,
+    loss: str = "loss_autoregressive",
+    picked: Sequence[str] = (),
+    over: str = "samples_seen",
+    smoothing: float = 0.0,
+    pages: dict[str, str] | None = None,
+) -> go.Figure:
+    """Validation losses of single runs on their way, one over the other, each in a colour of its own.
+
+    picked: runs as `study/run`; all if none is named. over: of CURVES_OVER. smoothing: how much of the
+    average before stays at each evaluation, from 0 (none) to below 1 (`smoothed`); of few runs the curve as
+    it was stays beneath, pale. pages: of runs that have one, by the same names."""
+    figure = empty_figure("Curves of single runs", "flops", loss)
+    figure.update_xaxes(title=CURVES_OVER[over])
+    if not len(evaluations):
+        return nothing(figure, "these results have final losses only")
+    of_run = {
+        f"{study}/{run}": part for (study, run), part in evaluations.groupby(["study", "run"], sort=False)
+    }
+    names = [name for name in picked if name in of_run] if picked else list(of_run)
+    for i, name in enumerate(names):
+        part = of_run[name][[over, loss]].dropna().sort_values(over)
+        line = dict(color=GROUP_COLOURS[i % len(GROUP_COLOURS)], width=2)
+        line["dash"] = DASHES[i // len(GROUP_COLOURS) % len(DASHES)]
+        if smoothing and len(names) <= FEW:
+            figure.add_scatter(
+                x=part[over],
+                y=part[loss],
+                mode="lines",
+                line=line | dict(width=1),
+                opacity=0.3,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        exact = "" if smoothing == 0 else " smoothed (%{customdata[0]:.4f} measured)"
+        page = (pages or {}).get(name, "")
+        figure.add_scatter(
+            x=part[over],
+            y=smoothed(part[loss].to_numpy(), smoothing),
+            mode="lines+markers",
+            marker_size=4,
+            name=html.escape(name),
+            line=line,
+            customdata=part[[loss]].to_numpy().tolist(),
+            text=[html.escape(name)] * len(part),
+            hovertemplate=f"%{{text}}<br>%{{x:.3~s}} {CURVES_OVER[over]}<br>%{{y:.4f}}{exact} "
+            f"{AXES[loss].removeprefix('loss, ')}{page and '<br>' + page}<extra></extra>",
+        )
+    return figure if names else nothing(figure, "no run is picked")
+
+
+def smoothed(values: np.ndarray, weight: float) -> np.ndarray:
+    """An exponential moving average (n,) of values (n,), each of which keeps `weight` of the average before
+    it; without the pull of a start at 0, as in TensorBoard."""
+    if not weight:
+        return values
+    kept = weight ** np.arange(len(values))
+    average = [
+        (kept[: i + 1][::-1] * values[: i + 1]).sum() / kept[: i + 1].sum() for i in range(len(values))
+    ]
+    return np.array(average)
 
 
 def question_guesses(table: pd.DataFrame) -> go.Figure:

@@ -345,12 +345,17 @@ def iso_flop_optima(c, n, loss, budgets) -> pd.DataFrame:
     table = pd.DataFrame(
         dict(c=np.log(np.asarray(c, float)), n=np.log(np.asarray(n, float)), loss=np.asarray(loss, float))
     )
+    curves = [
+        (size, curve["c"].to_numpy(), curve["loss"].to_numpy())
+        for size, curve in table.sort_values("c").groupby("n")
+    ]
     rows = []
     for budget in budgets:
-        sizes = []
-        for size, curve in table.sort_values("c").groupby("n"):
-            if curve["c"].iloc[0] - 1e-9 <= np.log(budget) <= curve["c"].iloc[-1] + 1e-9:
-                sizes.append((size, np.interp(np.log(budget), curve["c"], curve["loss"])))
+        sizes = [
+            (size, np.interp(np.log(budget), c, losses))
+            for size, c, losses in curves
+            if c[0] - 1e-9 <= np.log(budget) <= c[-1] + 1e-9
+        ]
         row = dict(flops=float(budget), params=np.nan, loss=np.nan, sizes=len(sizes), identified=False)
         if len(sizes) >= 3:
             x, y = np.array(sizes).T

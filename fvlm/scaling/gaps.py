@@ -221,15 +221,18 @@ class GapScaling:
     _losses: "_Losses" = field(repr=False)
     _readings: dict = field(repr=False)
 
-    def predict(self, params: float, kind: str = "raw") -> Estimate:
+    def predict(self, params: float, kind: str = "raw", sizes: Sequence[float] | None = None) -> Estimate:
         """The gap in percent at a size that was not run, on the straight line in log N through those that
-        were.
+        were; sizes: through these of `params_fov` alone.
 
         The interval holds the runs' and samples' noise, not the line's being wrong. All NaN below three
         sizes."""
-        if len(self.table) < 3:
+        there = self.table["params_fov"]
+        used = there.isin(there if sizes is None else sizes).to_numpy()
+        if used.sum() < 3:
             return Estimate(*[float("nan")] * 4)
-        weights = _line(self.table["params_fov"], params)
+        weights = np.zeros(len(there))
+        weights[used] = _line(there[used], params)
         return self._losses.estimate(lambda fov, bas: _gaps(kind, fov, bas, self._readings) @ weights)
 
 
@@ -249,7 +252,8 @@ def gap_scaling(
     samples, runs: `open_results(...)`'s, of one frame count and task. params, flops: the columns of `runs` to
     correct by. Pairs without both architectures are left out. Intervals of few seeds are widened as in
     `paired_gap`. ConfigError if no pair has both, or if their validation samples differ."""
-    runs = runs[runs["run"].isin(samples["run"])]
+    runs = runs[runs["run"].isin(samples["run"].unique())]
+    samples = samples[["pair", "arch", "seed", "clip_id", "text_tokens", loss]]
     pairs = [pair for pair, table in runs.groupby("pair") if {"foveated", "baseline"} <= set(table["arch"])]
     sizes = runs[runs["arch"] == "foveated"].groupby("pair")[params].mean()
     pairs = sorted(pairs, key=lambda pair: sizes[pair])
@@ -282,16 +286,18 @@ def gap_scaling(
             fov, bas = (scale(table[f"{name}_{arch}"].to_numpy(float)) for arch in ("fov", "bas"))
             readings[kind] = _reading(bas, fov), _reading(fov, bas)
             table[f"{kind}_extrapolated"] = readings[kind][0][1] | readings[kind][1][1]
-    trend = []
+    trend, columns = [], {}
     for kind in KINDS:
+        names = [f"{kind}_percent{part}" for part in ("", "_low", "_high", "_p")]
         if kind != "raw" and kind not in readings:
-            table[[f"{kind}_percent{part}" for part in ("", "_low", "_high", "_p")]] = np.nan
+            columns |= dict.fromkeys(names, np.nan)
             trend.append(dict(kind=kind, slope=np.nan, low=np.nan, high=np.nan, p=np.nan))
             continue
-        for k in range(len(pairs)):
-            found = losses.estimate(lambda fov, bas, kind=kind, k=k: _gaps(kind, fov, bas, readings)[:, k])
-            names = [f"{kind}_percent{part}" for part in ("", "_low", "_high", "_p")]
-            table.loc[k, names] = [found.value, found.low, found.high, found.p]
+        found = [
+            losses.estimate(lambda fov, bas, kind=kind, k=k: _gaps(kind, fov, bas, readings)[:, k])
+            for k in range(len(pairs))
+        ]
+        columns |= zip(names, zip(*((each.value, each.low, each.high, each.p) for each in found)))
         slope = Estimate(*[np.nan] * 4)
         if len(pairs) > 2:
             line = _line(table["params_fov"], None)
@@ -299,7 +305,7 @@ def gap_scaling(
                 lambda fov, bas, kind=kind, line=line: _gaps(kind, fov, bas, readings) @ line
             )
         trend.append(dict(kind=kind, slope=slope.value, low=slope.low, high=slope.high, p=slope.p))
-    return GapScaling(table, pd.DataFrame(trend), losses, readings)
+    return GapScaling(table.assign(**columns), pd.DataFrame(trend), losses, readings)
 
 
 def all_gaps(results, **settings) -> dict[str, GapScaling]:
@@ -309,9 +315,12 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
     found = {}
     if not len(results.samples):
         return found
+    names = ["study", "run", "pair", "arch", "seed", "clip_id", "text_tokens"]  # the rest takes time to copy
+    of_run = dict(
+        list(results.samples[[*names, settings.get("loss", "loss_autoregressive")]].groupby(["study", "run"]))
+    )
     for (study, task, frames), runs in results.runs.groupby(["study", "task", "frames"]):
-        samples = results.samples[results.samples["study"] == study]
-        runs = runs[runs["run"].isin(samples["run"])]
+        runs = runs[[(study, run) in of_run for run in runs["run"]]]
         alike = [
             part
             for _, part in runs[runs["samples_seen"] == runs["samples_seen"].max()].groupby(
@@ -321,7 +330,7 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
         pairs = [part for part in alike if {"foveated", "baseline"} <= set(part["arch"])]
         if pairs:
             runs = pd.concat(pairs)
-            samples = samples[samples["run"].isin(runs["run"])]
+            samples = pd.concat([of_run[study, run] for run in runs["run"].unique()])
             name = f"{study}, {frames} frames" + (", questions" if task == "question" else "")
             found[name] = gap_scaling(samples, runs, **settings)
     return found
@@ -330,8 +339,9 @@ def all_gaps(results, **settings) -> dict[str, GapScaling]:
 def _losses_of(samples: pd.DataFrame, pairs: list[str], loss: str, bootstrap: int) -> _Losses:
     """The losses of these sizes. ConfigError if one has no seed in both architectures or other samples."""
     halves, weights = [], None
+    of_pair = dict(list(samples.groupby("pair")))
     for pair in pairs:
-        mine = samples[samples["pair"] == pair]
+        mine = of_pair[pair]
         a, b = (_by_seed_and_clip(mine[mine["arch"] == arch], loss) for arch in ("foveated", "baseline"))
         seeds = a.index.intersection(b.index)
         a, b = a.loc[seeds], b.loc[seeds]

@@ -14,7 +14,7 @@ from fvlm.costs.flops import (
     visual_tokens_per_clip,
 )
 from fvlm.costs.plan import parameter_counts
-from fvlm.files import find_folder
+from fvlm.files import find_folder, where
 from fvlm.training.results import Study, load_run, load_study
 
 NANOSMOL = "nanoSmol"
@@ -65,7 +65,7 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
         folder = find_folder(name)
         study = load_study(folder, unfinished)
         configs = {name: load_run(folder / name).config for name in study.evaluations["run"].unique()}
-        runs.append(runs_table(study, configs, folder.name))
+        runs.append(runs_table(study, configs, folder.name, folder))
         evaluations.append(study.evaluations.assign(study=folder.name))
         samples.append(study.samples.assign(study=folder.name))
     if not runs:
@@ -78,14 +78,16 @@ def open_results(names: str = "auto", unfinished: bool = True) -> Results:
     )
 
 
-def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.DataFrame:
+def runs_table(
+    study: Study, configs: dict[str, RunConfig], name: str, folder: Path | None = None
+) -> pd.DataFrame:
     """A row per run, as of its last evaluation: who it is (`study`, `run`, `cell`, `seed`, `pair`, `llm`,
     `vision`, `frames`, `arch`, `task`, `schedule`, `config`), `samples_seen`, `visual_tokens`, `text_tokens`
     (mean per validation clip), `loss_parallel`, `loss_autoregressive`, `loss_static`, `seconds`, `weights`,
-    training compute by every convention of FLOPS and size by every one of PARAMETERS (NaN where a convention
-    does not apply).
+    the path of its `page` ("" without one), training compute by every convention of FLOPS and size by every
+    one of PARAMETERS (NaN where a convention does not apply).
 
-    configs: of each run, by its name."""
+    configs: of each run, by its name. folder: the study's, where pages lie."""
     last = study.evaluations.loc[study.evaluations.groupby("run")["step"].idxmax()].reset_index(drop=True)
     last["study"], last["config"] = name, last["run"].map(configs)
     last["text_tokens"] = last["run"].map(study.samples.groupby("run")["text_tokens"].mean())
@@ -93,6 +95,8 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
         last["params_total"] - last["params_embedding"],
         float("nan"),
     )
+    pages = [folder / run / "train.html" if folder else None for run in last["run"]]
+    last["page"] = [where(page) if page and page.exists() else "" for page in pages]
     each = _flops_per_sample(last)
     for column in each:
         last[column] = each[column] * last["samples_seen"]
@@ -117,6 +121,7 @@ def runs_table(study: Study, configs: dict[str, RunConfig], name: str) -> pd.Dat
         "loss_static",
         "seconds",
         "weights",
+        "page",
         *FLOPS.values(),
         *PARAMETERS.values(),
     ]
@@ -171,6 +176,7 @@ def nanosmol_runs() -> pd.DataFrame:
                 loss_static=float("nan"),
                 seconds=float("nan"),
                 weights="as published",
+                page="",
                 flops=nanosmol_training_flops(config),
                 flops_nanosmol=row["flops_claimed"],
                 flops_without_vision=float("nan"),  # it trained its vision encoder

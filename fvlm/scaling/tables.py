@@ -15,8 +15,8 @@ from fvlm.costs.flops import (
 from fvlm.costs.plan import parameter_counts
 from fvlm.files import find_folder
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
-from fvlm.scaling.runs import PARAMETERS, nanosmol, nanosmol_training_flops, study_names
-from fvlm.text import with_interval
+from fvlm.scaling.runs import PARAMETERS, Results, nanosmol, nanosmol_training_flops, study_names
+from fvlm.text import with_interval, with_suffix
 
 
 def swapped_table(rows: list[dict]) -> pd.DataFrame:
@@ -42,6 +42,67 @@ def swapped_table(rows: list[dict]) -> pd.DataFrame:
             )
         )
     return pd.DataFrame(table)
+
+
+SHOWN = {  # a table's column: what a reader sees above it, and how a number in it is written
+    "run": ("run", "{}"),
+    "clips": ("clips", "{:,}"),
+    "own": ("loss with its own frames, nats per text token", "{:.4f}"),
+    "swapped": ("with another clip's frames", "{:.4f}"),
+    "difference": ("difference, nats per text token", "{:+.4f}"),
+    "frames": ("frames per clip", "{}"),
+    "mode": ("evaluated", "{}"),
+    "llm": ("LLM", "{}"),
+    "vision": ("vision model", "{}"),
+    "arch": ("architecture", "{}"),
+    "raw": ("gap, %", "{:+.2f}"),
+    "corrected": ("at equal parameters, %", "{:+.2f}"),
+    "published_raw": ("gap as published, %", "{:+.2f}"),
+    "published_corrected": ("at equal parameters as published, %", "{:+.2f}"),
+    "change": ("change", "{}"),
+    "nats": ("change of the loss, nats per text token", "{:+.3f}"),
+    "percent": ("change of the loss, %", "{:+.2f}"),
+    "millions_added": ("parameters added, M", "{:.0f}"),
+    "cell": ("cell", "{}"),
+    "micro_batch_8": ("micro-batch at 8 frames", "{}"),
+    "micro_batch_64": ("micro-batch at 64 frames", "{}"),
+    "cells": ("cells", "{}"),
+    "counted_fov": ("foveated, counted, FLOPs per clip", "{:si}"),
+    "counted_bas": ("baseline, counted, FLOPs per clip", "{:si}"),
+    "times_cheaper": ("times cheaper, counted", "{:.2f}"),
+    "study_fov": ("foveated, 6N, FLOPs per clip", "{:si}"),
+    "study_bas": ("baseline, 6N, FLOPs per clip", "{:si}"),
+    "times_cheaper_study": ("times cheaper, 6N", "{:.2f}"),
+    "vision_share_fov": ("DINOv2's share, foveated", "{:.0%}"),
+    "vision_share_bas": ("DINOv2's share, baseline", "{:.0%}"),
+    "recomputation_fov": ("recomputation would add, foveated", "{:.0%}"),
+    **{name: (f"{name}, M", "{:,.1f}") for name in PARAMETERS},
+    "from_sizes": ("sizes it is predicted from", "{}"),
+    "gap_percent": ("predicted gap, %", "{:+.1f}"),
+    "shrinks_percent": ("shrinks the interval by, %", "{:.0f}"),
+    "flops": ("training FLOPs of both architectures", "{:si}"),
+}
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of this module as people read it: columns by their names of SHOWN with units, numbers in as
+    many digits as say something, `low` and `high` as one interval, "not known" for what is not."""
+    columns, interval = {}, {"low", "high"} <= set(table.columns)
+    for column in table.columns:
+        if interval and column in ("low", "high"):
+            continue
+        name, form = SHOWN.get(column, (column, "{}"))
+        columns[name] = [_written(value, form) for value in table[column]]
+        if interval and column in ("difference", "gap_percent"):
+            ends = zip(table["low"], table["high"])
+            columns["95 % interval"] = [" to ".join(_written(end, form) for end in pair) for pair in ends]
+    return pd.DataFrame(columns)
+
+
+def _written(value, form: str) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not known"
+    return with_suffix(value) if form == "{:si}" else form.format(value)
 
 
 PUBLISHED = {"135m": (2.81, 2.44), "360m": (2.37, 1.60)}  # percent, raw and corrected, under a 64-frame label
@@ -180,6 +241,13 @@ def parameter_conventions() -> pd.DataFrame:
             dict(cell=cell) | {name: value / 1e6 for name, value in zip(PARAMETERS, values, strict=True)}
         )
     return pd.DataFrame(rows).round(1)
+
+
+def runs_there(results: Results) -> pd.DataFrame:
+    """How many runs of each architecture every study has."""
+    counts = results.runs.groupby(["study", "arch"], sort=False).size().unstack(fill_value=0)
+    counts = counts.rename(columns=lambda arch: f"{arch} runs").rename_axis(columns=None)
+    return counts.reset_index()
 
 
 def answer(gaps: dict[str, GapScaling]) -> pd.DataFrame:

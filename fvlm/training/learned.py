@@ -65,6 +65,17 @@ def verdict(run: Run) -> Verdict:
     return _judged(difference, own.loc[together].mean(), name)
 
 
+def yardstick(run: Run, dataset: str | None = None) -> str:
+    """What says if a run's loss is good, in a line to stand beside it: what can be said without looking, at
+    its last evaluation. dataset: on which it was measured, its own by default; of others nothing is known."""
+    if dataset and dataset != run.config.dataset:
+        return "no yardstick: not the dataset it was evaluated on"
+    found = verdict(run)
+    if found.learned is None:
+        return f"no yardstick: {found.why}"
+    return f"{'better' if found.learned else 'no better'} than without looking: {found.why}"
+
+
 def _judged(difference: "np.ndarray", loss: float, name: str) -> Verdict:
     mean = float(difference.mean())
     half = 1.96 * float(difference.std(ddof=1)) / math.sqrt(len(difference))

@@ -434,7 +434,7 @@ function heads(model, el) {
 
 function download(model, el) {
   el.classList.add("fvlm-download");
-  let link = null;
+  let link = null, opened = false;  // what a view is told as it opens was saved before
   const draw = () => {
     const content = model.get("content");
     if (link) URL.revokeObjectURL(link.href);
@@ -446,11 +446,45 @@ function download(model, el) {
     link.download = model.get("name");
     link.href = URL.createObjectURL(new Blob([bytes(content)], { type: model.get("type") }));
   };
-  model.on("change", draw);
+  const arrived = () => { draw(); if (opened && link && model.get("at_once")) link.click(); opened = true; };
+  model.on("change:name", draw);
+  model.on("change:content", arrived);
   draw();
-  return () => model.off("change", draw);
+  return () => { model.off("change:name", draw); model.off("change:content", arrived); };
+}
+
+// ── Pictures and arrays ──
+
+const NONE = new DataView(new ArrayBuffer(0));
+const SENT = ["picture", "map", "sprite", "maps", "limits", "curve", "hits", "content"];
+
+// A model that also has what comes as messages and not with its state: `get` and the events are the same for both.
+function whole(model) {
+  const data = {}, acts = {};
+  const hear = (message, buffers) => {
+    if (!message.data) return;
+    message.data.forEach((name, i) => { data[name] = buffers[i]; });
+    const events = [...message.data.map(name => `change:${name}`), "change"];
+    for (const act of new Set(events.flatMap(event => [...acts[event] || []]))) act();
+  };
+  model.on("msg:custom", hear);
+  return {
+    get: name => SENT.includes(name) ? data[name] || NONE : model.get(name),
+    set: (name, value) => model.set(name, value),
+    save_changes: () => model.save_changes(),
+    send: content => model.send(content),
+    on: (event, act) => { (acts[event] ??= new Set()).add(act); model.on(event, act); },
+    off: (event, act) => { acts[event]?.delete(act); model.off(event, act); },
+    silence: () => model.off("msg:custom", hear),
+  };
 }
 
 const KINDS = { view, bar, strip, heads, download };
 
-export default { render: ({ model, el }) => KINDS[model.get("kind")](model, el) };
+export default {
+  render({ model, el }) {
+    const both = whole(model), stop = KINDS[model.get("kind")](both, el);
+    model.send({ ask: true });
+    return () => { stop(); both.silence(); };
+  },
+};

@@ -24,8 +24,14 @@ def _floats(values) -> bytes:
     return np.ascontiguousarray(values, "<f4").tobytes()
 
 
+def _sent() -> traitlets.Bytes:
+    """Pictures and arrays: they go to the browser as messages. What is synced becomes a part of the widget's
+    state, and with it of an executed notebook, for every canvas and whatever the clip's length."""
+    return traitlets.Bytes(b"").tag(sent=True)
+
+
 class _Canvas(anywidget.AnyWidget):
-    """A widget that canvas.js draws; `kind` says which."""
+    """A widget that canvas.js draws; `kind` says which. A view asks for what is sent when it opens."""
 
     _esm = Path(__file__).with_name("canvas.js")
     _css = Path(__file__).with_name("canvas.css")
@@ -34,11 +40,36 @@ class _Canvas(anywidget.AnyWidget):
     low = traitlets.Float(0.0).tag(sync=True)  # weight of the first colour, and of the last
     high = traitlets.Float(1.0).tag(sync=True)
 
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        self._waiting, self._holding = {}, False
+        self.observe(self._changed, list(self.traits(sent=True)))
+        self.on_msg(lambda _, content, __: self._send_all() if content.get("ask") else None)
+
     def show(self, **traits):
-        """Set traits in one message, those that change."""
-        with self.hold_sync():
-            for name, value in traits.items():
-                setattr(self, name, value)
+        """Set traits in one message, or two, those that change."""
+        self._holding = True
+        try:
+            with self.hold_sync():
+                for name, value in traits.items():
+                    setattr(self, name, value)
+                self._send_waiting()
+        finally:
+            self._holding = False
+
+    def _changed(self, change):
+        self._waiting[change.name] = change.new
+        if not self._holding:
+            self._send_waiting()
+
+    def _send_all(self):
+        self._waiting = {name: getattr(self, name) for name in self.traits(sent=True)}
+        self._send_waiting()
+
+    def _send_waiting(self):
+        waiting, self._waiting = self._waiting, {}
+        if waiting:
+            self.send(dict(data=list(waiting)), list(waiting.values()))
 
 
 class FrameView(_Canvas):
@@ -49,10 +80,10 @@ class FrameView(_Canvas):
     shown."""
 
     title = traitlets.Unicode().tag(sync=True)
-    picture = traitlets.Bytes(b"").tag(sync=True)  # PNG
+    picture = _sent()  # PNG
     size = traitlets.List([1, 1]).tag(sync=True)  # height and width of a frame in pixels
     grid = traitlets.List([1, 1]).tag(sync=True)  # h, w
-    map = traitlets.Bytes(b"").tag(sync=True)  # float32, row by row; empty: the frame alone
+    map = _sent()  # float32, row by row; empty: the frame alone
     opacity = traitlets.Float(0.55).tag(sync=True)
     boxes = traitlets.List([]).tag(sync=True)  # [left, top, right, bottom] in pixels
     target = traitlets.Int(-1).tag(sync=True)
@@ -145,14 +176,14 @@ class Filmstrip(_Canvas):
     frame = traitlets.Int(1).tag(sync=True)  # from 1
     count = traitlets.Int(0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
-    sprite = traitlets.Bytes(b"").tag(sync=True)  # JPEG, `columns` frames in a row, `side` pixels each
+    sprite = _sent()  # JPEG, `columns` frames in a row, `side` pixels each
     columns = traitlets.Int(COLUMNS).tag(sync=True)
     side = traitlets.Int(THUMB).tag(sync=True)
-    maps = traitlets.Bytes(b"").tag(sync=True)  # (T, h, w) float32; empty: the frames alone
+    maps = _sent()  # (T, h, w) float32; empty: the frames alone
     grid = traitlets.List([1, 1]).tag(sync=True)
-    limits = traitlets.Bytes(b"").tag(sync=True)  # (T, 2) float32: weights of the first and the last colour
+    limits = _sent()  # (T, 2) float32: weights of the first and the last colour
     opacity = traitlets.Float(0.55).tag(sync=True)
-    curve = traitlets.Bytes(b"").tag(sync=True)  # (T,) float32: entropy of the map, nats
+    curve = _sent()  # (T,) float32: entropy of the map, nats
     most = traitlets.Float(1.0).tag(sync=True)  # of the curve: that of a map that is the same everywhere
 
     def __init__(self, **traits):
@@ -189,8 +220,8 @@ class HeadGrid(_Canvas):
     """The map of every head of every layer at one frame, with how often each finds the target: `on_head`."""
 
     shape = traitlets.List([0, 0, 1, 1]).tag(sync=True)  # layers, H, h, w
-    maps = traitlets.Bytes(b"").tag(sync=True)  # float32
-    hits = traitlets.Bytes(b"").tag(sync=True)  # (layers, H) float32, NaN where it isn't known
+    maps = _sent()  # float32
+    hits = _sent()  # (layers, H) float32, NaN where it isn't known
     chance = traitlets.Float(0.0).tag(sync=True)
     own = traitlets.Bool(True).tag(sync=True)  # each from 0 to its own maximum, or all from low to high
     chosen = traitlets.List([-1, -1]).tag(sync=True)  # layer and head; head -1: all of the layer
@@ -216,7 +247,8 @@ class Download(_Canvas):
 
     name = traitlets.Unicode("").tag(sync=True)
     type = traitlets.Unicode("application/octet-stream").tag(sync=True)
-    content = traitlets.Bytes(b"").tag(sync=True)
+    at_once = traitlets.Bool(False).tag(sync=True)  # saved when it comes, not when the link is clicked
+    content = _sent()
 
     def __init__(self, **traits):
         super().__init__(kind="download", **traits)

@@ -29,6 +29,7 @@ from fvlm.widgets.canvas import ColourBar, Download, Filmstrip, FrameView, HeadG
 
 KEPT = 8  # clips whose keys and values stay in memory, 75 MB each for S-S_8f
 KEPT_MAPS = 64
+STORED = 1200, 1200  # pixels that the picture in a stored notebook has at most
 USUAL_CLIPS = 6  # validation clips that an own video is compared with
 RANGES = ("per clip", "per frame", "fixed")
 TOOLS = {"hide": "hide", "keep only": "keep", "zoom": "zoom"}
@@ -82,6 +83,8 @@ class Explorer(ipw.VBox):
         self._pool, self._ticket, self._future = ThreadPoolExecutor(1), 0, None
         self._home = next(iter(self.runs.values()))
         self._clips = [_Choice(i + 1, clip) for i, clip in enumerate(self._home.validation_clips(clips))]
+        if not len(self._clips[0].clip.frames):
+            raise ConfigError(f"{self._home.config.dataset} is text alone: it has no frames to look at")
         self.limits, self._difference_limit = (0.0, 1.0), 1.0
         self._make_controls()
         self._make_views()
@@ -749,6 +752,8 @@ class Explorer(ipw.VBox):
     def _uploaded(self, change):
         for file in change.new:
             self._add_video(bytes(file["content"]), file["name"])
+        if change.new:
+            self.upload.value = ()  # or the whole file would stay in the widget's state, and in the notebook
 
     def _add_video(self, file: str | bytes, name: str):
         """Offer a video, its content or its path, and show it; a message if it can't be read."""
@@ -795,6 +800,7 @@ class Explorer(ipw.VBox):
         if self.look is None:
             return bundle
         picture = gaze_picture(self.look, self.encoded(self.run.value).clip.boxes, scale=1)
+        picture.thumbnail(STORED)
         return bundle | {"image/png": image_bytes(picture, "PNG", optimize=True)}
 
 
@@ -842,11 +848,11 @@ class _Choice:
 
         size, clip = run.config.image_size, self.clip
         if clip is None:
-            how = size, run.config.frames, _squeezed(run)
+            how = size, run.config.frames, run.config.letterbox
             if how not in self._fitted:
                 frames, _ = read_video(self.file, run.config.frames, size)
                 self._shape = shown_shape(self.file)
-                if not _squeezed(run):
+                if run.config.letterbox:
                     frames, _ = letterboxed(frames, self._shape)
                 pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
                 self._fitted[how] = Clip(pixels, None, Path(self.name).name)
@@ -867,14 +873,9 @@ class _Choice:
         if round(height) == round(width):
             return "The video is square."
         proportions = f"{width:.0f} × {height:.0f}"
-        if _squeezed(run):
+        if not run.config.letterbox:
             return f"{proportions}, squeezed to a square, as the videos were that this run was trained on."
         return f"{proportions}, in its own proportions: black bars make it a square."
-
-
-def _squeezed(run: Run) -> bool:
-    """Whether a run was trained on videos that were squeezed to squares: those of a prepared dataset are."""
-    return run.config.dataset.partition(":")[0] != "shapes"
 
 
 class _Column:

@@ -111,5 +111,5 @@ def run_all(browser, address: str):
         "() => [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
         ".flatMap(c => c.toJSON().outputs).filter(o => o.output_type === 'error').map(o => o.evalue)"
     )
-    assert errors == []
+    assert errors == [], errors
     return page

@@ -7,6 +7,7 @@ import pytest
 from fvlm.findings import costs, figures
 from fvlm.findings.costs import readme_costs
 from fvlm.plots import cost_scaling
+from fvlm.plots.costs import round_steps
 
 
 def ratio(middle):
@@ -107,6 +108,10 @@ def test_the_figure_has_each_measured_point_and_each_fit():
     assert list(memory.y) == pytest.approx([0.01, 0.08, 0.64]), "in GB"
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert len(lines) == 4 and lines[0].y[-1] == pytest.approx(0.64)
+    for number, axis in ((1, figure.layout.yaxis), (2, figure.layout.xaxis)):
+        assert len(axis.tickvals) == len(axis.ticktext) > 1, number
+        assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals)), "in full"
+    assert round_steps([0.03, 2.2]) == [0.05, 0.1, 0.2, 0.5, 1, 2]
     with pytest.raises(ValueError, match="no point"):
         cost_scaling(dict(points=[], fits=[]))
 

@@ -1,5 +1,7 @@
 """What `scaling.ipynb` and FINDINGS.md say in words of nanoSmol's ten rows holds in them."""
 
+import re
+
 import pytest
 
 from fvlm.scaling import nanosmol, tables
@@ -52,3 +54,28 @@ def test_three_gaps_predict_anything_and_the_cell_itself_would_tell_most():
 
 def test_nanosmol_has_no_larger_dino_at_64_frames():
     assert len(nanosmol()) == 10 and set(nanosmol().query("vision == 'base'")["frames"]) == {8}
+
+
+def test_tables_are_shown_with_names_units_and_few_digits():
+    every = [
+        tables.replayed_correction(),
+        tables.size_claims(),
+        tables.inference_claim(),
+        tables.frames_claim(),
+        tables.flops_conventions(),
+        tables.parameter_conventions(),
+        tables.prediction(),
+        tables.next_of_nanosmol(),
+        tables.swapped("auto"),
+    ]
+    for table in every:
+        found = tables.shown(table)
+        assert len(found) == len(table) and not any("_" in name for name in found.columns)
+        assert set(table.columns) - {"low", "high"} <= set(tables.SHOWN), "each has a name for readers"
+        assert not re.search(r"\d{6}|\.\d{5}|nan", found.to_csv()), found
+    assert tables.shown(tables.prediction())["95 % interval"].tolist() == ["-14.4 to +17.4"]
+    flops = tables.shown(tables.flops_conventions())
+    assert (
+        flops["foveated, counted, FLOPs per clip"][0] == "339 G" and flops["times cheaper, 6N"][7] == "3.12"
+    )
+    assert "not known" in tables.shown(tables.parameter_conventions())["as nanoSmol counted, M"].tolist()

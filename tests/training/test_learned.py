@@ -8,10 +8,11 @@ import plotly.graph_objects as go
 import pytest
 from conftest import tiny
 
-from fvlm import load_run, train
-from fvlm.plots import run_strip, with_badge
+from fvlm import ConfigError, load_run, train
+from fvlm.cli import main
+from fvlm.plots import run_strip, show_gaze, with_badge
 from fvlm.tables import badged, run_table
-from fvlm.training.learned import BADGE_COLOUR, NOTHING, learned, verdict
+from fvlm.training.learned import BADGE_COLOUR, NOTHING, learned, verdict, yardstick
 
 SHORT = dict(steps=1, eval_every=1, eval_samples=8, effective_batch=2)
 ASKED = dict(task="question", dataset="shapes:objects=1-5,questions=shape")
@@ -54,6 +55,39 @@ def test_a_caption_s_run_is_compared_with_its_blind_control(trained):
     assert run.samples["loss_autoregressive"].mean() == pytest.approx(
         pd.read_parquet(run.folder / "samples.parquet")["loss_autoregressive"].mean()
     )
+
+
+def test_what_is_measured_stands_beside_a_yardstick_in_one_line(trained, capsys, tmp_path):
+    def told(run) -> str:
+        arguments = ["--run", str(run.folder), "--clips", "2", "--out", str(tmp_path)]
+        assert main(["evaluate", *arguments]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  loss "))
+
+    run = trained["question"]
+    for factor, how in ((20, "no better than without looking"), (0.05, "better than without looking")):
+        line = told(losing(run, factor))
+        assert f"); {how}: " in line and "where the question alone gives 0.9" in line
+        losing(run, 1 / factor)
+    assert "; no yardstick: it is a control that sees nothing" in told(trained["blind"])
+    assert "not the dataset" in yardstick(run, "shapes:objects=1-2")
+    assert yardstick(run, run.config.dataset) == yardstick(run)
+
+
+def test_where_there_is_no_gaze_a_notebook_says_why_in_a_sentence(trained, tmp_path, capsys, monkeypatch):
+    from fvlm.widgets.gaze import Explorer
+
+    text = train(tiny(out=str(tmp_path), dataset="shapes-text", **SHORT))
+    show_gaze(text, text.validation_clips(1)[0])
+    show_gaze(trained["blind"], trained["blind"].validation_clips(1)[0])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "shapes-text is text alone: without frames there is no gaze to be shown."
+    assert second == "A blind model has no queries, so there is no gaze to be shown."
+    with pytest.raises(ConfigError, match="no frames to look at"):
+        Explorer(text)
+    shown = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    show_gaze(trained["foveated"], trained["foveated"].validation_clips(1)[0])
+    assert len(shown) == 1 and capsys.readouterr().out == ""
 
 
 def test_without_anything_to_compare_with_nothing_is_said(trained, tmp_path):

@@ -3,6 +3,8 @@ test_browser.py too."""
 
 import asyncio
 import html
+import io
+import json
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +12,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 from conftest import drawn, tiny, write_video
+from ipywidgets import Widget
+from PIL import Image
 
 from fvlm import ConfigError, RunConfig, train
 from fvlm.data import Clip
@@ -345,6 +349,48 @@ def test_exports_are_a_download_and_a_stored_notebook_keeps_a_picture(explorer):
     assert '"opacity":0.3' in drawn_page and explorer.encoded(explorer.run.value).clip.question in drawn_page
     bundle = explorer._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG") and "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("frames", [3, 256])
+def test_what_a_stored_notebook_keeps_of_the_explorer_is_small(runs, tmp_path, frames):
+    """Every state that the widgets ever send, as papermill and JupyterLab store it, and the picture: of 256
+    frames, after every tab, an upload and an export."""
+    Widget.close_all()
+    explorer = Explorer([runs["foveated"], runs["static"]], clips=1, folder=tmp_path)
+    clip = explorer._clips[0].clip
+    noise = np.random.default_rng(0).integers(0, 255, (frames, 3, 112, 112), np.uint8)
+    explorer._clips.append(_Choice(2, replace(clip, frames=noise, boxes=None, target=-1)))
+    explorer.clip.options = [(str(c), i) for i, c in enumerate(explorer._clips)]
+    explorer.clip.value = 1
+    for tab in (1, 2, 3, 0):
+        explorer.tabs.selected_index = tab
+        explorer.frame.value = frames
+    explorer.format.value = "mp4"
+    explorer.export.click()
+    assert len(explorer.download.content) > 1000 and len(explorer.strip.maps) == frames * 64 * 4
+    content = memoryview(write_video(tmp_path / "up.mp4", count=24).read_bytes())
+    file = dict(name="up.mp4", type="video/mp4", size=len(content), content=content)
+    explorer.upload.value = [file | dict(last_modified=datetime.now())]
+    assert explorer.upload.value == () and explorer.clip.label.endswith("up.mp4")
+    explorer.clip.value = 1
+    explorer.wait()
+    states = Widget.get_manager_state()["state"].values()
+    assert sum(len(json.dumps(state)) for state in states) < 1e6
+    picture = explorer._repr_mimebundle_()["image/png"]
+    assert len(picture) * 4 / 3 < 1e6 and max(Image.open(io.BytesIO(picture)).size) <= 1200
+
+
+def test_a_view_that_opens_is_told_what_is_not_in_the_state(explorer, monkeypatch):
+    sent, view = [], explorer._view
+    monkeypatch.setattr(view, "send", lambda content, buffers: sent.append((content["data"], buffers)))
+    view._handle_custom_msg(dict(ask=True), [])
+    assert dict(zip(*sent[0])) == dict(picture=view.picture, map=view.map)
+    assert not {"picture", "map"} & set(view.get_state()) and view.picture and view.map
+    sent.clear()
+    explorer.frame.value = 2
+    assert len(sent) == 1 and set(sent[0][0]) == {"picture", "map"}, "what changes comes in one message"
+    explorer.opacity.value = 0.1
+    assert len(sent) == 1, "and what does not change, not at all"
 
 
 def test_a_run_without_queries_is_refused(runs):
