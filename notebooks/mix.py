@@ -35,7 +35,7 @@ prediction, came = tables.evaluation(design)
 # scenes that nobody sees. Texts alone go through the same model, without a visual token.
 
 # %% tags=["nbval-check-output"]
-tables.mix_table(mix)
+tables.shown(tables.mix_table(mix))
 
 # %% [markdown]
 # ## The design
@@ -45,7 +45,7 @@ tables.mix_table(mix)
 # their weights, in percent:
 
 # %% tags=["nbval-ignore-output"]
-tables.counts_table(runs)
+tables.shown(tables.counts_table(runs))
 
 # %% [markdown]
 # ## The law
@@ -54,14 +54,14 @@ tables.counts_table(runs)
 # A negative coefficient helps.
 
 # %% tags=["nbval-ignore-output"]
-tables.laws_table(runs)
+tables.shown(tables.laws_table(runs))
 
 # %% [markdown]
 # Does it predict mixtures that it was not fitted to, and better than simpler and richer forms do? `error` is of the log
 # loss, so 0.02 are two percent; `fails` says why the law is not to be believed, where something speaks against it.
 
 # %% tags=["nbval-ignore-output"]
-tables.validation_table(runs)
+tables.shown(tables.validation_table(runs))
 
 # %% [markdown]
 # ## The best mixture
@@ -71,13 +71,13 @@ tables.validation_table(runs)
 # that are as good.
 
 # %% tags=["nbval-ignore-output"]
-tables.optimum_table(runs)
+tables.shown(tables.optimum_table(runs))
 
 # %% [markdown]
 # Does one visual token a frame want another mixture than 16 do?
 
 # %% tags=["nbval-ignore-output"]
-tables.moved_table(runs)
+tables.shown(tables.moved_table(runs))
 
 # %% [markdown]
 # ## Predicted, and come
@@ -87,16 +87,16 @@ tables.moved_table(runs)
 
 # %% tags=["nbval-ignore-output"]
 outcome = tables.outcome_table(prediction, came)
-outcome
+tables.shown(outcome)
 
 # %% tags=["nbval-ignore-output"]
-tables.failures_table(outcome)
+tables.shown(tables.failures_table(outcome))
 
 # %% [markdown]
 # Beside runs at SmolVLM's proportions, all four domains together, in percent; below zero a mixture is better.
 
 # %% tags=["nbval-ignore-output"]
-tables.tried_table(prediction, came)
+tables.shown(tables.tried_table(prediction, came))
 
 # %% [markdown]
 # ## What there is to mix
@@ -112,10 +112,10 @@ tables.catalogue_table()
 # The samples that each domain needs in the three mixes of `params/mix/`:
 
 # %% tags=["nbval-check-output"]
-tables.needs_table().round(3)
+tables.shown(tables.needs_table())
 
 # %% tags=["nbval-check-output"]
-tables.cost_table().round(2)
+tables.shown(tables.cost_table())
 
 # %% [markdown]
 # What is measured, counted, published or assumed:

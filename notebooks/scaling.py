@@ -36,6 +36,18 @@ tables.runs_there(results)
 # %% [markdown]
 # ## The answer first
 #
+# *Run again* with 24,000 clips a run and the input scale that was mended on 2026-11-25 (`params/captions.yaml`), as far as that
+# has come: the foveated model's loss over the baseline's, at equal clips, at equal compute and at equal loss.
+
+# %% tags=["nbval-check-output"]
+from fvlm.findings.captions import run_again
+
+run_again()
+
+# %% [markdown]
+# All other runs of this notebook called `micro` are those of before: short, and with the scale that has been mended since, so
+# that LLMs from scratch had learned less than they can (`outputs/FINDINGS.md`, *Withdrawn*).
+#
 # The gap is how much more loss the foveated model has than the baseline of the same cell, in percent, frame by
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a
 # hierarchical bootstrap 95 % interval. *Per tenfold* is the trend, in points per tenfold parameters: above zero the cost

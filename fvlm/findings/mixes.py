@@ -24,7 +24,7 @@ def mix_section(prediction: dict | None = None, came: pd.DataFrame | None = None
             "predicted": f"{row.predicted:.3f} ({span(row.low, row.high, 3, signed=False)})",
             "came": f"{row.came:.3f} ({span(row.came_low, row.came_high, 3, signed=False)})",
             "seeds": row.seeds,
-            "off, %": f"{row.error:+.1f}",
+            "off, %": f"{row.error_percent:+.1f}",
             "inside": "yes" if row.inside else "no",
         }
         for row in together.itertuples()

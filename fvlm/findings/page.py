@@ -11,13 +11,12 @@ from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
 from fvlm.findings.captions import (
     STUDY,
-    axes_table,
     captions,
     captions_section,
     cost_sentence,
     readme_table,
     ready,
-    seen,
+    run_again,
     so_far,
 )
 from fvlm.findings.costs import readme_costs
@@ -116,7 +115,7 @@ def readme_results() -> str:
         lines = [readme_table(study)]
     elif micro:
         gaps = all_gaps(micro)
-        again = axes_table(seen(study)).to_markdown(index=False) if study else ""
+        again = run_again().to_markdown(index=False) if study else ""
         lines = [
             *(
                 [f"The foveated model's loss over the baseline's in percent, {RUN_AGAIN}.\n\n{again}\n"]

@@ -5,10 +5,11 @@ Every function works before there are runs, and says then what is missing."""
 import numpy as np
 import pandas as pd
 
-from fvlm.config import REPOSITORY, RunConfig
+from fvlm.config import DOMAINS, REPOSITORY, RunConfig
 from fvlm.costs.mixes import FROM, SIZES, domain_costs, gpu_hours, mix_costs
 from fvlm.data.catalogue import catalogue
 from fvlm.data.mix import Mix, read_mix
+from fvlm.scaling import tables
 from fvlm.scaling.mix import LAW, Limits
 from fvlm.scaling.mixtures import (
     beside,
@@ -26,6 +27,46 @@ from fvlm.text import with_interval
 DESIGN = "mix"  # the study of params/mix/design.yaml
 ONE_TOKEN, SIXTEEN = "foveated", "baseline"
 SMOLVLM = "SmolVLM"  # its proportions, as params/mix/evaluation.yaml names them
+
+SHOWN = {  # as in fvlm.scaling.tables
+    "arch": ("architecture", "{}"),
+    "weight": ("weight", "{:.2f}"),
+    "samples": ("samples", "{:,.0f}"),
+    "epochs": ("epochs at most", "{}"),
+    "text_tokens": ("text tokens", "{:,.0f}"),
+    "visual_tokens": ("visual tokens", "{:,.0f}"),
+    "flops": ("training FLOPs", "{:si}"),
+    "gpu_hours": ("H100 hours", "{:.2g}"),
+    "times_foveated": ("times the foveated FLOPs", "{:.2f}"),
+    "off_percent": ("off by at most, % of the weight", "{:.2f}"),
+    "floor": ("floor, nats per text token", "{:.3f}"),
+    **{f"t_{domain}": (f"coefficient of {domain}", "{:+.2f}") for domain in DOMAINS},
+    "gamma": ("exponent of the samples", "{:.2f}"),
+    "noise": ("noise of a run, log loss", "{:.3f}"),
+    "r2": ("R²", "{:.3f}"),
+    "error": ("error, log loss", "{:.4f}"),
+    "worse": ("mean square more than the best form's", "{:.5f}"),
+    "p": ("p, no worse than the best form", "{:.3f}"),
+    "p_mean": ("p, no better than the mean", "{:.3f}"),
+    "fails": ("why the law fails", "{}"),
+    "least_within_1_percent": ("least within 1 %", "{:.2f}"),
+    "most_within_1_percent": ("most within 1 %", "{:.2f}"),
+    "loss": ("loss, nats per text token", "{:.3f}"),
+    "flat_share": ("mixtures as good", "{:.0%}"),
+    "one_token": ("weight, one token a frame", "{:.2f}"),
+    "sixteen_tokens": ("weight, 16 tokens", "{:.2f}"),
+    "difference": ("difference", "{:+.2f}"),
+    "predicted": ("predicted, nats per text token", "{:.3f}"),
+    "came": ("came", "{:.3f}"),
+    "error_percent": ("off, %", "{:+.1f}"),
+    "largest_error_percent": ("off at most, %", "{:.1f}"),
+    "percent": ("beside SmolVLM's proportions, %", "{:+.2f}"),
+}
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of this module as people read it (`fvlm.scaling.tables.shown`)."""
+    return tables.shown(table, SHOWN)
 
 
 def missing(what: str, command: str) -> pd.DataFrame:
@@ -135,7 +176,7 @@ def failures_table(table: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(
         inside=("inside", "sum"),
         of=("inside", "size"),
-        largest_error_percent=("error", lambda e: e.abs().max()),
+        largest_error_percent=("error_percent", lambda e: e.abs().max()),
     ).reset_index()
 
 

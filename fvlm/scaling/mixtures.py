@@ -206,7 +206,7 @@ def read_prediction(folder: Path) -> dict | None:
 def outcomes(prediction: dict, runs: pd.DataFrame) -> pd.DataFrame:
     """Predicted and come: a row per architecture, mixture and domain ("all" is the mean of them): `predicted`
     with `low` and `high`, `came` (mean of the seeds) with Student's `came_low` and `came_high`, `seeds`,
-    `error` in percent, and `inside`: whether what came is in the interval. Mixtures without a run are not in
+    `error_percent`, and `inside`: whether what came is in the interval. Mixtures without a run are not in
     it."""
     if runs.empty:
         return pd.DataFrame()
@@ -226,7 +226,7 @@ def outcomes(prediction: dict, runs: pd.DataFrame) -> pd.DataFrame:
                 came_low=came - half,
                 came_high=came + half,
                 seeds=len(losses),
-                error=100 * (came / row["predicted"] - 1),
+                error_percent=100 * (came / row["predicted"] - 1),
                 inside=bool(row["low"] <= came <= row["high"]),
             )
         )

@@ -83,19 +83,25 @@ SHOWN = {  # a table's column: what a reader sees above it, and how a number in 
     "flops": ("training FLOPs of both architectures", "{:si}"),
 }
 
+CENTRES = ("difference", "gap_percent", "predicted", "weight", "percent")  # what `low` and `high` are of
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of this module as people read it: columns by their names of SHOWN with units, numbers in as
-    many digits as say something, `low` and `high` as one interval, "not known" for what is not."""
-    columns, interval = {}, {"low", "high"} <= set(table.columns)
-    for column in table.columns:
-        if interval and column in ("low", "high"):
-            continue
-        name, form = SHOWN.get(column, (column, "{}"))
+
+def shown(table: pd.DataFrame, names: dict[str, tuple[str, str]] = SHOWN) -> pd.DataFrame:
+    """A table as people read it: columns by their `names` with units, numbers in as many digits as say
+    something, "not known" for what is not. An interval follows what it is of: `came_low` and `came_high` are
+    `came`'s, `low` and `high` those of whichever of CENTRES the table has."""
+    centre = next((name for name in CENTRES if name in table), None)
+    ends = {column: (f"{column}_low", f"{column}_high") for column in table.columns}
+    ends |= {centre: ("low", "high")}
+    ends = {column: pair for column, pair in ends.items() if set(pair) <= set(table.columns)}
+    columns, within = {}, {end for pair in ends.values() for end in pair}
+    for column in (name for name in table.columns if name not in within):
+        name, form = names.get(column, (column, "{}"))
         columns[name] = [_written(value, form) for value in table[column]]
-        if interval and column in ("difference", "gap_percent"):
-            ends = zip(table["low"], table["high"])
-            columns["95 % interval"] = [" to ".join(_written(end, form) for end in pair) for pair in ends]
+        if column in ends:
+            pairs = zip(*(table[end] for end in ends[column]))
+            title = "95 % interval" if column == centre else f"{name}, 95 % interval"
+            columns[title] = [" to ".join(_written(end, form) for end in pair) for pair in pairs]
     return pd.DataFrame(columns)
 
 

@@ -93,13 +93,33 @@ def test_what_came_is_set_beside_what_was_predicted_and_a_failure_is_seen(predic
     at = list(dict.fromkeys(tuple(weights[domain] for domain in DOMAINS) for weights in mixtures))
     came = outcomes(content, planted_runs(at, seeds=(10, 11, 12)))
     assert len(came) == 40 and (came["seeds"] == 3).all() and came["inside"].mean() > 0.85
-    assert (came["came_low"] < came["came"]).all() and came["error"].abs().max() < 5
+    assert (came["came_low"] < came["came"]).all() and came["error_percent"].abs().max() < 5
     other = outcomes(content, planted_runs(at, seeds=(10, 11, 12), shift=dict(text=1.5)))
     table = mix_tables.failures_table(other).set_index(["arch", "domain"])
     assert table.loc[("foveated", "text"), "inside"] == 0 < table.loc[("foveated", "video"), "inside"]
     assert outcomes(content, pd.DataFrame()).empty
     only = outcomes(content, planted_runs(at[:1], seeds=(10,)))
     assert set(only["mixture"]) == {"uniform"} and only["came_low"].isna().all()
+
+
+def test_tables_are_shown_with_names_units_and_intervals(predicted, runs):
+    _, content = predicted
+    came = outcomes(content, planted_runs([(0.25,) * 4], seeds=(10, 11)))
+    found = mix_tables.shown(came)
+    assert list(found.columns)[3:7] == [
+        "predicted, nats per text token",
+        "95 % interval",
+        "came",
+        "came, 95 % interval",
+    ]
+    row = came.iloc[0]
+    assert found.iloc[0]["came, 95 % interval"] == f"{row['came_low']:.3f} to {row['came_high']:.3f}"
+    every = [mix_tables.laws_table(runs), mix_tables.optimum_table(runs), mix_tables.moved_table(runs)]
+    every += [mix_tables.cost_table(), mix_tables.needs_table(), mix_tables.counts_table(runs), came]
+    for table in every:
+        raw = {column for column in mix_tables.shown(table) if "_" in column}
+        assert not raw, "a column by its name in the code"
+        assert mix_tables.shown(table).map(lambda text: len(text) < 60).all(axis=None)
 
 
 def test_before_there_are_runs_every_table_says_what_is_missing():
