@@ -43,7 +43,8 @@ class _Canvas(anywidget.AnyWidget):
     def __init__(self, **traits):
         super().__init__(**traits)
         self._waiting, self._holding = {}, False
-        self.observe(self._changed, list(self.traits(sent=True)))
+        for name in self.traits(sent=True):
+            self.observe(self._changed, name)
         self.on_msg(lambda _, content, __: self._send_all() if content.get("ask") else None)
 
     def show(self, **traits):

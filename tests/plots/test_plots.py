@@ -16,6 +16,7 @@ EVERY = (
     "gap_vs_scale",
     "loss_vs_flops_fitted",
     "training_curves",
+    "run_curves",
     "model_size_scaling",
     "efficiency_frontier",
     "smolvlm_extrapolation",

@@ -391,6 +391,9 @@ def test_a_view_that_opens_is_told_what_is_not_in_the_state(explorer, monkeypatc
     assert len(sent) == 1 and set(sent[0][0]) == {"picture", "map"}, "what changes comes in one message"
     explorer.opacity.value = 0.1
     assert len(sent) == 1, "and what does not change, not at all"
+    monkeypatch.setattr(explorer.bar, "send", lambda *_: sent.append("the bar has nothing to send"))
+    explorer.scale.value, explorer.range.value = "Hot", "per frame"
+    assert "the bar has nothing to send" not in sent
 
 
 def test_a_run_without_queries_is_refused(runs):
