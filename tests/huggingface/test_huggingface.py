@@ -354,6 +354,8 @@ def test_a_video_is_sampled_as_in_training(processor, tmp_path):
 
     path = write_video(tmp_path / "a.mp4", count=40)
     read = torch.from_numpy(read_video(str(path), 4, 112)[0]).permute(0, 3, 1, 2)
+    assert processor.letterbox and not torch.equal(processor(path)["frames"][0], read), "of drawn squares"
+    processor = FoveatedProcessor(processor.tokenizer, 4, 112)  # of a run on prepared videos
     assert torch.equal(processor(path)["frames"][0], read)
     part = processor(path, start=1, end=2)["frames"][0]
     assert not torch.equal(part, read)
