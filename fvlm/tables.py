@@ -96,13 +96,22 @@ def run_table(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+RUN_COLUMNS = {  # of `run_table`, as they are read
+    "clips_seen": "clips seen",
+    "loss_parallel": RESULT_COLUMNS["loss_parallel"][0],
+    "loss_autoregressive": RESULT_COLUMNS["loss_autoregressive"][0],
+    "weights": "weights from",
+}
+
+
 def badged(table: pd.DataFrame) -> "Styler":
-    """`run_table` with every run that has learned nothing in red."""
+    """`run_table` as it is read, with every run that has learned nothing in red."""
 
     def red(value: str) -> str:
         return f"background-color: {BADGE_COLOUR}; color: white; font-weight: bold" * (value == NOTHING)
 
-    return table.style.map(red, subset=["learned"]).format(precision=3).hide(axis="index")
+    shown = table.rename(columns=RUN_COLUMNS).style
+    return shown.map(red, subset=["learned"]).format(precision=3, thousands=",").hide(axis="index")
 
 
 def gaze_table(summary: pd.DataFrame, scores: Iterable[str] = SCORES) -> pd.DataFrame:

@@ -107,6 +107,7 @@ def test_table_and_figures_carry_the_badge_and_those_of_a_run_that_has_learned_d
     title = run_strip(run, clip).layout.title.text
     assert NOTHING in title and BADGE_COLOUR in title and clip.question in title
     losing(run, 0.05)
+    assert "_" not in "".join(badged(table).columns), "names for readers"
     assert BADGE_COLOUR not in badged(run_table([load_run(run.folder)])).to_html()
     assert with_badge(go.Figure(layout_title_text="its title"), run).layout.title.text == "its title"
     losing(run, 20)
