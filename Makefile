@@ -28,7 +28,7 @@ test-long: $(READY)
 	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) tests/faults tests/training/test_faults.py $(KILLED_GRID)
 	@$(BIN)/fvlm findings
 
-# Under three minutes on two cores: no browser, no notebook is run, nothing is killed and started again.
+# Some eight minutes on two cores: no browser, no notebook is run, nothing is killed and started again.
 test-fast: $(READY)
 	@$(BIN)/$(PYTEST) tests -m "not slow"
 
