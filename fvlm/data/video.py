@@ -573,11 +573,11 @@ def shown_shape(file: str | bytes) -> tuple[float, float]:
 
 def picture_shape(file: str | bytes) -> tuple[int, int]:
     """Height and width that a picture is to be shown with, after its Exif turn. BadClip: unreadable."""
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
-            turned = picture.getexif().get(EXIF_TURN, 1) > 4
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=PICTURES) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
             return picture.size if turned else picture.size[::-1]
     except (OSError, ValueError) as error:
         raise BadClip("unreadable", str(error)) from error
@@ -587,9 +587,6 @@ def boxed(picture: np.ndarray, size: int) -> np.ndarray:
     """A picture (height, width, 3) uint8 in its own proportions in the middle of a black square of
     `size`."""
     return letterboxed(resized(picture, size)[None], picture.shape[:2])[0][0]
-
-
-EXIF_TURN = 0x112
 
 
 def letterboxed(

@@ -173,10 +173,9 @@ def gaze_strip(
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
-    size = (
-        dict(width=170 + 240 * T, height=540) if T < 5 else dict(height=270)
-    )  # many: as wide as the notebook
-    size["height"] += above
+    size = dict(height=270 + above)  # many frames: as wide as the notebook
+    if T < 5:
+        size = dict(width=170 + 240 * T, height=540 + above)
     figure.update_layout(LAYOUT | size, margin_t=above + 50)
     return figure.update_layout(title=dict(text=title, font_size=13, y=1, yanchor="top", pad_t=22))
 

@@ -1,6 +1,7 @@
 """Choose studies, filters and conventions with widgets, and see every figure follow. Needs ipywidgets and
 Plotly."""
 
+import contextlib
 import html
 import math
 import mimetypes
@@ -77,9 +78,7 @@ class ScalingExplorer(ipw.VBox):
         self._view = ipw.Box([self.view], layout=ipw.Layout(width="100%", display="block"))
         self._drawn, self._gaps, self._quiet = {}, {}, False
         self._offer()
-        parameter_breakdown(
-            self.results.runs
-        )  # counts what is counted but once, so that no click waits for it
+        parameter_breakdown(self.results.runs)  # counts what is counted but once: no click waits for it
         super().__init__(self._layout())
         for control in self._controls():
             control.observe(lambda _: self._draw(), "value")
@@ -237,14 +236,20 @@ class ScalingExplorer(ipw.VBox):
         low, high = self.fit_range.value
         return None if (low, high) == (values[0], values[-1]) else (low * 0.995, high * 1.005)
 
-    def _set(self, control, **traits):
-        """Set traits of a control without drawing."""
+    @contextlib.contextmanager
+    def _quietly(self):
+        """Controls that change meanwhile draw nothing."""
         quiet, self._quiet = self._quiet, True
         try:
-            for name, value in traits.items():
-                setattr(control, name, value)
+            yield
         finally:
             self._quiet = quiet
+
+    def _set(self, control, **traits):
+        """Set traits of a control without drawing."""
+        with self._quietly():
+            for name, value in traits.items():
+                setattr(control, name, value)
 
     def _draw(self):
         if self._quiet:
@@ -254,7 +259,8 @@ class ScalingExplorer(ipw.VBox):
         if shown in FITTED:
             self._offer_range(results)
         if shown == CURVES:
-            self._quietly_offer_runs()
+            with self._quietly():
+                self._offer_runs()
         self._fits.layout.display = "" if shown in FITTED else "none"
         self._curves.layout.display = "" if shown == CURVES else "none"
         followed = [name for name, figures in USES.items() if shown in figures]
@@ -263,13 +269,6 @@ class ScalingExplorer(ipw.VBox):
         key += self._values(*LOOKS)
         self.drawn: go.Figure = self._kept(self._drawn, key, lambda: self._finished(base))
         self.view.show(self.drawn)
-
-    def _quietly_offer_runs(self):
-        quiet, self._quiet = self._quiet, True
-        try:
-            self._offer_runs()
-        finally:
-            self._quiet = quiet
 
     def _values(self, *names: str) -> tuple:
         """The results, and what these controls say, as a key."""
