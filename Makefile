@@ -16,8 +16,9 @@ train: $(READY)
 	@$(BIN)/fvlm train --cell T-T_8f_fov
 
 FAULTS ?= 14
+HOURS := --timeout 3000 -o faulthandler_timeout=3100 # a test that tries a thing many times takes as long
 KILLED_GRID := tests/studies/test_grid.py::test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 test: $(READY)
 	@$(BIN)/$(PYTEST) --durations=15
@@ -25,7 +26,7 @@ test: $(READY)
 # Faults, bad input and hostile input, many times as many; under 90 minutes on two cores. outputs/trust.json says
 # what was tried, and README quotes it.
 test-long: $(READY)
-	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) tests/faults tests/training/test_faults.py $(KILLED_GRID)
+	@FVLM_FAULTS=$(FAULTS) FVLM_TRUST=outputs/trust.json $(BIN)/$(PYTEST) $(HOURS) tests/faults tests/training/test_faults.py $(KILLED_GRID)
 	@$(BIN)/fvlm findings
 
 # Some eight minutes on two cores: no browser, no notebook is run, nothing is killed and started again.

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import sys
+import tempfile
 from pathlib import Path
 
 from fvlm.config import REPOSITORY, ConfigError
@@ -118,25 +119,27 @@ def _pictures(figures: list[dict]) -> list[bytes]:
     """Stored figures as PNG; all by one browser."""
     if not figures:
         return []
-    with picture_errors("figures of notebooks"):
+    with picture_errors("figures of notebooks"), tempfile.TemporaryDirectory() as scratch:
         import kaleido
         import plotly.graph_objects as go
 
-        try:
-            kaleido.start_sync_server(silence_warnings=True)
-            return [
-                kaleido.calc_fig_sync(
-                    go.Figure(data=stored["data"], layout=stored["layout"], skip_invalid=True),
+        paths = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
+        kaleido.write_fig_from_object_sync(
+            [
+                dict(
+                    fig=go.Figure(data=stored["data"], layout=stored["layout"], skip_invalid=True),
+                    path=path,
                     opts=dict(
                         format="png",
                         width=PICTURE_WIDTH,
                         height=stored["layout"].get("height") or PICTURE_HEIGHT,
                     ),
                 )
-                for stored in figures
-            ]
-        finally:
-            kaleido.stop_sync_server(silence_warnings=True)
+                for stored, path in zip(figures, paths)
+            ],
+            cancel_on_error=True,
+        )
+        return [path.read_bytes() for path in paths]
 
 
 @contextlib.contextmanager

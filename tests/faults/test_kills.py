@@ -12,7 +12,6 @@ POINTS = 2 if TIMES == 1 else 55  # of each kind
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", SHORT if TIMES == 1 else KINDS)
 def test_killed_at_any_change_of_the_disk_it_goes_on_to_the_same_result(tmp_path, kind, count):
     script = REPOSITORY / "tests/faults/killing.py"

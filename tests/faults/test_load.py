@@ -232,7 +232,6 @@ def test_a_shard_as_large_as_a_dataset_verifies_in_bounded_memory(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_a_dataset_of_many_clips_verifies_in_bounded_memory(tmp_path):
     """A million in the long form: as many megabytes as for a hundredth."""
     shards = 100 if TIMES == 1 else 10_000

@@ -23,7 +23,6 @@ from fvlm.training.progress import read_progress
 TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(2400),
     pytest.mark.skipif(TIMES == 1, reason="make test-long tries machines that go away"),
 ]
 

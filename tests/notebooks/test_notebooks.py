@@ -16,6 +16,7 @@ import pytest
 from conftest import REPOSITORY, python, tracked
 from PIL import Image
 
+from fvlm import ConfigError
 from fvlm.notebooks import PICTURE, PICTURE_WIDTH, PLOTLY, add_pictures
 from fvlm.parameters import parameters_cell
 
@@ -62,9 +63,7 @@ def test_every_stored_figure_has_a_picture_for_readers_without_plotly(path):
 
 
 @pytest.mark.slow
-def test_pictures_are_added_beside_figures_and_stay(tmp_path):
-    if not shutil.which("chromium") and not os.environ.get("FVLM_REQUIRE_BROWSER"):
-        pytest.skip("no chromium")
+def test_pictures_are_added_beside_figures_and_stay(tmp_path, chromium):
     figure = dict(data=[dict(type="scatter", y=[1, 3, 2])], layout=dict(height=300))
     there = base64.b64encode(b"a picture").decode()
     outputs = [
@@ -79,6 +78,22 @@ def test_pictures_are_added_beside_figures_and_stay(tmp_path):
     new, old, text = (output.data for output in nbformat.read(path, 4).cells[0].outputs)
     assert new[PLOTLY] == figure and old[PICTURE] == there and PICTURE not in text
     assert Image.open(io.BytesIO(base64.b64decode(new[PICTURE]))).size == (PICTURE_WIDTH, 300)
+
+
+@pytest.mark.parametrize("browser", [None, "/nowhere/chromium", "/bin/false"])
+def test_pictures_without_a_browser_that_works_are_one_message(tmp_path, monkeypatch, browser):
+    output = nbformat.v4.new_output("display_data", {PLOTLY: dict(data=[dict(y=[1, 3])], layout={})})
+    path = tmp_path / "figure.ipynb"
+    cell = nbformat.v4.new_code_cell("1", outputs=[output], execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    before = path.read_bytes()
+    if browser is None:
+        monkeypatch.setattr("choreographer.browsers.chromium.Chromium.find_browser", lambda **_: None)
+    else:
+        monkeypatch.setenv("BROWSER_PATH", browser)
+    with pytest.raises(ConfigError, match="needs a Chromium"):
+        add_pictures(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -136,7 +151,7 @@ def test_a_typo_fails_the_run_and_names_the_valid_choices(name, value, words, tm
 
 @pytest.mark.slow
 def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
-    from fvlm import ConfigError, load_run
+    from fvlm import load_run
     from fvlm.weights import fetch
 
     try:

@@ -369,7 +369,6 @@ def kill_in(study: Path, stage: str, who: str, dice: random.Random, arguments) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been(undisturbed, tmp_path, count):
     """The grid, the process of a cell, its kernel, or all of them."""
     dice, whole = random.Random(KILLS), losses(undisturbed / "smoke")
