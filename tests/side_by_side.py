@@ -39,6 +39,14 @@ class SideBySide:
             )
         )
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self):
+        """A process that has become a real-time one, and all that it starts, would keep others from the
+        cores."""
+        with same_scheduling() as changed:
+            yield
+        assert not changed(), "the test changed how its process is scheduled"
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item):
         folder = os.environ.get("FVLM_TEST_LOCKS")
@@ -57,3 +65,18 @@ def held(folder: Path, alone: bool):
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+@contextmanager
+def same_scheduling():
+    """Whatever happens inside, the main thread is scheduled as before; yields a function that says whether
+    it had changed."""
+    if not hasattr(os, "sched_getscheduler"):  # not on this system
+        yield lambda: False
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield lambda: changed
+    finally:
+        if changed := before[0] != os.sched_getscheduler(0):
+            os.sched_setscheduler(0, *before)

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from conftest import brightness
+from side_by_side import same_scheduling
 
 import fvlm.data.video as video
 from fvlm.data.live import live_frames
@@ -40,7 +41,8 @@ def encode(
         )
     if codec in MPEG:
         options |= {"bf": b_frames, "sc_threshold": 10**9} | ({} if open_gop else {"flags": "+cgop"})
-    with av.open(str(path), "w") as container:
+    # SVT-AV1 makes root's process one that nothing else interrupts
+    with same_scheduling(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={k: str(v) for k, v in options.items()})
         stream.width = stream.height = 64
         stream.pix_fmt, stream.gop_size = PIXELS.get(codec, "yuv420p"), gop
