@@ -18,7 +18,7 @@ train: $(READY)
 FAULTS ?= 14
 HOURS := --timeout 3000 -o faulthandler_timeout=3100 # a test that tries a thing many times takes as long
 KILLED_GRID := tests/studies/test_grid.py::test_a_grid_killed_at_random_moments_ends_as_if_it_had_not_been
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
+PYTEST := python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 test: $(READY)
 	@$(BIN)/$(PYTEST) --durations=15

@@ -1,4 +1,4 @@
-"""How tests run beside each other: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as `make test`
+"""How tests run beside each other: `pytest -n 3 --dist loadfile --no-loadscope-reorder`, as `make test`
 does."""
 
 import fcntl
@@ -25,7 +25,7 @@ class SideBySide:
         if getattr(config.option, "numprocesses", None):
             os.environ.setdefault(
                 "OMP_NUM_THREADS", "1"
-            )  # before the workers start: two that each take all cores crawl
+            )  # before the workers start: several that each take all cores crawl
             os.environ.setdefault("FVLM_TEST_LOCKS", tempfile.mkdtemp(prefix="fvlm-locks-"))
 
     def pytest_collection_modifyitems(self, items):
