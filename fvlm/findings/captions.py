@@ -7,6 +7,8 @@ import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.findings import sources
+from fvlm.findings.detail import Detail, detail_of, detail_section
+from fvlm.findings.sources import LEAST
 from fvlm.findings.words import budget, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, clips_needed, contrast, holm, share_kept
@@ -16,7 +18,6 @@ from fvlm.text import with_interval
 STUDY, FRAMES = "captions", 8
 PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
-LEAST = 2  # seeds of both sides; one says nothing of how far another would differ
 GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
 NEEDED = "clips needed for the same loss, times"
@@ -59,7 +60,7 @@ first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all o
 number (*p*, by Holm). Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_gaze()}{tuned_rates(STUDY)}
+{_kept(part)}{_noise(compared)}{_gaze()}{_detail(part)}{tuned_rates(STUDY)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -252,6 +253,18 @@ def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
         "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
         f"variance, the draw of validation clips the rest: {told}.\n"
     )
+
+
+def detail(study: Results) -> Detail | None:
+    """The study by what is in a clip (`detail_of`), at the size of the primary contrast, or the largest that is
+    there while that is not."""
+    sizes = contrast(study, *PRIMARY, seeds=LEAST).table["pair"].tolist()
+    return detail_of(study, PRIMARY_SIZE if PRIMARY_SIZE in sizes else sizes[-1])
+
+
+def _detail(study: Results) -> str:
+    found = detail(study)
+    return detail_section(found) if found else ""
 
 
 def _gaze() -> str:

@@ -73,10 +73,10 @@ def draw_gap() -> Path:
 
 
 def draw_captions() -> list[Path]:
-    """The study of captions: the gap along every axis, loss against tokens, curves. None where there are no
+    """The study of captions: the gap along every axis and by what is in a clip, loss against tokens, curves. None where there are no
     runs. ConfigError if there is no kaleido."""
-    from fvlm.findings.captions import captions, contrasts_of, seen
-    from fvlm.plots import gap_along_axes, loss_vs_tokens, save_figures, training_curves
+    from fvlm.findings.captions import captions, contrasts_of, detail, seen
+    from fvlm.plots import gap_along_axes, gap_by_detail, loss_vs_tokens, save_figures, training_curves
 
     study = captions()
     if study is None:
@@ -87,6 +87,9 @@ def draw_captions() -> list[Path]:
         captions_tokens=loss_vs_tokens(study.runs),
         captions_curves=training_curves(study.evaluations, loss="loss_autoregressive"),
     )
+    if found := detail(study):
+        title = f"What one token a frame costs by what is in a clip, {found.pair}"
+        figures["captions_detail"] = gap_by_detail(found.gaps, title)
     return save_figures(figures, FOLDER, ["png"])
 
 

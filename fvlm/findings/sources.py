@@ -14,6 +14,7 @@ from fvlm.studies.tune import rates_folder
 from fvlm.training.results import load_study
 
 OUTPUTS = REPOSITORY / "outputs"
+LEAST = 2  # seeds of both sides of a comparison; one says nothing of how far another would differ
 LONGER = "question_long"  # the study of question runs with more steps
 
 

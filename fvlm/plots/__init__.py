@@ -4,7 +4,7 @@
 `training.py` curves of runs · `runs.py` what a run shows · `scaling.py` the figures of `scaling.ipynb` ·
 `clips.py` · `gaze.py` · `style.py` what they share, every colour among it · `files.py` figures as files."""
 
-from fvlm.plots.contrasts import gap_along_axes, loss_vs_tokens
+from fvlm.plots.contrasts import gap_along_axes, gap_by_detail, loss_vs_tokens
 from fvlm.plots.costs import cost_scaling
 from fvlm.plots.files import save_figures
 from fvlm.plots.runs import run_strip, show_gaze, with_badge
@@ -42,6 +42,7 @@ __all__ = [
     "flops_breakdown",
     "frame_scaling",
     "gap_along_axes",
+    "gap_by_detail",
     "gap_vs_scale",
     "gaze_vs_loss",
     "iso_flop_curves",

@@ -1,14 +1,19 @@
-"""One architecture's gap to another along every axis, and loss against the number of visual tokens."""
+"""One architecture's gap to another along every axis and by what is in a clip, and loss against the number of
+visual tokens."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.plots.style import (
     ARCH_COLOURS,
     DASHES,
     GAP_COLOURS,
+    LAYOUT,
     REFERENCE,
     SYMBOLS,
     empty_figure,
@@ -17,6 +22,7 @@ from fvlm.plots.style import (
     uneven_error_bar,
 )
 from fvlm.scaling.contrasts import AXES, Contrast
+from fvlm.scaling.detail import AXES as DETAIL
 from fvlm.scaling.intervals import t_half_width
 
 LOSS = "loss_autoregressive"
@@ -49,6 +55,39 @@ def gap_along_axes(contrasts: Sequence[Contrast], title: str = "") -> go.Figure:
         )
     figure.update_layout(legend=dict(orientation="h", y=1.02, yanchor="bottom"))
     return figure if there else nothing(figure, "no size has a seed of both")
+
+
+def gap_by_detail(gaps: Mapping[str, pd.DataFrame], title: str = "") -> go.Figure:
+    """A part per axis of what a clip holds: the gap at every count with its 95 % interval, a line per
+    architecture that is compared with. gaps: `gaps_by_detail`'s table of each."""
+    axes = list(dict.fromkeys(axis for table in gaps.values() for axis in table["axis"]))
+    if not axes:
+        return nothing(empty_figure(title, "params_trainable", LOSS), "no part has clips enough")
+    figure = make_subplots(1, len(axes), shared_yaxes=True, horizontal_spacing=0.03)
+    for place, axis in enumerate(axes, 1):
+        for i, (arch, table) in enumerate(gaps.items()):
+            mine, colour = table[table["axis"] == axis], ARCH_COLOURS[arch]
+            figure.add_scatter(
+                x=mine["value"] + 0.06 * (i - (len(gaps) - 1) / 2),
+                y=mine["nats"],
+                error_y=uneven_error_bar(mine["nats"], mine["low"], mine["high"]),
+                mode="lines+markers",
+                name=f"less {arch}",
+                legendgroup=arch,
+                showlegend=place == 1,
+                customdata=mine[["value", "clips"]],
+                hovertemplate="%{customdata[0]}: %{y:+.3f} nats, %{customdata[1]} clips<extra></extra>",
+                line=dict(color=colour, width=1, dash=DASHES[i % len(DASHES)]),
+                marker=dict(color=colour, size=8, symbol=SYMBOLS[i % len(SYMBOLS)]),
+                row=1,
+                col=place,
+            )
+        title_text = "<br>".join(textwrap.wrap(DETAIL[axis], 22))
+        figure.update_xaxes(title_text=title_text, dtick=1, row=1, col=place)
+    figure.update_yaxes(zeroline=True, zerolinecolor=REFERENCE)
+    figure.update_yaxes(title_text="foveated less the other, nats per token", row=1, col=1)
+    legend = dict(orientation="h", x=0, y=1.02, yanchor="bottom")
+    return figure.update_layout(LAYOUT, title=title, legend=legend, margin=dict(t=90, b=75))
 
 
 def loss_vs_tokens(runs, loss: str = LOSS) -> go.Figure:

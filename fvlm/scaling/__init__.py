@@ -1,6 +1,7 @@
 """Scaling: from result rows to claims with error bars.
 
-`fits.py` scaling laws · `gaps.py` one architecture against another · `intervals.py` intervals of few runs ·
+`fits.py` scaling laws · `gaps.py` one architecture against another · `contrasts.py` along three axes ·
+`detail.py` by what is in a clip · `intervals.py` intervals of few runs ·
 `runs.py` the rows of any study, nanoSmol included · `tables.py` what notebooks show of them · `mix.py` laws
 of mixtures of data · `mixtures.py` runs of mixtures, predictions · `mix_tables.py` what mix.ipynb shows.
 `fvlm/plots/` draws them.

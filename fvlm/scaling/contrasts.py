@@ -8,7 +8,7 @@ K sizes, A architectures, S seeds, R validation clips.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -236,6 +236,24 @@ def share_kept(
     return pd.DataFrame(rows, columns=["pair", "percent", "low", "high", "p", "seeds"])
 
 
+def parted(results: Results, pair: str, archs: Sequence[str], groups: Sequence[Collection[str]]) -> Levels:
+    """The losses of architectures at one size on several groups of validation clips, as one size of (groups x
+    architectures) columns, a group's side by side: runs move all of them together, a clip those of its
+    groups. ConfigError as `contrast`, and if no seed has all the architectures."""
+    sizes = []
+    for group in groups:
+        samples = results.samples[results.samples["clip_id"].isin(set(group))]
+        sizes.append(_Size(Results(results.runs, results.evaluations, samples), pair, archs))
+    if not sizes or not sizes[0].seeds:
+        raise ConfigError(f"{pair}: no seed of all of {', '.join(archs)}")
+    clips = sorted(set().union(*(size.clips for size in sizes)))
+    moved = pd.DataFrame(0.0, index=clips, columns=range(len(archs) * len(sizes)))
+    for k, size in enumerate(sizes):
+        mine = slice(k * len(archs), (k + 1) * len(archs) - 1)
+        moved.loc[size.clips, mine] = size.by_clip.T * (len(clips) / len(size.clips))
+    return Levels([np.concatenate([size.ends for size in sizes])], [moved.to_numpy().T])
+
+
 def holm(p: Sequence[float]) -> np.ndarray:
     """P values adjusted for there being several (Holm's step-down): below 0.05 are those that stand with a
     chance of 5 % that any of them is none."""
@@ -283,6 +301,7 @@ class _Size:
             raise ConfigError(f"{pair}: the architectures were scored on different validation clips")
         tokens = self._tokens(results.samples, of[0]["run"].loc[self.seeds[0]], clips[0].columns)
         weights = tokens / tokens.mean()
+        self.clips = list(clips[0].columns)
         losses = np.stack([table.to_numpy() for table in clips])  # (A, S, R)
         self.ends = (losses * weights).mean(2)  # (A, S)
         self.by_clip = weights * (losses.mean(1) - self.ends.mean(1, keepdims=True))  # (A, R)
