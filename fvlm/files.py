@@ -203,6 +203,8 @@ def damaged(folder: Path) -> str | None:
         return None
     try:
         sealed = json.loads((folder / CHECKSUMS).read_text())
+        if not all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in sealed.values()):
+            return CHECKSUMS  # another file in its place
         for name, digest in sealed.items():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
                 return name

@@ -84,7 +84,7 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
             if state.domains:
                 write_table(config.folder / "domains.parquet", state.domains)
 
-    with frozen_weights(model, config), disk_errors(config, state):
+    with frozen_weights(model, config), errors_of_the_machine(config, state):
         while state.step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * schedule(state.step, config)
@@ -127,7 +127,7 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
                 break
 
     model.eval()
-    with disk_errors(config, state):
+    with errors_of_the_machine(config, state):
         save_model(config, model, processor_of(config), processes)
     if processes.is_main and state.step == config.steps:
         shutil.rmtree(config.folder / "checkpoint", ignore_errors=True)
@@ -135,18 +135,28 @@ def train_loop(config: RunConfig, callbacks: Callbacks | None, processes: Proces
 
 
 @contextlib.contextmanager
-def disk_errors(config: RunConfig, state: TrainingState):
-    """A disk that is full or can't be written ends a run with what is kept and how it goes on."""
+def errors_of_the_machine(config: RunConfig, state: TrainingState):
+    """A disk that is full or can't be written, and a killed reader of clips, end a run with what is kept and
+    how it goes on."""
     from safetensors import SafetensorError
 
+    kept = (
+        f"Its last good checkpoint, step {state.checkpoint_step}, is kept; the same command goes on from it"
+    )
     try:
         yield
     except (OSError, SafetensorError) as error:
         if not disk_refuses(error):
             raise
         raise TrainingError(
-            f"{config.folder} can't be written ({error}). Its last good checkpoint, step "
-            f"{state.checkpoint_step}, is kept; the same command goes on from it when there is room"
+            f"{config.folder} can't be written ({error}). {kept} when there is room"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch has no class of its own for it
+            raise
+        raise TrainingError(
+            f"{config.folder}: the process that reads the clips ended ({error}), as it does where there is no "
+            f"memory left. {kept}"
         ) from error
 
 

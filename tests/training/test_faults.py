@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 
+import psutil
 import pytest
 import torch
 from conftest import python, tiny
@@ -57,7 +58,11 @@ def cut(path, dice):
 
 
 def swap(path, dice):
-    shutil.copyfile(dice.choice(sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)), path)
+    shutil.copyfile(dice.choice(others(path)), path)
+
+
+def others(path):
+    return sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
 
 
 def remove(path, dice):
@@ -81,6 +86,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_named(stopped, tmp_path, name, da
         assert [row["step"] for row in run.evaluations.to_dict("records")] == [2, 4]
         shutil.rmtree(tmp_path / str(number))
     count("damaged files", TIMES)
+
+
+def test_any_other_file_in_the_place_of_the_checksums_is_named(stopped, tmp_path):
+    _, checkpoint = copied(stopped, tmp_path / "which")
+    for number, other in enumerate(others(checkpoint / CHECKSUMS)):
+        _, mine = copied(stopped, tmp_path / str(number))
+        shutil.copyfile(other, mine / CHECKSUMS)
+        assert damaged(mine) == CHECKSUMS, other.name
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(again):
@@ -123,6 +136,23 @@ def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(again, monkeyp
     monkeypatch.setattr(loop, "save_checkpoint", lost)
     with pytest.raises(OSError, match="Input/output"):
         train(again[0])
+
+
+def test_a_killed_reader_of_clips_ends_a_run_with_one_message_and_it_goes_on(again):
+    config, checkpoint = again
+
+    def kill(progress):
+        for child in psutil.Process().children():
+            child.kill()
+            child.wait()
+
+    with pytest.raises(TrainingError, match="process that reads the clips ended.*step 2, is kept"):
+        train(config, on_progress=kill)
+    steps = []
+    assert train(config, on_progress=lambda progress: steps.append(progress.step)).finished and steps == [
+        3,
+        4,
+    ]
 
 
 def test_an_overwrite_that_is_interrupted_leaves_nothing_of_the_old_run(again, monkeypatch):
