@@ -140,23 +140,23 @@ def errors_of_the_machine(config: RunConfig, state: TrainingState):
     how it goes on."""
     from safetensors import SafetensorError
 
-    kept = (
-        f"Its last good checkpoint, step {state.checkpoint_step}, is kept; the same command goes on from it"
-    )
+    def kept() -> str:
+        return f"Its last good checkpoint, step {state.checkpoint_step}, is kept; the same command goes on from it"
+
     try:
         yield
     except (OSError, SafetensorError) as error:
         if not disk_refuses(error):
             raise
         raise TrainingError(
-            f"{config.folder} can't be written ({error}). {kept} when there is room"
+            f"{config.folder} can't be written ({error}). {kept()} when there is room"
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):  # torch has no class of its own for it
             raise
         raise TrainingError(
-            f"{config.folder}: the process that reads the clips ended ({error}), as it does where there is no "
-            f"memory left. {kept}"
+            f"{config.folder}: the process that reads the clips ended ({error}), as it does where there is "
+            f"no memory left. {kept()}"
         ) from error
 
 
