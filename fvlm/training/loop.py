@@ -141,7 +141,8 @@ def errors_of_the_machine(config: RunConfig, state: TrainingState):
     from safetensors import SafetensorError
 
     def kept() -> str:
-        return f"Its last good checkpoint, step {state.checkpoint_step}, is kept; the same command goes on from it"
+        step = state.checkpoint_step
+        return f"Its last good checkpoint, step {step}, is kept; the same command goes on from it"
 
     try:
         yield
