@@ -1104,6 +1104,7 @@ def _bench(options) -> int:
     from fvlm import bench
     from fvlm.bench.features import CELLS
     from fvlm.bench.report import table, write_report
+    from fvlm.costs.machine import require_device
 
     given = _settings(options.set) | ({"device": options.device} if options.device else {})
     if options.compare and options.what != "train":
@@ -1119,6 +1120,7 @@ def _bench(options) -> int:
     measured = {}
     for cell, settings in cells.items():
         config = RunConfig.from_cell(cell, **settings | given)
+        require_device(config.device)
         if options.compare:
             both = {
                 name: RunConfig.from_cell(cell, **settings | given | _settings(name.split()))
@@ -1214,11 +1216,13 @@ def _features(options) -> int:
 
 
 def _fill(options) -> int:
+    from fvlm.costs.machine import require_device
     from fvlm.data.store import limit, stores
     from fvlm.models import build_model
     from fvlm.training.features import fill
 
     config = RunConfig.from_cell(options.cell, **_settings(options.set))
+    require_device(config.device)
     if not config.freeze_vision or config.arch == "blind":
         raise ConfigError(
             f"{config.cell}: features are kept of a frozen vision model alone (freeze_vision=true)"

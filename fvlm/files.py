@@ -113,6 +113,14 @@ def read_json_object(path: Path) -> dict:
     return content
 
 
+def read_table(path: Path):
+    """The table that a Parquet file holds. ConfigError, which names the file, if it holds none."""
+    import pandas as pd
+
+    with readable(f"{path}: not a table that can be read"):
+        return pd.read_parquet(path)
+
+
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -208,7 +216,7 @@ def damaged(folder: Path) -> str | None:
         for name, digest in sealed.items():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
                 return name
-    except (ValueError, AttributeError, OSError):
+    except (ValueError, AttributeError, OSError, RecursionError):
         return CHECKSUMS
     return None
 
@@ -221,14 +229,13 @@ def sha256(file: Path) -> str:
 
 def update_table(path: Path, rows: list[dict], key: tuple[str, ...]) -> list[dict]:
     """`write_table` over what stands there with the same values of `key`; other rows stay. Sorted by `key`.
-    Returns all rows; without any, no file is written."""
-    import pandas as pd
+    Returns all rows; without any, no file is written. ConfigError if what stands there can't be read."""
 
     def of(row):
         return tuple(row[name] for name in key)
 
     new = {of(row) for row in rows}
-    kept = pd.read_parquet(path).to_dict("records") if path.exists() else []
+    kept = read_table(path).to_dict("records") if path.exists() else []
     rows = sorted([row for row in kept if of(row) not in new] + rows, key=of)
     if rows:
         write_table(path, rows)

@@ -162,11 +162,11 @@ def write_tables(rows: list[dict], folder: Path):
 def measure_if_cheap(run: Run):
     """What `fvlm train` leaves in `measured/` of a tiny run: its measures on CHEAP clips, written once;
     returns them. None of a large run, or where the kept libraries are not installed."""
-    import pandas as pd
+    from fvlm.files import read_table
 
     kept = run.folder / "measured" / "measures.parquet"
     if kept.exists():
-        return pd.read_parquet(kept)
+        return read_table(kept)
     if not run.config.tiny or not all(map(find_spec, LIBRARIES)):
         return None
     return write_tables(measure(run, clips=CHEAP), kept.parent)

@@ -66,6 +66,9 @@ def test_study_cells_mean_what_the_study_meant():
         (dict(freeze_llm="maybe"), ["freeze_llm", "maybe", "True or False"]),
         (dict(device="gpu"), ["gpu", "cuda"]),
         (dict(study="a/b"), ["a/b"]),
+        (dict(out="a\0b"), ["out", "expected a string"]),
+        (dict(dataset="half\ud800"), ["dataset", "expected a string"]),
+        (dict(llm=["tiny"]), ["llm", "expected a string"]),
     ],
 )
 def test_mistakes_are_errors_that_name_what_is_valid(settings, words):

@@ -5,11 +5,21 @@ import time
 
 import torch
 
-from fvlm.config import RunConfig
+from fvlm.config import ConfigError, RunConfig
+
+
+def require_device(device: str):
+    """ConfigError unless this machine has the device; for what must know before it begins to compute."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= there:
+        valid = ", ".join(["cpu", *(f"cuda:{number}" for number in range(there))])
+        raise ConfigError(f"device = {device!r}: this machine has {there} GPUs; valid are {valid}")
 
 
 def matmul_rate(config: RunConfig, side: int = 4096) -> float:
-    """FLOP/s of the machine's own product of two large matrices in the run's precision: the best of three."""
+    """FLOP/s of the machine's own product of two large matrices in the run's precision: the best of three.
+    ConfigError for a GPU that is not there."""
+    require_device(config.device)
     set_matmul_precision(config)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=config.device, dtype=dtype) for _ in range(2))

@@ -13,6 +13,7 @@ import torch
 from transformers import PretrainedConfig
 
 from fvlm.config import PATCH, RunConfig
+from fvlm.costs.machine import require_device
 
 KEPT = 1 << 30  # bytes of encoded frames that an evaluation keeps, to look at many clips at once
 
@@ -226,5 +227,7 @@ def _resident() -> int:
 
 
 def device_memory(device: str) -> int:
-    """Bytes of memory that a device has, used or not: a GPU's own, for a CPU `total_memory`."""
+    """Bytes of memory that a device has, used or not: a GPU's own, for a CPU `total_memory`.
+    ConfigError for a GPU that is not there."""
+    require_device(device)
     return torch.cuda.mem_get_info(device)[1] if device.startswith("cuda") else total_memory()

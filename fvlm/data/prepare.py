@@ -36,7 +36,7 @@ from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import CAPTIONS, Drawn, Record, open_source
-from fvlm.data.video import SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
+from fvlm.data.video import MOST_BYTES, SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
 from fvlm.files import disk_refuses, require_writable, scratch_path, sha256, sweep, sync, write_json
 from fvlm.parameters import notebook_parameters
 
@@ -84,13 +84,18 @@ class Settings:
     captions: str = "draw"  # what becomes of several of one clip: draw, all, first
 
     def __post_init__(self):
+        for f in fields(self):
+            _check_type(f.name, getattr(self, f.name), NUMBERS.get(f.name, str), f.default is None)
         if self.captions not in CAPTIONS:
-            raise ConfigError(f"captions = {self.captions!r}: valid are {', '.join(CAPTIONS)}")
-        for name in ("frames", "size", "shard", "quality"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.clips is not None and self.clips < 1:
-            raise ConfigError(f"clips = {self.clips}: must be at least 1")
+            raise ConfigError(f"captions = {shown(self.captions)}: valid are {', '.join(CAPTIONS)}")
+        for name in NUMBERS:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} = {value}: must be at least 1")
+        if (size := 3 * self.frames * self.size**2) > MOST_BYTES:
+            raise ConfigError(
+                f"frames = {shown(self.frames)}, size = {shown(self.size)}: a clip would have {shown(size)} "
+                f"bytes, at most {MOST_BYTES} are kept of one"
+            )
         if self.size % 14:
             raise ConfigError(f"size = {self.size}: must be a multiple of 14, DINOv2's patch")
         name = self.source.partition(":")[0]
@@ -99,6 +104,17 @@ class Settings:
                 raise ConfigError(f"{name} never ends: say how many clips (--clips 5000)")
             if self.size < LEAST_DRAWN:
                 raise ConfigError(f"size = {self.size}: {name} is drawn from {LEAST_DRAWN} pixels on")
+
+
+NUMBERS = dict.fromkeys(("frames", "size", "clips", "shard", "quality"), int)  # of the settings
+
+
+def _check_type(name: str, value, kind: type, none: bool = False):
+    """ConfigError unless a value is of its kind: a notebook's parameters may be anything."""
+    if isinstance(value, bool) or not (isinstance(value, kind) or (none and value is None)):
+        raise ConfigError(
+            f"{name} = {shown(value)}: expected a {'whole number' if kind is int else 'string'}"
+        )
 
 
 def prepared_already(settings: Settings, folder: str | Path, retry_skipped: bool = False) -> bool:
@@ -960,8 +976,11 @@ def settings_from_notebook(namespace: dict) -> tuple[Settings, Path]:
     unknown = [name for name in values if name not in (*names, "folder", "workers")]
     if unknown:
         raise ConfigError(f"unknown parameter {unknown[0]!r}: valid are folder, workers, {', '.join(names)}")
-    values["source"] = _from_here_or_repository(values["source"])
     settings = Settings(**{name: value for name, value in values.items() if name in names})
+    settings = replace(settings, source=_from_here_or_repository(settings.source))
+    for name, kind in dict(folder=str, workers=int).items():
+        if name in values:
+            _check_type(name, values[name], kind)
     if values.get("folder", "auto") != "auto":
         return settings, Path(_from_here_or_repository(values["folder"])).absolute()
     slug = re.sub(r"[^\w.-]+", "-", Path(settings.source).name).strip("-.")

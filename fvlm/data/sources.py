@@ -8,13 +8,14 @@ A clip's id names its source file and its cut (`talk@2-5.5`); of captions that a
 one it is (`talk#2`). Clips of one file share a split."""
 
 import ast
+import itertools
 import lzma
 import math
 import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -45,6 +46,7 @@ CAPTION_COLUMNS = (
 ID_COLUMNS = ("clip_id", "id", "videoid", "__key__")
 OTHER_COLUMNS = ("question", "answer", "start", "end")
 FOLDER_NAME = "folder"  # --caption folder: the name of the folder that a file is in
+LOOKED_THROUGH = 100  # rows, for one that has the columns
 KINDS = ("folder", "table", "hub", "tar", "images", "several", "text", *BUILT_IN)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 METADATA = tuple(f"metadata{suffix}" for suffix in TABLES)
@@ -387,18 +389,46 @@ def _rows_to_records(source: Table, name: str, root: Path, caption, video, withi
         chosen = _chosen(there, caption, video, name)
         needed = {c.partition(".")[0] for c in chosen} | {*ID_COLUMNS, *OTHER_COLUMNS}
         wanted = [column for column in there if column in needed]
-    for number, row in enumerate(source.rows(wanted), 1):
+
+    def columns(row: dict) -> tuple[str, str]:
+        return _chosen(_columns_of(row), caption, video, name)
+
+    rows = source.rows(wanted)
+    rows = rows if chosen else _with_columns(rows, columns)
+    for number, row in enumerate(rows, 1):
         where = f"{name}, row {number}"
         if isinstance(row, BadClip):
             yield Record(where, "", None, where, bad=row)
             continue
-        chosen = chosen or _chosen(_columns_of(row), caption, video, name)
         try:
+            chosen = chosen or columns(row)
             record = _of_row(row, where, chosen, root, within, source.notes)
         except Exception as error:  # whatever a row holds costs itself alone
-            bad = BadClip("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
-            record = Record(where, "", None, where, bad=bad)
+            record = _unreadable(where, error)
         yield record
+
+
+def _unreadable(where: str, error: Exception) -> Record:
+    bad = BadClip("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
+    return Record(where, "", None, where, bad=bad)
+
+
+def _with_columns(rows: Iterator, choose: Callable[[dict], object]) -> Iterator:
+    """All rows. ConfigError, that of the first, if none of the first LOOKED_THROUGH has the columns: a row
+    that lacks them where others do not costs itself alone."""
+    before, fault = [], None
+    for row in itertools.islice(rows, LOOKED_THROUGH):
+        before.append(row)
+        if not isinstance(row, BadClip):
+            try:
+                choose(row)
+                fault = None
+                break
+            except ConfigError as error:
+                fault = fault or error
+    if fault:
+        raise fault
+    return itertools.chain(before, rows)
 
 
 def _of_row(row: dict, where: str, chosen: tuple[str, str], root: Path, within, notes) -> Record:
@@ -571,9 +601,13 @@ def hub(
     label = features.get(caption)
     for number, row in enumerate(stream, 1):
         where = f"{name}, row {number}"
-        if hasattr(label, "int2str") and isinstance(row[caption], int):
-            row[caption] = label.int2str(row[caption]).replace("_", " ")
-        record = _record(row, caption, where, default_id=where)
+        try:
+            if hasattr(label, "int2str") and isinstance(row[caption], int):
+                row[caption] = label.int2str(row[caption]).replace("_", " ")
+            record = _record(row, caption, where, default_id=where)
+        except Exception as error:  # whatever a row holds costs itself alone
+            yield _unreadable(where, error)
+            continue
         try:
             record.media, path = _media_of_value(_get(row, video), row, Path(name))
             if record.clip_id == where and path:
@@ -667,16 +701,22 @@ def texts(spec: str, caption: str | None = None, split: str = "train") -> Iterat
         rows, notes, name = source.rows(None), source.notes, path.name
     else:
         rows, name = _stream(spec, split), spec
-    for number, row in enumerate(rows, 1):
+
+    def column(row: dict) -> str:
+        if caption is None and row.get("answer"):
+            return next((c for c in CAPTION_COLUMNS if c in row), "caption")
+        return _column(_columns_of(row), caption, CAPTION_COLUMNS, "caption", name)
+
+    for number, row in enumerate(_with_columns(iter(rows), column), 1):
         where = f"{name}, row {number}"
         if isinstance(row, BadClip):
             yield Record(where, "", None, where, bad=row)
             continue
-        if caption is None and row.get("answer"):
-            column = next((c for c in CAPTION_COLUMNS if c in row), "caption")
-        else:
-            column = _column(_columns_of(row), caption, CAPTION_COLUMNS, "caption", name)
-        yield _record(row, column, where, where, NoPicture(), notes)
+        try:
+            record = _record(row, column(row), where, where, NoPicture(), notes)
+        except Exception as error:  # whatever a row holds costs itself alone
+            record = _unreadable(where, error)
+        yield record
 
 
 # ── WebDataset ───────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from fvlm.config import ConfigError
 from fvlm.data.clips import plain_ids
+from fvlm.files import readable
 from fvlm.huggingface.processor import as_picture
 from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks
 from fvlm.models.looks import Gaze, carried_lengths
@@ -166,10 +167,14 @@ class StreamSession:
         save_file(tensors, str(path), metadata=dict(session=json.dumps(about)))
 
     def load(self, path: str | Path) -> "StreamSession":
-        """Go on where a saved session was; returns this one. ConfigError if it is of another model."""
+        """Go on where a saved session was; returns this one. ConfigError if it is of another model, or is
+        none that can be read."""
         from safetensors import safe_open
 
-        with safe_open(str(path), "pt", device=str(self.model.device)) as file:
+        with (
+            readable(f"{path}: no session that can be read"),
+            safe_open(str(path), "pt", device=str(self.model.device)) as file,
+        ):
             about = json.loads((file.metadata() or {}).get("session", "{}"))
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import write_json
+from fvlm.files import readable, write_json
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.base import VideoLanguageModel
 from fvlm.models.build import BACKBONES, model_class
@@ -56,12 +56,18 @@ def load_trained(folder: str | Path) -> VideoLanguageModel:
     """The model whose trained part lies in `folder`, with the frozen weights it was trained with, in
     evaluation mode on the CPU.
 
-    ConfigError if those can't be had, or are others, or if the file does not fit the model."""
-    from safetensors.torch import load_file
-
+    ConfigError if those can't be had, or are others, or if the file does not fit the model or can't be
+    read."""
     folder = Path(folder)
     if not (folder / FROZEN).exists():
         raise ConfigError(f"{folder}: no trained part of a model here ({FROZEN} is missing)")
+    with readable(f"{folder}: no trained part of a model that can be read"):
+        return _load_trained(folder)
+
+
+def _load_trained(folder: Path) -> VideoLanguageModel:
+    from safetensors.torch import load_file
+
     arch = json.loads((folder / "config.json").read_text())["arch"]
     model = model_class(arch)(VideoLanguageConfig.from_pretrained(folder))
     state = load_file(folder / WEIGHTS)

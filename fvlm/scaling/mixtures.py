@@ -6,7 +6,6 @@ folders are gone.
 k domains.
 """
 
-import json
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import DOMAINS, ConfigError
-from fvlm.files import commit, update_table, write_json
+from fvlm.files import commit, read_json_object, read_table, update_table, write_json
 from fvlm.scaling.intervals import t_half_width, t_interval
 from fvlm.scaling.mix import (
     FORMS,
@@ -73,7 +72,7 @@ def keep(folder: Path) -> pd.DataFrame:
 def mixture_runs(folder: Path) -> pd.DataFrame:
     """The kept runs of a study; empty if there are none yet."""
     path = folder / RUNS
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    return read_table(path) if path.exists() else pd.DataFrame()
 
 
 def domains_of(runs: pd.DataFrame) -> list[str]:
@@ -200,7 +199,7 @@ def predict(runs: pd.DataFrame, mixtures: dict[str, dict[str, float]], seeds: in
 def read_prediction(folder: Path) -> dict | None:
     """What was predicted; None if nothing was yet."""
     path = folder / PREDICTION
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json_object(path) if path.exists() else None
 
 
 def outcomes(prediction: dict, runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """The rows of any study, a row per run: its own grids', and nanoSmol's, with every convention by its name."""
 
 import dataclasses
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from fvlm.costs.flops import (
     visual_tokens_per_clip,
 )
 from fvlm.costs.plan import parameter_counts
-from fvlm.files import find_folder, where
+from fvlm.files import find_folder, read_table, where
 from fvlm.training.results import Study, load_run, load_study
 
 NANOSMOL = "nanoSmol"
@@ -209,9 +211,19 @@ def read_gaze_scores(names: str = "auto") -> pd.DataFrame:
             else sorted([*folder.glob("gaze.parquet"), *folder.glob("*/gaze.parquet")])
         )
         if paths:
-            rows = pd.concat([pd.read_parquet(path) for path in paths]).to_dict("records")
-            tables.append(summarise(rows).assign(study=folder.name))
+            found = list(_readable(paths))
+            if found:
+                tables.append(summarise(pd.concat(found).to_dict("records")).assign(study=folder.name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _readable(paths: list[Path]) -> Iterator[pd.DataFrame]:
+    """The tables of those files that can be read; a warning names each of the others."""
+    for path in paths:
+        try:
+            yield read_table(path)
+        except ConfigError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 def study_names(names: str) -> list[str]:

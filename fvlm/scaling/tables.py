@@ -13,7 +13,7 @@ from fvlm.costs.flops import (
     recomputed_flops_per_sample,
 )
 from fvlm.costs.plan import parameter_counts
-from fvlm.files import find_folder
+from fvlm.files import find_folder, read_table
 from fvlm.scaling.gaps import GapScaling, line_prediction, next_cells, pairs_of, parameter_corrected_gap
 from fvlm.scaling.runs import PARAMETERS, Results, nanosmol, nanosmol_training_flops, study_names
 from fvlm.text import with_interval, with_suffix
@@ -288,7 +288,7 @@ def swapped(names: str = "auto") -> pd.DataFrame:
     """What the frames are worth to the runs of these studies whose frames were swapped (`fvlm swap`):
     `swapped_table` of each study's `swapped.parquet`, to four digits. names as in `open_results`."""
     paths = [find_folder(name) / "swapped.parquet" for name in study_names(names) if name != "nanosmol"]
-    found = [swapped_table(pd.read_parquet(path).to_dict("records")) for path in paths if path.exists()]
+    found = [swapped_table(read_table(path).to_dict("records")) for path in paths if path.exists()]
     if not found:
         return pd.DataFrame({"": ["no run's frames have been swapped here yet"]})
     return pd.concat(found, ignore_index=True).round(4)

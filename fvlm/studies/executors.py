@@ -55,10 +55,14 @@ def write_record(folder: Path, reason: str, message: str, details: str = ""):
 
 
 def read_record(folder: Path) -> dict | None:
+    """What a cell failed of; None if it did not, or if its record can't be read: then it is tried again."""
+    from fvlm.files import read_json_object
+
     try:
-        return json.loads(record_path(folder).read_text())
-    except FileNotFoundError:
+        record = read_json_object(record_path(folder))
+    except ConfigError:
         return None
+    return record if {"reason", "message", "time"} <= record.keys() else None
 
 
 def execute(job: Job) -> bool:

@@ -12,7 +12,7 @@ import sys
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
-from fvlm.files import update_table
+from fvlm.files import read_table, update_table
 from fvlm.gaze.scores import gaze_scores, interval, summarise
 from fvlm.studies.executors import Local
 from fvlm.studies.grid import Grid, GridRun, read_grid
@@ -62,15 +62,13 @@ def results(folder=REPOSITORY / "outputs" / "question") -> pd.DataFrame:
     clips of CROWDED shapes or more; where a run has a gaze also its `hit`, that when another object is asked
     about (`hit_other`), and `chance`. Each with a bootstrap 95 % interval over clips (`_low`, `_high`), from
     the files that `main` left."""
-    answers = pd.read_parquet(folder / "answers.parquet").query(f"objects >= {CROWDED}")
+    answers = read_table(folder / "answers.parquet").query(f"objects >= {CROWDED}")
     gazes = folder / "gaze.parquet"  # not there if all runs are baselines
-    looked = (
-        pd.read_parquet(gazes).query(f"objects >= {CROWDED}").to_dict("records") if gazes.exists() else []
-    )
+    looked = read_table(gazes).query(f"objects >= {CROWDED}").to_dict("records") if gazes.exists() else []
     truth = {(row["run"], row["asked"]): row for row in summarise(looked).to_dict("records")}
     rows = []
     for run, mine in answers.groupby("run", sort=False):
-        samples = pd.read_parquet(folder / run / "samples.parquet")
+        samples = read_table(folder / run / "samples.parquet")
         loss = samples.loc[samples["clip_id"].isin(mine["clip_id"]), "loss_autoregressive"].to_numpy()
         row = dict(run=run, clips=len(mine))
         for name, values in dict(loss=loss, right=mine["right"].to_numpy(float)).items():

@@ -152,7 +152,7 @@ def set_aside_damaged(folder: Path):
 
 
 def save_model(config: RunConfig, model, processor, processes: Processes):
-    """Write `model/`, weights and processor (with the tokenizer), all or nothing."""
+    """Write `model/`, weights and processor (with the tokenizer), all or nothing, also when power fails."""
     weights = (
         {name: processes.full_tensor(t) for name, t in model.state_dict().items()} if processes.fsdp else None
     )
@@ -162,5 +162,8 @@ def save_model(config: RunConfig, model, processor, processes: Processes):
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building, state_dict=weights)
     processor.save_pretrained(building)
+    for path in (*building.iterdir(), building):
+        sync(path)
     shutil.rmtree(final, ignore_errors=True)
     building.rename(final)
+    sync(config.folder)

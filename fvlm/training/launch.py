@@ -20,9 +20,19 @@ from typing import Any
 import torch
 
 from fvlm.config import ConfigError, RunConfig
+from fvlm.costs.machine import require_device
 from fvlm.data import check_dataset, open_dataset
 from fvlm.data.mix import described, is_mix, refuse_more
-from fvlm.files import disk_refuses, is_published, require_writable, sweep, sync, where, write_json
+from fvlm.files import (
+    disk_refuses,
+    is_published,
+    read_json_object,
+    require_writable,
+    sweep,
+    sync,
+    where,
+    write_json,
+)
 from fvlm.training.callbacks import Callback, Callbacks
 from fvlm.training.checkpoints import set_aside_damaged
 from fvlm.training.distributed import Processes
@@ -50,6 +60,7 @@ def train(
 
     callbacks = [callbacks] if callable(callbacks) else callbacks
     told = Callbacks([*callbacks, *([on_progress] if on_progress else [])])
+    require_device(config.device)
     check_dataset(config.dataset)
     _keep_published(config)
     require_writable(config.folder / "config.json", f"out = {config.out!r}")
@@ -198,8 +209,11 @@ def _mix_changes(path: Path, mix: dict | None) -> list[str]:
     by now."""
     if mix is None or not path.exists():
         return []
-    before = json.loads(path.read_text())
-    return [] if before["fingerprint"] == mix["fingerprint"] else [f"{mix['mix']} or its data changed"]
+    try:
+        before = read_json_object(path)
+    except ConfigError as error:
+        return [str(error)]
+    return [] if before.get("fingerprint") == mix["fingerprint"] else [f"{mix['mix']} or its data changed"]
 
 
 def train_in_processes(config: RunConfig, callbacks: Callbacks):

@@ -1,6 +1,5 @@
 """How far a run has come, for those who wait for it: in this process and in others."""
 
-import json
 import math
 import os
 import time
@@ -9,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fvlm.config import MessageAlone, RunConfig
-from fvlm.files import write_json
+from fvlm.config import ConfigError, MessageAlone, RunConfig
+from fvlm.files import read_json_object, write_json
 from fvlm.training.distributed import Processes
 
 NOW = "now"  # in the file that asks a run to stop
@@ -66,8 +65,8 @@ def read_progress(folder: Path) -> dict | None:
     """The fields of `Progress`, the process's `pid` and the `time` it wrote them, of a run that trains in
     `folder`."""
     try:
-        return json.loads((folder / "progress.json").read_text())
-    except FileNotFoundError:
+        return read_json_object(folder / "progress.json")
+    except ConfigError:  # none is there, or a power failure has emptied it
         return None
 
 

@@ -1,4 +1,5 @@
-"""Disks that fill up: a small one of the system's own, where it can be had, and a writer that fails."""
+"""Disks that fill up: a small one of the system's own, where it can be had, and a writer that fails. What a
+power failure would take."""
 
 import errno
 import os
@@ -56,3 +57,43 @@ class FailingWriter:
             return write(*arguments, **named)
 
         return instead
+
+
+class PowerLog:
+    """Follows what is renamed in a folder: names whose content was not on disk by then (`hollow`), and those
+    that are not on disk since (`unnamed`)."""
+
+    def __init__(self, patch, folder: Path):
+        self.folder, self.hollow, self.unnamed, self.renamed = folder, [], set(), []
+        self._synced = {}
+        patch.setattr(os, "fsync", self._fsync(os.fsync))
+        for name in ("rename", "replace"):
+            patch.setattr(os, name, self._rename(getattr(os, name)))
+
+    def _fsync(self, fsync):
+        def instead(descriptor):
+            fsync(descriptor)
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            self._synced[path] = _state(path)
+            self.unnamed = {name for name in self.unnamed if name.parent != path}
+
+        return instead
+
+    def _rename(self, rename):
+        def instead(source, target):
+            source, target = Path(source), Path(target)
+            written = [source, *source.rglob("*")]  # a folder and all in it
+            lost = [path for path in written if self._synced.get(path) != _state(path)]
+            rename(source, target)
+            for path in written:
+                self._synced[target / path.relative_to(source)] = self._synced.get(path)
+            if target.is_relative_to(self.folder):
+                self.renamed.append(target)
+                self.hollow += [target] if lost else []
+                self.unnamed.add(target)
+
+        return instead
+
+
+def _state(path: Path) -> tuple:
+    return path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino

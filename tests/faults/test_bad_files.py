@@ -95,6 +95,31 @@ def test_rows_of_any_content_are_clips_or_skipped(folder, rows, kind):
     assert all(bool(one.reason) == (one.row is None) for one in found)
 
 
+@pytest.mark.parametrize("odd", [{}, dict(z=1), [1], 7, None, dict(caption=7), dict(text=[[]])], ids=str)
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_row_that_lacks_the_columns_costs_itself_alone_wherever_it_stands(folder, odd, kind):
+    good = dict(video="a.jpg", caption="x")
+    for rows in ([odd, good, good], [good, odd, good]):
+        text = "\n".join(map(json_text, rows)) if kind == "jsonl" else json_text(rows)
+        (folder / f"odd.{kind}").write_text(text)
+        for spec in (folder / f"odd.{kind}", f"text:{folder / f'odd.{kind}'}"):
+            found = outcomes(spec)
+            assert [bool(one.reason) for one in found] == [row is odd for row in rows]
+    (folder / f"odd.{kind}").write_text(json_text([odd]) if kind == "json" else json_text(odd))
+    assert not outcomes(folder / f"odd.{kind}") or not isinstance(odd, dict), "none has them: that is said"
+
+
+def test_a_label_without_a_name_costs_its_row(folder, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features, Value
+
+    schema = Features(caption=ClassLabel(names=["a", "b"]), image=Value("binary")).arrow_schema
+    rows = dict(caption=[0, 9, 1], image=[(folder / "a.jpg").read_bytes()] * 3)
+    pq.write_table(pa.table(rows, schema=schema), tmp_path / "train.parquet")
+    assert [one.reason for one in outcomes(f"hub:{tmp_path}")] == ["", "unreadable", ""]
+
+
 @tried
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass")))
 def test_tables_of_any_bytes_are_read_or_refused(folder, content):
@@ -104,10 +129,17 @@ def test_tables_of_any_bytes_are_read_or_refused(folder, content):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"caption": ' + "9" * 5000 + "}"]
+    "text",
+    [
+        *("[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"caption": ' + "9" * 5000 + "}"),
+        *("[1, 2]", "7", '"x"', "null"),
+    ],
+    ids=range(8),
 )
 @pytest.mark.parametrize("kind", ["jsonl", "json", "beside"])
-def test_json_that_is_nested_or_long_beyond_reason_costs_its_record(folder, tmp_path, text, kind):
+def test_json_that_is_nested_or_long_beyond_reason_or_no_object_costs_its_record(
+    folder, tmp_path, text, kind
+):
     if kind == "beside":
         shutil.copy(folder / "a.jpg", tmp_path / "a.jpg")
         (tmp_path / "a.json").write_text(text)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fvlm.cli import main
 from fvlm.config import ConfigError, RunConfig
 from fvlm.data.mix import mixes, read_mix
+from fvlm.data.prepare import settings_from_notebook
 from fvlm.data.sources import open_source
 from fvlm.studies.grid import read_grid
 from fvlm.studies.mix import read_design
@@ -156,6 +157,8 @@ VALID = "study: s\ncells:\n  - {pairs: [T1-T], frames: [2], archs: [fov]}\n"
         (VALID + "settings: {study: t}\n", ["seeds are a list"]),
         (VALID + "pairs: {T1-T: null}\n", ["T1-T", "expected settings of a pair"]),
         (VALID + "pairs: {1: {steps: 3}}\n", ["expected settings of a pair"]),
+        (VALID + "settings: {1: 3}\n", ["unknown parameter 1"]),
+        (VALID + "settings: {null: 3}\n", ["unknown parameter None"]),
         (VALID + "seeds: [4294967296]\n", ["seed = 4294967296", "at most"]),
         (VALID + "settings: {steps: 1e400}\n", ["steps", "whole number"]),
         *((VALID + bomb, ["grid.yaml", "line "]) for bomb in BOMBS.values()),
@@ -206,6 +209,36 @@ def test_every_yaml_is_read_by_the_one_reader():
                     ("load", "safe_load", "full_load", "unsafe_load", "compose", "parse")
                 )
                 assert not reads or path.name == "files.py", f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "injected, words",
+    [
+        ("frames = 'many'", "frames = 'many': expected a whole number"),
+        ("frames = 2.5", "expected a whole number"),
+        ("frames = None", "expected a whole number"),
+        ("clips = True", "expected a whole number"),
+        ("clips = 0", "clips = 0: must be at least 1"),
+        ("workers = 'x'", "workers = 'x': expected a whole number"),
+        ("source = 3", "source = 3: expected a string"),
+        ("folder = []", "folder = []: expected a string"),
+        ("captions = {}", "captions = {}: expected a string"),
+        ("frames = 10**400", "bytes, at most"),
+        ("frame = 8", "unknown parameter 'frame'"),
+    ],
+)
+def test_parameters_of_the_notebook_that_prepares_are_one_message(injected, words):
+    own = "# Parameters\nsource: str = 'shapes'\nfolder: str = 'auto'\nframes: int = 8\nclips: int = 9\n"
+    namespace = {"In": [own, f"# Parameters\n{injected}"]}
+    for cell in namespace["In"]:
+        exec(cell, namespace)
+    assert words in one_message(lambda: settings_from_notebook(namespace))
+
+
+@pytest.mark.parametrize("absurd", [["--frames", "1000000000000"], ["--size", "1400000000"]])
+def test_a_clip_that_no_memory_holds_is_one_message(tmp_path, absurd, capsys):
+    assert main(["prepare", "shapes", "--clips", "3", *absurd, "--out", str(tmp_path / "set")]) == 2
+    assert "a clip would have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "nowhere.yaml", "a\x00b", "n" * 300, "."])

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from conftest import tiny
 
 from fvlm.data.clips import Clip
 from fvlm.hub import code, plain
+from fvlm.training.results import LOSSES
 
 EVIL = '<img src=x onerror="window.hit=1"><script>window.hit=1</script></script>\'"&lt;b&gt;${7*7}{{7*7}}'
 MARKDOWN = "[click](javascript:alert(1)) ![x](http://x/y) `code` *b* | # h\n# h\n<b>"
@@ -44,10 +46,20 @@ def test_what_plotly_shows_of_a_clip_is_escaped_and_its_page_runs_nothing(clip, 
     assert "</script>'" not in page, "a text ends no script"
 
 
-def test_a_study_s_page_shows_the_names_of_runs_as_they_are(tmp_path, monkeypatch):
+def test_what_plotly_shows_of_a_run_is_escaped():
+    from fvlm.plots.training import run_curves, training_curves
+
+    row = dict(study="s", run=EVIL, arch="foveated", pair="T1-T", frames=2) | dict.fromkeys(LOSSES, 1.0)
+    table = pd.DataFrame([row | dict(step=step, samples_seen=step) for step in (1, 2)])
+    for figure in (training_curves(table), run_curves(table)):
+        (trace,) = figure.data
+        shown = [trace.name, trace.hovertext, *(trace.text or ())]
+        assert "&lt;img" in str(shown) and "<img" not in str(shown)
+
+
+@pytest.fixture
+def study_s_page(tmp_path, monkeypatch):
     from fvlm.studies import page as module
-    from fvlm.training import load_study
-    from fvlm.training.results import LOSSES
 
     row = {name: 1.0 for name in LOSSES} | dict(
         run=EVIL, cell=EVIL, step=2, samples_seen=4, visual_tokens=2, params_total=1e6, flops=1e9, seconds=6.0,  # noqa: E501
@@ -58,13 +70,22 @@ def test_a_study_s_page_shows_the_names_of_runs_as_they_are(tmp_path, monkeypatc
     class Study:
         evaluations = pd.DataFrame([row, row | dict(step=4)])
 
-    monkeypatch.setattr("fvlm.training.results.load_study", lambda *_, **__: Study)
-    shown = module.study_page(tmp_path).read_text()
-    assert load_study and "onerror" not in re.sub(r"&lt;img.*?&gt;", "", live_markup(shown))
-    assert "</script></script>" not in shown and "&lt;img" in shown
+    def load_study(*_, **__):
+        warnings.warn(f"left out: {EVIL}", stacklevel=2)
+        return Study
+
+    monkeypatch.setattr("fvlm.training.results.load_study", load_study)
+    return module.study_page(tmp_path)
 
 
-def test_an_executed_notebook_s_page_shows_its_texts_as_they_are(tmp_path):
+def test_a_study_s_page_shows_the_names_of_runs_as_they_are(study_s_page):
+    shown = study_s_page.read_text()
+    assert "onerror" not in re.sub(r"&lt;img.*?&gt;", "", live_markup(shown))
+    assert "</script></script>" not in shown and shown.count("<td>&lt;img") == 3
+
+
+@pytest.fixture
+def notebook_s_page(tmp_path):
     import nbformat
 
     from fvlm.notebooks import write_html
@@ -79,8 +100,40 @@ def test_an_executed_notebook_s_page_shows_its_texts_as_they_are(tmp_path):
     notebook.cells = [cell]
     nbformat.write(notebook, tmp_path / "train.ipynb")
     write_html(tmp_path / "train.ipynb")
-    page = (tmp_path / "train.html").read_text()
+    return tmp_path / "train.html"
+
+
+def test_an_executed_notebook_s_page_shows_its_texts_as_they_are(notebook_s_page):
+    page = notebook_s_page.read_text()
     assert "onerror" in page and '<img src=x onerror="' not in live_markup(page)
+
+
+@pytest.mark.slow
+def test_in_a_browser_no_page_runs_what_its_texts_say(
+    clip, study_s_page, notebook_s_page, tmp_path, chromium
+):
+    from playwright.sync_api import sync_playwright
+
+    from fvlm import build_model
+    from fvlm.gaze.attention import gaze
+    from fvlm.plots.clips import clip_player
+    from fvlm.plots.gaze import save_gaze
+
+    look = gaze(build_model(tiny(), pretrained=False), clip)
+    clip_player([clip]).write_html(tmp_path / "clips.html")
+    exported = save_gaze(look, tmp_path / "gaze.html", title=EVIL)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(offline=True).new_page()
+        for path in (study_s_page, notebook_s_page, tmp_path / "clips.html", exported):
+            page.goto(path.as_uri())
+            if path != notebook_s_page:
+                page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
+            page.wait_for_timeout(300)  # for what an attribute would run
+            assert page.evaluate("window.hit") is None and not page.locator("img[src=x]").count(), path.name
+            page.evaluate("document.querySelectorAll('script').forEach(one => one.remove())")
+            assert "<img src=x" in page.locator("body").text_content(), f"{path.name}: as it is"
+        browser.close()
 
 
 def test_a_name_in_results_can_t_leave_its_folder():

@@ -75,6 +75,7 @@ def test_a_preparation_whose_disk_fills_up_at_any_write_goes_on_when_there_is_ro
             filling(full, at)
             with pytest.raises(PrepareError, match=r"can't be written.*No space left.*goes on when there is"):
                 prepare(SETTINGS, folder, records=records())
+        assert not list(folder.glob("data/.*")), "what is half written takes no room"
         require_whole(folder, prepare(SETTINGS, folder, records=records()), whole)
     count("full disks", len(points))
 

@@ -1,8 +1,10 @@
 """What a preparation makes of a power failure, of errors that pass, and of what killed processes left."""
 
+import inspect
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from conftest import REPOSITORY
 
 from fvlm import ConfigError
+from fvlm.cli import main
 from fvlm.data import PreparedDataset
 from fvlm.data import prepare as module
 from fvlm.data.download import Downloader
@@ -149,11 +152,38 @@ def test_whatever_is_lost_of_journal_or_shards_no_clip_is_lost_or_doubled(tmp_pa
         assert manifest["skipped"] == {"no caption": len(BAD)} and verify(out) == []
 
 
-def test_a_preparation_that_lost_its_journal_gives_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("lost", [".progress/journal.jsonl", ".progress"])
+def test_a_preparation_that_lost_its_journal_gives_the_same_bytes(tmp_path, lost):
     whole = prepare(SETTINGS, tmp_path / "whole", records=records())
-    out = half_done(tmp_path / "out")
-    (out / ".progress/journal.jsonl").unlink()
-    assert prepare(SETTINGS, out, records=records()) == whole
+    out, asked = half_done(tmp_path / "out"), []
+    kept = sum(len(module.read_about(path)["clips"]) for path in (out / "data").iterdir())
+    shutil.rmtree(out / lost) if (out / lost).is_dir() else (out / lost).unlink()
+    assert prepare(SETTINGS, out, records=records(), progress=lambda *_: asked.append(1)) == whole
+    assert len(asked) <= CLIPS - kept, "what is in shards is not done again"
+
+
+def test_a_shard_whose_middle_is_damaged_is_made_again(tmp_path):
+    """It opens, and says which records it holds: only its checksum tells."""
+    out = half_done(tmp_path)
+    shard = min((out / "data").iterdir())
+    with open(shard, "r+b") as file:
+        file.seek(200)
+        file.write(bytes(20))
+    assert module.read_about(shard)
+    with pytest.warns(UserWarning, match=f"{shard.name} is damaged: what it held is prepared again"):
+        prepare(SETTINGS, out, records=records())
+    assert captions(out) == ALL and verify(out) == []
+
+
+def test_what_is_done_after_a_torn_line_is_not_done_again(tmp_path):
+    half_done(tmp_path, 6)
+    for path in (tmp_path / ".progress").iterdir():
+        with open(path, "a") as file:
+            file.write('{"half')
+    half_done(tmp_path, 10)
+    asked = []
+    prepare(SETTINGS, tmp_path, records=records(), progress=lambda *_: asked.append(1))
+    assert len(asked) == CLIPS - 6 - 10 and captions(tmp_path) == ALL
 
 
 def test_shards_that_nothing_explains_are_not_removed_unasked(tmp_path):
@@ -250,6 +280,15 @@ def test_an_overwrite_that_is_interrupted_leaves_nothing_of_before(tmp_path, mon
 def half_done_again(folder: Path):
     with pytest.raises(KeyboardInterrupt):
         prepare(SETTINGS, folder, records=records(), overwrite=True, progress=stop_after(19))
+
+
+@pytest.mark.parametrize("name", ["a_file", "a_file/x", "a\x00b", "/proc/x"])
+def test_where_a_dataset_can_t_be_written_is_known_before_the_source_is_read(tmp_path, name):
+    (tmp_path / "a_file").write_text("")
+    read = []
+    with pytest.raises(ConfigError, match="can't be written"):
+        prepare(SETTINGS, tmp_path / name, records=(read.append(record) for record in records()))
+    assert not read
 
 
 # ── Errors that pass ─────────────────────────────────────────────────────────────────────────────
@@ -356,6 +395,20 @@ def test_a_source_that_changed_meanwhile_is_not_mixed_with_the_one_before(tmp_pa
 def test_overwrite_reads_the_source_again(tmp_path):
     prepare(SETTINGS, tmp_path, records=failing((2,), False))
     assert prepare(SETTINGS, tmp_path, records=records(), overwrite=True)["clips"] == len(ALL)
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", "--retry-skipped", "--allow-private"])
+def test_what_the_command_is_told_reaches_what_prepares(tmp_path, monkeypatch, flag):
+    told = {}
+
+    def instead(*arguments, **named):
+        told.update(inspect.signature(prepare).bind(*arguments, **named).arguments)
+        raise PrepareError("enough")
+
+    monkeypatch.setattr(module, "prepare", instead)
+    for flags in ([], [flag]):
+        assert main(["prepare", "shapes", "--clips", "3", "--out", str(tmp_path), *flags]) == 1
+        assert told[flag.strip("-").replace("-", "_")] == bool(flags)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Pushed to a hub and loaded from it, by huggingface_hub's own code against a hub on loopback."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,16 @@ def test_the_card_says_what_the_run_found(run, tmp_path):
 
     about = ModelCard(card).data.to_dict()
     assert about["library_name"] == "transformers" and about["license"] == "apache-2.0"
+
+
+def test_what_a_run_says_is_no_markup_of_its_card(run, tmp_path, monkeypatch):
+    said = "<b>bold</b> [a link](http://x) `code`"
+    clips = run.validation_clips(1)
+    told = [replace(clips[0], caption=said, question=said, answer=said)]
+    monkeypatch.setattr(type(run), "write", lambda *_: [said])
+    monkeypatch.setattr(type(run), "validation_clips", lambda *_: told)
+    card = write_card(run, tmp_path, "me/cell", clips=1)
+    assert card.count("&lt;b&gt;bold") == 3 and "<b>" not in card and "[a link](" not in card
 
 
 def test_a_card_without_a_gaze_has_a_picture_all_the_same(tmp_path):

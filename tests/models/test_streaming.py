@@ -122,6 +122,10 @@ def test_a_session_goes_on_from_a_file(frames, tmp_path):
     assert again.say(max_new_tokens=4) == whole.say(max_new_tokens=4)
     with pytest.raises(ConfigError, match="no session of this model"):
         build_model(tiny("foveated", llm="tiny2"), pretrained=False).stream().load(tmp_path / "a.safetensors")
+    for damaged in (b"", b"no session", (tmp_path / "a.safetensors").read_bytes()[:999]):
+        (tmp_path / "b.safetensors").write_bytes(damaged)
+        with pytest.raises(ConfigError, match="b.safetensors: no session that can be read"):
+            model.stream().load(tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize("arch", ["foveated", "foveated4"])

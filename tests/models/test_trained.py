@@ -58,6 +58,14 @@ def test_frozen_weights_are_those_it_was_trained_with_or_it_does_not_load(run, p
         load_trained(packed.folder / "trained")
 
 
+@pytest.mark.parametrize("content", [b"", b"[" * 50_000, bytes(40), b"[]", b"\xff"], ids=range(5))
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, FROZEN])
+def test_a_file_that_can_t_be_read_is_one_message(packed, name, content):
+    (packed.folder / "trained" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="trained: no trained part of a model that can be read"):
+        load_trained(packed.folder / "trained")
+
+
 @pytest.mark.parametrize("what", ["missing", "foreign", "of another shape"])
 def test_a_file_that_does_not_fit_is_named(packed, what):
     path = packed.folder / "trained" / WEIGHTS

@@ -12,9 +12,14 @@ import torch
 from conftest import python, tiny
 
 from fvlm import ConfigError, load_run, train
-from fvlm.files import CHECKSUMS, damaged, seal, write_text
+from fvlm.cli import main
+from fvlm.files import CHECKSUMS, damaged, seal, update_table, write_text
+from fvlm.scaling import open_results, read_gaze_scores
+from fvlm.scaling.tables import swapped
+from fvlm.studies.executors import read_record, record_path, write_record
 from fvlm.training import checkpoints, launch, load_study, loop
-from fvlm.training.progress import Stopped, TrainingError, request_stop
+from fvlm.training.progress import Stopped, TrainingError, read_progress, request_stop
+from fvlm.training.results import trained_runs
 
 TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
 SHORT = dict(steps=4, eval_every=2, eval_samples=2, effective_batch=2, features=False)
@@ -129,6 +134,17 @@ def test_a_full_disk_ends_a_run_with_one_message_and_it_goes_on_when_there_is_ro
     assert train(config).finished
 
 
+def test_a_disk_that_is_full_before_a_run_begins_is_one_message_too(tmp_path, monkeypatch):
+    config = tiny(out=str(tmp_path), **SHORT)
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(launch, "write_json", no_room)
+    with pytest.raises(TrainingError, match="can't be written.*No space left.*begins when there is room"):
+        train(config)
+
+
 def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(again, monkeypatch):
     def lost(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -178,6 +194,19 @@ def test_where_results_can_t_be_written_is_an_error_before_anything_is_trained(t
         train(tiny(out=str(tmp_path / "file"), **SHORT))
 
 
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_trained(tmp_path, capsys):
+    device = f"cuda:{torch.cuda.device_count()}"
+    config = tiny(out=str(tmp_path), **SHORT | dict(device=device))
+    with pytest.raises(ConfigError, match=f"device = '{device}': this machine has .* valid are cpu"):
+        train(config)
+    assert not config.folder.exists()
+    commands = ["train", "bench train", "features --fill", "grid params/smoke.yaml --list"]
+    for command in commands:
+        cell = [] if command.startswith("grid") else ["--cell", "T1-T_2f_fov"]
+        assert main([*command.split(), *cell, "--set", f"device={device}", f"out={tmp_path}"]) == 2
+        assert f"device = '{device}'" in capsys.readouterr().err
+
+
 def test_out_may_begin_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tiny(out="~/mine").folder.is_relative_to(tmp_path / "mine")
@@ -194,11 +223,46 @@ def test_a_run_that_can_t_be_read_does_not_take_its_study_down(again, tmp_path, 
         with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
             study = load_study(tmp_path / config.study, unfinished=True)
         assert set(study.evaluations["run"]) == {config.folder.name}
+        with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
+            found = open_results(str(tmp_path / config.study))  # what the scaling notebook draws
+        assert set(found.runs["run"]) == {config.folder.name}
+        if name != "samples.parquet":  # who looks for models reads no samples
+            (other / "model").mkdir()
+            (other / "model/config.json").write_text("{}")
+            with pytest.warns(UserWarning, match=f"left out: .*{other.name}.*{name}"):
+                assert trained_runs(tmp_path) == []
         with pytest.raises(ConfigError, match=name):
             run = load_run(other)
             assert run.config and len(run.evaluations) and len(run.samples)
         shutil.rmtree(other)
     count("damaged files", TIMES)
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 40, "[]", "{", "[" * 50_000, "{}", "é"], ids=range(7))
+def test_what_is_kept_beside_a_run_s_results_may_be_damaged(tmp_path, content):
+    """Its heartbeat, why it failed, what its mix was: none ends a grid, or a training, in a traceback."""
+    run = tmp_path / "study/T1-T_2f_fov_seed0"
+    run.mkdir(parents=True)
+    write_record(run, "error", "no reason")
+    for path in (run / "progress.json", record_path(run), run / launch.MIX):
+        path.write_text(content, encoding="latin-1")
+    assert not read_progress(run) and read_record(run) is None
+    (changed,) = launch._mix_changes(run / launch.MIX, dict(mix="a mix", fingerprint="x"))
+    assert launch.MIX in changed or changed == "a mix or its data changed"
+
+
+def test_a_damaged_table_of_scores_is_left_out_or_one_message(tmp_path):
+    for name in ("good", "bad"):
+        (tmp_path / "study" / name).mkdir(parents=True)
+    bad = tmp_path / "study/bad/gaze.parquet"
+    bad.write_bytes(b"PAR1")
+    with pytest.warns(UserWarning, match=f"left out: {bad}: not a table that can be read"):
+        assert read_gaze_scores(str(tmp_path / "study")).empty
+    with pytest.raises(ConfigError, match=f"{bad}: not a table"):
+        update_table(bad, [dict(a=1)], ("a",))
+    (tmp_path / "study/swapped.parquet").write_bytes(b"")
+    with pytest.raises(ConfigError, match="swapped.parquet: not a table"):
+        swapped(str(tmp_path / "study"))
 
 
 def test_one_frame_and_a_batch_of_one_calibrates(tmp_path):
