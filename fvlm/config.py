@@ -48,6 +48,7 @@ _BUDGET_PRETRAINED = dict(
     freeze_vision=False,
 )
 MOST = 10**9  # of anything that is counted
+LARGEST = 2**63  # whole number
 MAX_SEED = 2**32 - 1  # with a step number beside it, it is what a step's random numbers come from
 
 _BUDGET_TINY = dict(
@@ -276,7 +277,7 @@ class RunConfig:
         for name in sorted(named.keys() & settings.keys()):
             if settings[name] != named[name]:
                 raise ConfigError(
-                    f"{name} = {settings[name]!r} contradicts the cell {cell}, where it is {named[name]!r}"
+                    f"{name} = {shown(settings[name])} contradicts the cell {cell}, where it is {named[name]!r}"
                 )
         return cls(**{**settings, **named})
 
@@ -353,7 +354,15 @@ class RunConfig:
         ]
 
 
-_repr = reprlib.Repr()
+class _Short(reprlib.Repr):
+    def repr_int(self, x, level):
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python writes no more than some thousand digits
+            return "a number of thousands of digits"
+
+
+_repr = _Short()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 
 
@@ -404,7 +413,7 @@ def _whole(value) -> int:
     except ValueError:  # "1e3"
         value = float(value)
         number = int(value)
-    if not isinstance(value, str) and number != value:
+    if (not isinstance(value, str) and number != value) or abs(number) > LARGEST:
         raise ValueError
     return number
 

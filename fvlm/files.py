@@ -265,6 +265,7 @@ def where(folder: Path) -> str:
 
 
 LONGEST_FILE = 1_000_000  # bytes; the largest grid here has three thousand
+MOST_DIGITS = 100
 MOST_VALUES = 20_000  # of a file, aliases spelled out; the largest grid here has two hundred
 
 
@@ -277,6 +278,14 @@ class _Loader(yaml.SafeLoader):
         _count(node, {})
         return node
 
+    def construct_yaml_int(self, node):
+        if len(node.value) > MOST_DIGITS:
+            line = node.start_mark.line + 1
+            raise ConfigError(
+                f"line {line}: a whole number of {len(node.value)} digits, at most {MOST_DIGITS}"
+            )
+        return super().construct_yaml_int(node)
+
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -284,6 +293,9 @@ class _Loader(yaml.SafeLoader):
                 raise ConfigError(f"line {key.start_mark.line + 1}: {shown(key.value)} is given twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _count(node, known: dict[int, int | None]) -> int:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fvlm.config import BUILT_IN, REPOSITORY, ConfigError, RunConfig, shown
+from fvlm.config import BUILT_IN, LARGEST, REPOSITORY, ConfigError, RunConfig, shown
 from fvlm.data.clips import Clip
 from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
@@ -111,7 +111,8 @@ NUMBERS = dict.fromkeys(("frames", "size", "clips", "shard", "quality"), int)  #
 
 def _check_type(name: str, value, kind: type, none: bool = False):
     """ConfigError unless a value is of its kind: a notebook's parameters may be anything."""
-    if isinstance(value, bool) or not (isinstance(value, kind) or (none and value is None)):
+    fits = isinstance(value, kind) and not isinstance(value, bool) and (kind is str or abs(value) <= LARGEST)
+    if not (fits or (none and value is None)):
         raise ConfigError(
             f"{name} = {shown(value)}: expected a {'whole number' if kind is int else 'string'}"
         )

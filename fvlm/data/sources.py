@@ -605,15 +605,15 @@ def hub(
             if hasattr(label, "int2str") and isinstance(row[caption], int):
                 row[caption] = label.int2str(row[caption]).replace("_", " ")
             record = _record(row, caption, where, default_id=where)
+            try:
+                record.media, path = _media_of_value(_get(row, video), row, Path(name))
+                if record.clip_id == where and path:
+                    record.clip_id = path if is_url(path) else _without_suffix(path).lstrip("/")
+            except BadClip as bad:
+                record.bad = record.bad or bad
         except Exception as error:  # whatever a row holds costs itself alone
             yield _unreadable(where, error)
             continue
-        try:
-            record.media, path = _media_of_value(_get(row, video), row, Path(name))
-            if record.clip_id == where and path:
-                record.clip_id = path if is_url(path) else _without_suffix(path).lstrip("/")
-        except BadClip as bad:
-            record.bad = record.bad or bad
         yield _named(record, bool(row.get("clip_id")))
 
 

@@ -157,6 +157,8 @@ VALID = "study: s\ncells:\n  - {pairs: [T1-T], frames: [2], archs: [fov]}\n"
         (VALID + "settings: {study: t}\n", ["seeds are a list"]),
         (VALID + "pairs: {T1-T: null}\n", ["T1-T", "expected settings of a pair"]),
         (VALID + "pairs: {1: {steps: 3}}\n", ["expected settings of a pair"]),
+        (VALID + f"settings: {{steps: 0x{'f' * 6000}}}\n", ["line 4", "6002 digits"]),
+        (VALID.replace("[2]", f"[0x{'f' * 6000}]"), ["line 3", "6002 digits"]),
         (VALID + "settings: {1: 3}\n", ["unknown parameter 1"]),
         (VALID + "settings: {null: 3}\n", ["unknown parameter None"]),
         (VALID + "seeds: [4294967296]\n", ["seed = 4294967296", "at most"]),
@@ -223,7 +225,8 @@ def test_every_yaml_is_read_by_the_one_reader():
         ("source = 3", "source = 3: expected a string"),
         ("folder = []", "folder = []: expected a string"),
         ("captions = {}", "captions = {}: expected a string"),
-        ("frames = 10**400", "bytes, at most"),
+        ("frames = 10**12", "bytes, at most"),
+        ("frames = 10**5000", "frames = a number of thousands of digits: expected a whole number"),
         ("frame = 8", "unknown parameter 'frame'"),
     ],
 )
