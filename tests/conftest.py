@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import counting
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from side_by_side import SideBySide
 
@@ -63,9 +65,10 @@ def chromium() -> str:
     """Path of a Chromium, from Debian if there is none yet; without one the test is skipped, or fails where
     it must run."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
-            subprocess.run(command, capture_output=True, timeout=600)
+    with FileLock(Path(tempfile.gettempdir()) / "fvlm-chromium.lock"):  # one test process installs
+        if not any(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
+            for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
+                subprocess.run(command, capture_output=True, timeout=600)
     for name in names:
         if path := shutil.which(name):
             return path
