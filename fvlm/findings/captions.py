@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.sources import LEAST
@@ -271,7 +272,7 @@ def _gaze() -> str:
     path = sources.OUTPUTS / STUDY / "gaze.parquet"
     if not path.exists():
         return ""
-    rows = pd.read_parquet(path)
+    rows = read_table(path)
     compared = "; ".join(gaze_compared(rows))
     beside = f"\nThe foveated model's less the static query's: {compared}.\n" if compared else ""
     return f"""
@@ -347,7 +348,7 @@ def tuned_rates(study: str) -> str:
 Rates were tuned for each size and architecture on a held-out seed: losses in nats after as many steps as the study
 has (all frames at once), the best one of a row in bold.
 
-{rates_table(pd.read_parquet(path)).to_markdown(index=False)}
+{rates_table(read_table(path)).to_markdown(index=False)}
 """
 
 

@@ -99,13 +99,13 @@ def _break_even(table: pd.DataFrame) -> str:
     told = [
         f"{word} {_parts(rows)}"
         for word, rows in (
-            ("better with", better),
+            ("is better with", better),
             ("breaks even (no difference can be told) with", neither),
-            ("worse with", worse),
+            ("is worse with", worse),
         )
         if len(rows)
     ]
-    return f"it is {'; '.join(told)}".replace("it is breaks", "it breaks")
+    return f"it {'; '.join(told)}"
 
 
 def _parts(rows: pd.DataFrame) -> str:

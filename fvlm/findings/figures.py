@@ -73,8 +73,8 @@ def draw_gap() -> Path:
 
 
 def draw_captions() -> list[Path]:
-    """The study of captions: the gap along every axis and by what is in a clip, loss against tokens, curves. None where there are no
-    runs. ConfigError if there is no kaleido."""
+    """The study of captions: the gap along every axis and by what is in a clip, loss against tokens, curves.
+    None where there are no runs. ConfigError if there is no kaleido."""
     from fvlm.findings.captions import captions, contrasts_of, detail, seen
     from fvlm.plots import gap_along_axes, gap_by_detail, loss_vs_tokens, save_figures, training_curves
 

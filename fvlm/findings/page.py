@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fvlm.config import REPOSITORY, ConfigError
-from fvlm.files import write_text
+from fvlm.files import read_table, write_text
 from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
 from fvlm.findings.captions import (
@@ -70,7 +70,7 @@ def render() -> str:
     sections += [real_weights_section(study) for study in map(sources.study, REAL) if study]
     for study in (MICRO, "question"):
         if (path := sources.rates_path(study)).exists():
-            sections.append(rates_section(study, pd.read_parquet(path)))
+            sections.append(rates_section(study, read_table(path)))
     return "\n".join(filter(None, [*sections, mix_section(), nanosmol_section(micro)]))
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
+from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.words import (
     beside_controls,
@@ -73,7 +74,7 @@ def _caption_gaze() -> str:
 Where it looks, for captions, of an object drawn by lot. *hit*: the share of frames whose most attended patch is on it. *mass*:
 the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.
 
-{_gazes(pd.read_parquet(path), "caption").to_markdown(index=False)}
+{_gazes(read_table(path), "caption").to_markdown(index=False)}
 
 Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
 """
@@ -280,7 +281,7 @@ def _begun_to_see(study: Results) -> str:
     path = sources.OUTPUTS / study.runs["study"].iloc[0] / "swapped.parquet"
     if not path.exists():
         return ""
-    table = swapped_table(pd.read_parquet(path).to_dict("records"))
+    table = swapped_table(read_table(path).to_dict("records"))
     told = [
         f"{row.run.rpartition('_')[0]} {with_interval(row.difference, row.low, row.high, 4)} nats, "
         f"{'used' if row.low > 0 else 'no use of them can be told'}"

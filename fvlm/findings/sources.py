@@ -6,6 +6,7 @@ import pandas as pd
 
 from fvlm.architectures import ARCH_OF_SHORT, ARCHITECTURES, CONTROLS
 from fvlm.config import REPOSITORY, ConfigError
+from fvlm.files import read_table
 from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.question import CROWDED
@@ -52,7 +53,7 @@ def with_names(table: pd.DataFrame) -> pd.DataFrame:
 def right_by_shapes(study: str = "question") -> pd.DataFrame:
     """Right answers in percent of the validation clips, mean over seeds: a row per size and architecture, a
     column per number of shapes in the clip."""
-    table = with_names(pd.read_parquet(OUTPUTS / study / "answers.parquet"))
+    table = with_names(read_table(OUTPUTS / study / "answers.parquet"))
     return 100 * table.pivot_table(
         index=["pair", "arch"], columns="objects", values="right", aggfunc="mean", observed=True
     )
@@ -62,7 +63,7 @@ def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Of the runs whose answers were scored: the samples of crowded clips, a row per run
     (`fvlm.studies.question.results`), and gazes."""
     table = question_results()
-    gazes = pd.read_parquet(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
+    gazes = read_table(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
     samples = load_study(OUTPUTS / "question").samples
     return (
         samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])],
