@@ -7,6 +7,7 @@ after that, a curve says where the rate was let down and not what its clips were
 K sizes, A architectures, S seeds, R validation clips.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -306,8 +307,13 @@ class _Size:
         self.ends = (losses * weights).mean(2)  # (A, S)
         self.by_clip = weights * (losses.mean(1) - self.ends.mean(1, keepdims=True))  # (A, R)
         self.clips_seen = [float(table.loc[self.seeds, "samples_seen"].mean()) for table in of]
-        self.curves = {
-            axis: {arch: self._curve(results, table, axis) for arch, table in zip(archs, of)}
+        self._evaluations, self._runs = results.evaluations, dict(zip(archs, of))
+
+    @functools.cached_property
+    def curves(self) -> dict[str, dict[str, _Curve]]:
+        """By axis and architecture."""
+        return {
+            axis: {arch: self._curve(table, axis) for arch, table in self._runs.items()}
             for axis in ("clips", "flops", "flops_without_vision")
         }
 
@@ -322,10 +328,10 @@ class _Size:
         mine = samples[samples["run"] == run].set_index("clip_id")
         return mine["text_tokens"].loc[clips].to_numpy(float)
 
-    def _curve(self, results: Results, runs: pd.DataFrame, axis: str) -> _Curve:
+    def _curve(self, runs: pd.DataFrame, axis: str) -> _Curve:
         losses, at = [], np.array([])
         for run in runs.loc[self.seeds].itertuples():
-            rows = results.evaluations[results.evaluations["run"] == run.run].sort_values("step")
+            rows = self._evaluations[self._evaluations["run"] == run.run].sort_values("step")
             rows = rows[rows["step"] <= full_rate_until(run.config)]
             losses.append(rows[LOSS].to_numpy(float))
             at = rows["samples_seen"].to_numpy(float)

@@ -146,12 +146,12 @@ def _fit(axes, loss, names, runs, bootstrap, huber) -> Fit:
     delta, everything = huber or HUBER, np.ones((1, y.size))
     theta = _best(logx, logy, delta)
     if huber is None:
-        spread = 1.4826 * np.median(np.abs(logy - _log_model(theta, logx)[0]))
+        spread = 1.4826 * np.median(np.abs(logy - _log_loss(theta, logx)))
         delta = max(HUBER, 1.345 * spread)
     theta = _refit(theta[None], logx, logy, everything, delta, iterations=200)[0]
     projected = _projected(logx, logy, theta, delta)
-    residuals = logy - _log_model(theta, logx)[0]
-    disagreement = float(np.abs(np.expm1(_log_model(projected, logx)[0] - _log_model(theta, logx)[0])).max())
+    residuals = logy - _log_loss(theta, logx)
+    disagreement = float(np.abs(np.expm1(_log_loss(projected, logx) - _log_loss(theta, logx))).max())
     draws = np.empty((0, len(names)))
     if bootstrap:
         weights = _resampled(count, bootstrap)[:, labels]
@@ -195,19 +195,28 @@ def _runaway(thetas, k) -> str:
 def _log_model(theta, logx):
     """log L (..., n) and its gradient (..., n, p) at parameters (..., p): log floor, log scales,
     exponents."""
+    predicted, shares = _log_loss_and_shares(theta, logx)
+    gradient = np.concatenate([shares, -shares[..., 1:, :] * logx.T], axis=-2)
+    return predicted, gradient.swapaxes(-1, -2)
+
+
+def _log_loss(theta, logx):
+    """log L (..., n) at parameters (..., p)."""
+    return _log_loss_and_shares(theta, logx)[0]
+
+
+def _log_loss_and_shares(theta, logx):
+    """log L (..., n), and what share of L each term is: (..., 1 + k, n), the points last, as numpy is slow
+    along an axis of three."""
     k = logx.shape[1]
-    terms = np.concatenate(
-        [
-            np.broadcast_to(theta[..., None, :1], (*theta.shape[:-1], len(logx), 1)),
-            theta[..., None, 1 : 1 + k] - theta[..., None, 1 + k :] * logx,
-        ],
-        axis=-1,
-    )
-    top = terms.max(-1, keepdims=True)
-    shares = np.exp(terms - top)  # (..., n, 1 + k)
-    total = shares.sum(-1, keepdims=True)
-    shares /= total
-    return (top + np.log(total))[..., 0], np.concatenate([shares, -shares[..., 1:] * logx], axis=-1)
+    shares = np.empty((*theta.shape[:-1], 1 + k, len(logx)))
+    shares[..., 0, :] = theta[..., :1]
+    shares[..., 1:, :] = theta[..., 1 : 1 + k, None] - theta[..., 1 + k :, None] * logx.T
+    top = shares.max(-2)
+    np.exp(shares - top[..., None, :], out=shares)
+    total = shares.sum(-2)
+    shares /= total[..., None, :]
+    return top + np.log(total), shares
 
 
 def _huber(residuals, delta):
@@ -231,11 +240,11 @@ def _best(logx, logy, delta, starts: int = 24):
         return _huber(residuals, delta).sum(), -(np.clip(residuals, -delta, delta) @ gradient)
 
     parts = np.array_split(grid, -(-len(grid) // 512))
-    costs = np.concatenate([_huber(logy - _log_model(part, logx)[0], delta).sum(1) for part in parts])
+    costs = np.concatenate([_huber(logy - _log_loss(part, logx), delta).sum(1) for part in parts])
     near = _refit(
         grid[np.argsort(costs)[:starts]], logx, logy, np.ones((starts, len(logy))), delta, iterations=20
     )
-    costs = _huber(logy - _log_model(near, logx)[0], delta).sum(1)
+    costs = _huber(logy - _log_loss(near, logx), delta).sum(1)
     found = [minimize(objective, near[i], jac=True, method="L-BFGS-B") for i in np.argsort(costs)[:4]]
     return min(found, key=lambda result: result.fun).x
 
@@ -247,7 +256,7 @@ def _projected(logx, logy, theta, delta):
     from scipy.optimize import minimize, nnls
 
     k = logx.shape[1]
-    residuals = np.abs(logy - _log_model(theta, logx)[0])
+    residuals = np.abs(logy - _log_loss(theta, logx))
     weights = np.sqrt(np.minimum(1, delta / np.maximum(residuals, 1e-12))) / np.exp(logy)
 
     def solve(exponents):

@@ -155,15 +155,16 @@ class Run:
         texts = self.model.generate(**inputs, mode=mode, max_new_tokens=max_new_tokens)
         return [text.strip() for text in self.tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
-    def attribute_accuracy(self, clips: int = 64) -> "AttributeAccuracy | None":
-        """How many of the objects that are in validation clips its captions name, each attribute for itself;
-        None for a run that does not caption the built-in world."""
+    def attribute_accuracy(self) -> "AttributeAccuracy | None":
+        """How many of the objects that are in validation clips its captions name, each attribute for itself,
+        on as many clips as an evaluation has, at most 64: writing is slow. None for a run that does not
+        caption the built-in world."""
         from fvlm.data.captions import attribute_accuracy
 
         if self.config.task != "caption" or self.config.dataset.partition(":")[0] != "shapes":
             return None
-        shown = self.validation_clips(clips)
-        written = [text for i in range(0, clips, 16) for text in self.write(shown[i : i + 16])]
+        shown = self.validation_clips(min(64, self.config.eval_samples))
+        written = [text for i in range(0, len(shown), 16) for text in self.write(shown[i : i + 16])]
         return attribute_accuracy([clip.caption for clip in shown], written)
 
     def _table(self, name: str) -> "pd.DataFrame":
