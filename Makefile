@@ -57,6 +57,7 @@ audit: $(READY)
 	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): 3 GB, some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(APART)

@@ -134,27 +134,29 @@ def pace(
     run: Run, video: str | Path, windows: Sequence[int | None], frames: int = 160, parts: int = 4
 ) -> pd.DataFrame:
     """Time and memory of watching: a row per window and part of a video's first `frames`, with how many
-    frames were seen by its end, `milliseconds` a frame, the median in this part, and `kilobytes` kept of what
-    was seen."""
+    frames were `seen` by its end, `milliseconds` a frame, the median in this part, and `kept` and
+    `kilobytes`, the most frames and bytes that were held of what was seen at any time in it. (A full window
+    lets go of its older half.)"""
     shown = [frame for _, (_, frame) in zip(range(frames), live_frames(video, rate=1e6))]
     rows = []
     for window in windows:
-        session, taken = run.model.stream(window=window), []
+        session, taken, held = run.model.stream(window=window), [], []
         for n, frame in enumerate(shown, start=1):
             start = time.perf_counter()
             session.see(frame)
             taken.append(time.perf_counter() - start)
+            held.append((session.kept, session.memory))
             if n % (len(shown) // parts) == 0:
                 rows.append(
                     dict(
                         window="all" if window is None else window,
                         seen=n,
-                        kept=session.kept,
+                        kept=max(kept for kept, _ in held),
                         milliseconds=1000 * float(np.median(taken)),
-                        kilobytes=session.memory / 1000,
+                        kilobytes=max(memory for _, memory in held) / 1000,
                     )
                 )
-                taken = []
+                taken, held = [], []
     return pd.DataFrame(rows)
 
 

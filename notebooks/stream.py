@@ -11,11 +11,12 @@
 #
 # *One token a frame is one small LLM step a frame: a model can watch for as long as a video lasts, look where it decides
 # to, speak at any moment, and be asked something else meanwhile.* `model.stream()` is the autoregressive mode without a
-# known end. With a window, time and memory per frame are constant.
+# known end. With a window, time and memory per frame have a bound.
 #
-# The run is what `make train` leaves: two minutes of training on 3,000 drawn clips. It knows coloured shapes and nothing
+# The run is what `make train` leaves: some minutes of training on 3,000 drawn clips. It knows coloured shapes and nothing
 # else. So on the film of shapes below its words are measured against the truth; on a real video, expect the gaze to move
-# and the words to be wrong. Pick another run in the menu, or name one with `-p run FOLDER` or the variable `FVLM_RUN`, and
+# and the words to be wrong. Before `make train` it is a stand-in of 160 clips, which has learned nothing: then all its words
+# are guesses, and the menu says so in red. Pick another run in the menu, or name one with `-p run FOLDER` or `FVLM_RUN`, and
 # your own video with `-p video FILE`.
 
 # %% tags=["parameters"]
@@ -88,7 +89,7 @@ captions_right(captions).style.format(precision=3).hide(axis="index")
 # A question stands before the frames, so it steers every look from then on. Here the same ten seconds of the film are
 # watched twice, and the second time a question comes after four. Below, how far the attention map then is from the
 # one without a question (half the sum of differences: 0 the same, 1 nowhere alike). Whether it moves to what was asked
-# about is another matter: this run was never trained on questions; those of `make question` were, and `attention.ipynb`
+# about is another matter: this run was never trained on questions; those of `fvlm question` were, and `attention.ipynb`
 # measures it.
 
 # %% tags=["nbval-ignore-output"]
@@ -100,8 +101,9 @@ moved_by(shown, film, question, after=4.0, until=10.0, rate=2).style.format(prec
 # %% [markdown]
 # ## Frames a second, and memory
 #
-# One token a frame, against the frames it has seen: without a window the cache grows by one token a frame, with one it
-# does not. (`fvlm bench stream` puts it beside models of 16, 64 and 81 tokens a frame.)
+# One token a frame, against the frames it has seen: without a window the cache grows by one token a frame. With one it
+# grows until the window is full, which then lets go of its older half: *kept* and *kilobytes* are the most that were held
+# since the row before. (`fvlm bench stream` puts it beside models of 16, 64 and 81 tokens a frame.)
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.watching import pace

@@ -10,7 +10,7 @@ from fvlm import ConfigError, train
 from fvlm.ask import choose_run
 from fvlm.data import ShapesWorld
 from fvlm.data.captions import attributes_right
-from fvlm.data.film import write_film
+from fvlm.data.film import Shot, write_film
 from fvlm.data.live import live_frames
 from fvlm.plots.watching import TRAIL, stream_player
 from fvlm.watching import (
@@ -92,7 +92,8 @@ def test_a_question_moves_the_gaze_from_then_on(run, film):
 def test_pace_says_what_is_kept(run, film):
     found = pace(run, film[0], (None, 6), frames=20)
     assert found["seen"].tolist() == [5, 10, 15, 20] * 2 and found["kept"].tolist()[:4] == [5, 10, 15, 20]
-    assert (found["kept"][4:] <= 6).all() and (found["milliseconds"] > 0).all()
+    assert found["kept"].tolist()[4:] == [5, 6, 6, 6] and (found["milliseconds"] > 0).all()
+    assert found["kilobytes"].tolist()[5:] == [found["kilobytes"][5]] * 3, "a full window grows no more"
     session = run.model.stream()
     for _, frame in live_frames(film[0], 2):
         session.see(frame)
@@ -131,6 +132,15 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     assert np.allclose(drawn(watcher._view)["map"], watcher.glimpses[-1].gaze.map()[0], atol=1e-6)
     assert len(watcher.glimpses) == 21 and film[1][-1].clip.caption in watcher.true.value
     assert watcher._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
+
+
+def test_the_box_of_what_is_asked_about_is_that_of_the_question_asked_and_of_no_other(run, film):
+    from fvlm.widgets.stream import Watcher
+
+    asked = next(shot.clip for shot in film[1] if shot.clip.target >= 0)
+    for question, target in ((None, -1), ("Which shape is red, or was?", -1), (asked.question, asked.target)):
+        watcher = Watcher(run, film[0], question, max_new_tokens=3, shots=[Shot(0.0, 2.0, asked)])
+        assert watcher._view.target == target and len(watcher._view.boxes) == len(asked.boxes[0])
 
 
 def test_a_model_without_queries_is_watched_without_a_gaze_but_not_shown(film, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fvlm.config import REPOSITORY, ConfigError, RunConfig
 from fvlm.files import where
-from fvlm.training.results import Run, load_run
+from fvlm.training.results import Run, is_stand_in, load_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +46,12 @@ def verdict(run: Run) -> Verdict:
     (`fvlm.data.card.answer_odds`); otherwise with the best blind run of the same task, clips and LLM that is
     there, of its own study first. It has learned something if the upper end of the 95 % interval of the
     difference is under zero. A blind run itself, and one that was not evaluated yet, are compared with
-    nothing."""
+    nothing; a notebook's stand-in is too short to have learned."""
     if run.config.arch == "blind":
         return Verdict(None, "it is a control that sees nothing")
+    if is_stand_in(run.folder):
+        clips = run.config.steps * run.config.effective_batch
+        return Verdict(False, f"a stand-in, trained on {clips} clips so that there is something to run")
     try:
         samples = run.samples.set_index("clip_id")
     except ConfigError:
@@ -61,8 +64,9 @@ def verdict(run: Run) -> Verdict:
     together = [clip for clip in own.index if clip in other]
     if len(together) < 2:
         return Verdict(None, "no blind run of the same clips is there to compare it with")
-    difference = own.loc[together].to_numpy(float) - [other[clip] for clip in together]
-    return _judged(difference, own.loc[together].mean(), name)
+    losses = own.loc[together].to_numpy(float)
+    tokens = samples.loc[together, "text_tokens"].to_numpy(float)
+    return _judged(losses, losses - [other[clip] for clip in together], tokens, name)
 
 
 def yardstick(run: Run, dataset: str | None = None) -> str:
@@ -76,9 +80,12 @@ def yardstick(run: Run, dataset: str | None = None) -> str:
     return f"{'better' if found.learned else 'no better'} than without looking: {found.why}"
 
 
-def _judged(difference: "np.ndarray", loss: float, name: str) -> Verdict:
-    mean = float(difference.mean())
-    half = 1.96 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+def _judged(losses: "np.ndarray", difference: "np.ndarray", tokens: "np.ndarray", name: str) -> Verdict:
+    """From clips' losses and how far those are from what they are compared with: means over text tokens, as a
+    run's own loss is."""
+    weights = tokens / tokens.mean()
+    loss, mean = float((weights * losses).mean()), float((weights * difference).mean())
+    half = 1.96 * float((weights * (difference - mean)).std(ddof=1)) / math.sqrt(len(difference))
     why = (
         f"{loss:.3f} nats a token where {name} gives {loss - mean:.3f} "
         f"({len(difference)} clips, difference {mean:+.3f} ± {half:.3f})"

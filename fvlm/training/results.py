@@ -193,6 +193,11 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder.absolute())
 
 
+def is_stand_in(folder: Path) -> bool:
+    """Whether a run is one that a notebook trained in seconds where none was there: of a study `…_quick`."""
+    return folder.parent.name.endswith("_quick")
+
+
 def trained_runs(out: str | Path) -> list[Run]:
     """Every finished run below `out` (`<study>/<run>`, or one folder deeper) that has its model: the newest
     first, those that are shipped (`trained/` alone) last, stand-ins of notebooks (studies named `…_quick`)
@@ -203,7 +208,7 @@ def trained_runs(out: str | Path) -> list[Run]:
             for path in Path(out).glob(pattern.format(name)):
                 folder = path.parents[1]
                 whole = (folder / "model" / "config.json").exists()
-                if not (folder / "config.json").exists() or folder.parent.name.endswith("_quick"):
+                if not (folder / "config.json").exists() or is_stand_in(folder):
                     continue
                 if name == "model" or not whole:
                     found.append((whole, path.stat().st_mtime if whole else 0.0, str(folder)))

@@ -93,14 +93,16 @@ class Explorer(ipw.VBox):
         self._connect()
         self._look()
 
+    def _clip_labels(self) -> list[tuple[str, int]]:
+        asks = any(run.config.task == "question" for run in self.runs.values())
+        return [(choice.label(asks), i) for i, choice in enumerate(self._clips)]
+
     def _make_controls(self):
         frames = len(self._clips[0].clip.frames)
         wide = dict(layout=_flex("1 1 320px", "640px"), style=dict(description_width="70px"))
         narrow = dict(layout=_flex("1 1 150px", "210px"), style=dict(description_width="58px"))
         self.run = ipw.Dropdown(options=list(self.runs), description="run", **wide)
-        self.clip = ipw.Dropdown(
-            options=[(str(choice), i) for i, choice in enumerate(self._clips)], description="clip", **wide
-        )
+        self.clip = ipw.Dropdown(options=self._clip_labels(), description="clip", **wide)
         self.path = ipw.Text(
             description="own video",
             placeholder="path of a video file, then Enter",
@@ -614,8 +616,8 @@ class Explorer(ipw.VBox):
             return "one query looks at every frame of every clip, so all modes are the same by construction."
         if one == other:
             return "the same run in the same mode."
-        frames = "all frames" if same == T else "frame 1" if same == 1 else f"frames 1 to {same}"
-        return f"{one} and {other} send the same query to {frames} by construction."
+        frames = "each frame" if same == T else "frame 1" if same == 1 else f"each of frames 1 to {same}"
+        return f"{frames} gets the same query in {one} and {other} mode by construction."
 
     def _write_note(self):
         others = [mode for mode in MODES if mode != self.mode.value]
@@ -771,7 +773,7 @@ class Explorer(ipw.VBox):
             )
             return
         self._clips.append(choice)
-        self._without_drawing(self.clip, options=[(str(c), i) for i, c in enumerate(self._clips)])
+        self._without_drawing(self.clip, options=self._clip_labels())
         self.clip.value = len(self._clips) - 1
 
     def _export(self):
@@ -830,10 +832,12 @@ class _Choice:
         self._questions = self._shape = None
         self._fitted: dict[tuple, Clip] = {}
 
-    def __str__(self):
+    def label(self, asks: bool) -> str:
+        """In a menu of clips: a video's name, else the clip's question if a run answers one, or its
+        caption."""
         if self.clip is None:
             return f"{self.number}: {Path(self.name).name}"
-        return f"{self.number}: {self.clip.question or self.clip.caption}"[:90]
+        return f"{self.number}: {(asks and self.clip.question) or self.clip.caption}"[:90]
 
     def questions(self, run: Run) -> list[Clip]:
         """The clip with each question that it can be asked; `run`: whose validation clip it is."""

@@ -17,6 +17,9 @@ NAMED = "FVLM_RUN"  # a run's folder: what notebooks show first, where their par
 SHIPPED = REPOSITORY / "outputs" / "trained"
 FIRST = SHIPPED / "T1-T_2f_fov_seed0"  # of those that come with the repository
 
+# What a user chose, by what the menu was made of: a cell that is run again keeps it.
+_CHOSEN: dict[tuple, Path] = {}
+
 
 class RunPicker(ipw.VBox):
     """A menu of the trained runs, the newest first: `RunPicker()` at the end of a cell shows it, `run` is the
@@ -24,7 +27,9 @@ class RunPicker(ipw.VBox):
 
     folder: what is chosen first; "auto": the folder in the variable FVLM_RUN, else `first`, else the run that
     comes with the repository. queries: offer only runs whose model decides where to look. out: below which
-    folder runs are looked for. ConfigError if a folder holds no trained run, or there is none at all."""
+    folder runs are looked for. Made again of the same in the same kernel, as when its cell is run again, it
+    keeps what was chosen in the menu. ConfigError if a folder holds no trained run, or there is none at
+    all."""
 
     def __init__(
         self,
@@ -51,6 +56,9 @@ class RunPicker(ipw.VBox):
             layout=ipw.Layout(width="min(760px, 100%)"),
         )
         self._runs = {run.folder: run for run in runs} | {chosen.folder: chosen}
+        self._made_of = (str(folder), os.environ.get(NAMED), queries, chosen.folder, str(out))
+        if (before := _CHOSEN.get(self._made_of)) in self._runs:
+            self.menu.value = before
         self.told = ipw.HTML()
         super().__init__([self.menu, self.told])
         self.menu.observe(self._chosen, "value")
@@ -72,6 +80,7 @@ class RunPicker(ipw.VBox):
         return [self.run, *([self.control] if self.control else [])]
 
     def _chosen(self, _):
+        _CHOSEN[self._made_of] = self.menu.value
         self._tell("Now run the cells below: Run ▸ Run Selected Cell and All Below.")
 
     def _tell(self, next_: str = ""):

@@ -117,13 +117,15 @@ class Watcher(ipw.VBox):
         self.true.value = f"<i>true: {html.escape(true)}</i>" if true else ""
 
     def _truth(self, glimpse: Glimpse):
-        """The boxes (1, n, 4) of this frame, the target and what is true, where the film is known."""
+        """The boxes (1, n, 4) of this frame, which of them the question that was asked is about (-1: of none
+        that is known) and what is true, where the film is known."""
         for shot in self.shots:
             if shot.start <= glimpse.seconds < shot.end and shot.clip.boxes is not None:
                 t = int(
                     (glimpse.seconds - shot.start) / (shot.end - shot.start) * len(shot.clip.boxes) + 1e-6
                 )
-                return shot.clip.boxes[t : t + 1], shot.clip.target, shot.clip.caption
+                target = shot.clip.target if glimpse.question == shot.clip.question else -1
+                return shot.clip.boxes[t : t + 1], target, shot.clip.caption
         return None, -1, ""
 
     def _repr_mimebundle_(self, **kwargs):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -55,6 +56,25 @@ def test_a_caption_s_run_is_compared_with_its_blind_control(trained):
     assert run.samples["loss_autoregressive"].mean() == pytest.approx(
         pd.read_parquet(run.folder / "samples.parquet")["loss_autoregressive"].mean()
     )
+
+
+def test_a_run_s_loss_is_the_same_number_in_the_verdict_and_in_its_own_table(trained):
+    """Nats per text token, so that a long caption counts for more than a short one."""
+    run = trained["foveated"]
+    samples = run.samples.assign(loss_autoregressive=lambda s: s["text_tokens"] / 10.0)
+    samples.to_parquet(run.folder / "samples.parquet")
+    tokens = samples["text_tokens"].to_numpy(float)
+    mean = (tokens * tokens).sum() / tokens.sum() / 10
+    assert np.ptp(tokens) > 0 and verdict(load_run(run.folder)).why.startswith(f"{mean:.3f} nats a token")
+    run.samples.to_parquet(run.folder / "samples.parquet")
+
+
+def test_a_notebook_s_stand_in_carries_the_badge_whatever_is_there_to_compare_it_with(trained, tmp_path):
+    run = trained["foveated"]
+    shutil.copytree(run.folder, tmp_path / "a_quick" / run.folder.name)
+    found = verdict(load_run(tmp_path / "a_quick" / run.folder.name))
+    clips = run.config.steps * run.config.effective_batch
+    assert found.badge == NOTHING and f"a stand-in, trained on {clips} clips" in found.why
 
 
 def test_what_is_measured_stands_beside_a_yardstick_in_one_line(trained, capsys, tmp_path):

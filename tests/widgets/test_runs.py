@@ -61,6 +61,22 @@ def test_the_choice_is_the_run_that_cells_below_show_with_its_control_where_ther
     assert "T1-T_2f_fov_seed1" in data["text/plain"] and "has learned nothing" in data["text/plain"]
 
 
+def test_a_choice_stays_when_the_menu_s_cell_is_run_again(out, monkeypatch):
+    """As `Run Selected Cell and All Below` does, which the menu advises."""
+    monkeypatch.delenv(NAMED, raising=False)
+    monkeypatch.setattr("fvlm.widgets.runs._CHOSEN", {})
+    picker = RunPicker(out=out)
+    default, other = picker.run.folder, picker.menu.options[-1][1]
+    assert RunPicker(out=out).run.folder == default != other, "nothing was chosen yet"
+    picker.menu.value = other
+    again = RunPicker(out=out)
+    assert again.run.folder == again.menu.value == other and again.told.value
+    named = out / "runs" / "T1-T_2f_sta_seed0"
+    assert RunPicker(named, out=out).run.folder == named, "another cell's menu, or another parameter"
+    picker.menu.value = default
+    assert RunPicker(out=out).run.folder == default
+
+
 def test_a_variable_names_the_run_that_notebooks_show(out, monkeypatch):
     monkeypatch.setenv(NAMED, str(out / "runs" / "T1-T_2f_sta_seed0"))
     assert RunPicker(out=out).run.config.arch == "static"

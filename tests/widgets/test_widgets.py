@@ -15,7 +15,7 @@ from conftest import drawn, tiny, write_video
 from ipywidgets import Widget
 from PIL import Image
 
-from fvlm import ConfigError, RunConfig, train
+from fvlm import ConfigError, RunConfig, load_run, train
 from fvlm.data import Clip
 from fvlm.data.video import read_video
 from fvlm.gaze.attention import EncodedClip, unusual
@@ -211,6 +211,18 @@ def test_a_zoom_stays_from_frame_to_frame_and_is_the_same_in_all_views(explorer)
     assert all(column.view.zoom == [2, 2, 6, 6] for column in explorer._columns)
 
 
+def test_clips_go_by_their_questions_where_a_run_answers_them_and_by_their_captions_where_none_does(runs):
+    clip = runs["foveated"].validation_clips(1)[0]
+    for task, told in (("question", clip.question), ("caption", clip.caption)):
+        run = load_run(runs["foveated"].folder)
+        run.config = replace(run.config, task=task)
+        explorer = Explorer([run], clips=1)
+        ((label, _),) = explorer.clip.options
+        assert label == f"1: {told}"[:90]
+    told = "frame 1 gets the same query in autoregressive and parallel mode by construction"
+    assert told in explorer.note.value, "of a caption's run; a question moves the first query too"
+
+
 def test_modes_that_are_the_same_by_construction_say_so(explorer, runs):
     assert (
         explorer.note.value == "" and explorer._same(explorer.run.value, "parallel", "autoregressive") == ""
@@ -235,7 +247,7 @@ def test_it_reacts_at_once_from_a_cached_gaze(explorer, runs, frames):
         replace(clip, frames=np.resize(clip.frames, (frames, *clip.frames.shape[1:])), boxes=None, target=-1)
     ]
     explorer._clips.append(_Choice(4, shown[0]))
-    explorer.clip.options = [(str(c), i) for i, c in enumerate(explorer._clips)]
+    explorer.clip.options = explorer._clip_labels()
     explorer.mode.value = "parallel"
     explorer.clip.value = 3
     explorer.wait()
@@ -360,7 +372,7 @@ def test_what_a_stored_notebook_keeps_of_the_explorer_is_small(runs, tmp_path, f
     clip = explorer._clips[0].clip
     noise = np.random.default_rng(0).integers(0, 255, (frames, 3, 112, 112), np.uint8)
     explorer._clips.append(_Choice(2, replace(clip, frames=noise, boxes=None, target=-1)))
-    explorer.clip.options = [(str(c), i) for i, c in enumerate(explorer._clips)]
+    explorer.clip.options = explorer._clip_labels()
     explorer.clip.value = 1
     for tab in (1, 2, 3, 0):
         explorer.tabs.selected_index = tab
