@@ -46,12 +46,9 @@ def verdict(run: Run) -> Verdict:
     (`fvlm.data.card.answer_odds`); otherwise with the best blind run of the same task, clips and LLM that is
     there, of its own study first. It has learned something if the upper end of the 95 % interval of the
     difference is under zero. A blind run itself, and one that was not evaluated yet, are compared with
-    nothing; a notebook's stand-in is too short to have learned."""
+    nothing; a notebook's stand-in that can be compared with nothing is too short to have learned."""
     if run.config.arch == "blind":
         return Verdict(None, "it is a control that sees nothing")
-    if is_stand_in(run.folder):
-        clips = run.config.steps * run.config.effective_batch
-        return Verdict(False, f"a stand-in, trained on {clips} clips so that there is something to run")
     try:
         samples = run.samples.set_index("clip_id")
     except ConfigError:
@@ -62,6 +59,9 @@ def verdict(run: Run) -> Verdict:
     else:
         name, other = _blind_losses(run)
     together = [clip for clip in own.index if clip in other]
+    if len(together) < 2 and is_stand_in(run.folder):
+        clips = run.config.steps * run.config.effective_batch
+        return Verdict(False, f"a stand-in, trained on {clips} clips so that there is something to run")
     if len(together) < 2:
         return Verdict(None, "no blind run of the same clips is there to compare it with")
     losses = own.loc[together].to_numpy(float)

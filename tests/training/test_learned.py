@@ -69,7 +69,7 @@ def test_a_run_s_loss_is_the_same_number_in_the_verdict_and_in_its_own_table(tra
     run.samples.to_parquet(run.folder / "samples.parquet")
 
 
-def test_a_notebook_s_stand_in_carries_the_badge_whatever_is_there_to_compare_it_with(trained, tmp_path):
+def test_a_notebook_s_stand_in_carries_the_badge_where_nothing_is_there_to_compare_it_with(trained, tmp_path):
     run = trained["foveated"]
     shutil.copytree(run.folder, tmp_path / "a_quick" / run.folder.name)
     found = verdict(load_run(tmp_path / "a_quick" / run.folder.name))
