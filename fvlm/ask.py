@@ -59,14 +59,15 @@ def film(run: Run, video, question: str | None, path: str | Path) -> Path:
     """Write where a run's model looks in a video as .html, .mp4 or .gif. ConfigError for a model without
     queries or another ending."""
     from fvlm.gaze.attention import EncodedClip
-    from fvlm.plots.gaze import save_gaze
+    from fvlm.plots.gaze import gaze_title, save_gaze
 
     if not run.config.architecture.has_queries:
         raise ConfigError(f"--gaze: a {run.config.arch} model has no queries, so it has no gaze")
     clip = as_clip(run.model, video, question)
     task = "question" if question else "caption"
     look = EncodedClip(run.model, clip, run.tokenizer, task).gaze()
-    return save_gaze(look, path, title=f"{question or ''} {look.caption}".strip())
+    name = Path(video).name if isinstance(video, str | Path) else ""
+    return save_gaze(look, path, title=gaze_title(question, look.caption, name, run.folder.name))
 
 
 def timed_lines(run: Run, video, every: float | None, **generate) -> list[str]:

@@ -166,11 +166,12 @@ explorer
 # %% tags=["nbval-ignore-output"]
 from fvlm.config import REPOSITORY
 from fvlm.files import where
-from fvlm.plots.gaze import save_gaze
+from fvlm.plots.gaze import gaze_title, save_gaze
 
 folder = REPOSITORY / "outputs" / "exports"
+title = gaze_title(seen.question, look.caption, clip.clip_id, run.folder.name)
 for kind in ("gif", "html"):
-    print(where(save_gaze(look, folder / f"gaze.{kind}", clip.boxes, clip.target, f"{clip.question} {look.caption}")))
+    print(where(save_gaze(look, folder / f"gaze.{kind}", clip.boxes, clip.target, title)))
 
 # %% [markdown]
 # Next: [`model.ipynb`](model.ipynb) takes this model apart, [`stream.ipynb`](stream.ipynb) lets one watch a film,

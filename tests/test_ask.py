@@ -116,7 +116,10 @@ def test_one_command_answers_and_says_how_good_it_can_be(run, video, question, t
     film = tmp_path / "looked.html"
     assert main(["ask", str(video), *question, "--run", str(run.folder), "--gaze", str(film)]) == 0
     said, told = capsys.readouterr()
-    assert run.model.answer(video, *question) in said and film.stat().st_size > 1e5
+    answer, page = run.model.answer(video, *question), film.read_text()
+    assert answer in said and len(page) > 1e5
+    title = [f"asked: {q}" for q in question] + ["says: ", f"{video.name}, {run.folder.name}"]
+    assert all(part in page.split("Plotly.newPlot")[-1] for part in title)
     loss = run.evaluations["loss_autoregressive"].iloc[-1]
     assert (
         "T1-T_2f_fov, trained on 4 clips of shapes (captions)" in told and f"{loss:.3f} nats a token" in told

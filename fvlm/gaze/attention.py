@@ -68,6 +68,11 @@ class EncodedClip:
         """Whether a question comes before the frames."""
         return self.task == "question" and self.tokenizer is not None
 
+    @property
+    def question(self) -> str | None:
+        """What is asked before the frames; None where the model describes."""
+        return self.clip.question if self.asks else None
+
     def asked(self, clip: Clip) -> "EncodedClip":
         """The same frames with the question and answer of another `Clip`; nothing is encoded again."""
         other = copy(self)

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-import textwrap
+from collections.abc import Callable
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -18,7 +18,8 @@ def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     thicker."""
     rows = -(-len(clips) // columns)
     columns = min(columns, len(clips))
-    titles = [wrapped(f"{c.caption} {c.question} {c.answer}" if c.question else c.caption) for c in clips]
+    texts = [f"{c.caption} {c.question} {c.answer}" if c.question else c.caption for c in clips]
+    titles = [wrapped(text, CAPTION, size=10) for text in texts]
     figure = make_subplots(
         rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.35 / rows
     )
@@ -42,7 +43,7 @@ def clip_player(clips: list, boxes: bool = True, columns: int = 4) -> go.Figure:
     figure.update_layout(
         LAYOUT, height=80 + 320 * rows, margin=dict(l=10, r=10, t=90, b=10), **player_controls(T)
     )
-    return figure
+    return with_title(figure)
 
 
 def player_controls(frames: int) -> dict:
@@ -118,9 +119,74 @@ def image_uri(image, format: str, **options) -> str:
     return f"data:image/{format.lower()};base64,{content}"
 
 
-def wrapped(text: str, width: int = 38, lines: int = 6) -> str:
-    """Text as Plotly shows it: escaped, in short lines, cut where there is no room for more."""
-    parts = textwrap.wrap(text, width) or [""]
-    if len(parts) > lines:
-        parts = parts[: lines - 1] + [parts[lines - 1][: width - 2] + " …"]
-    return "<br>".join(html.escape(part) for part in parts)
+NOTEBOOK = 650  # pixels that a figure without a width of its own has at least, in a notebook
+CAPTION = 220  # pixels of a caption's line, of four clips side by side
+TOOLBAR = 36  # pixels above a title, where Plotly's toolbar is
+TITLE_SIZE, TITLE_LEFT, TITLE_LINE = 13, 28, 18  # pixels: of its letters, left of it, of a line
+
+
+def with_title(figure: go.Figure, title: str = "", spare: int = 0) -> go.Figure:
+    """The figure under a title as wide as the figure, below Plotly's toolbar. The figure grows by what stands
+    above, so the frames stay as large.
+
+    Each line of `title` is broken where it is too long. spare: lines of room for what comes before it."""
+    layout = figure.layout
+    lines = [title_lines(line, layout.width) for line in title.split("\n")] if title else []
+    text = "<br>".join(lines)
+    room = TOOLBAR + TITLE_LINE * (spare + (text.count("<br>") + 1 if text else 0))
+    place = dict(x=0, xanchor="left", y=1, yanchor="top", pad=dict(t=TOOLBAR + 6, l=TITLE_LEFT))
+    figure.update_layout(margin_t=layout.margin.t + room, height=layout.height + room)
+    return figure.update_layout(title=dict(text=text, font_size=TITLE_SIZE, **place))
+
+
+def title_lines(text: str, width: int | None) -> str:
+    """One line of a title in lines that fit a figure of so many pixels; None: as wide as there is room."""
+    return wrapped(text, (width or NOTEBOOK) - TITLE_LEFT - 12, 4, TITLE_SIZE)
+
+
+def wrapped(text: str, width: int, lines: int = 6, size: int = 12) -> str:
+    """Text as Plotly shows it: escaped, in lines of at most `width` pixels, cut where there is no room for
+    more. size: pixels of its letters."""
+    return "<br>".join(html.escape(line) for line in in_lines(text, lambda s: size * ems(s) <= width, lines))
+
+
+def in_lines(text: str, fits: Callable[[str], bool], most: int) -> list[str]:
+    """Text in lines that fit, at most so many: broken between words, a word only where it is longer than a
+    line."""
+    lines = [""]
+    for word in text.split():
+        line = f"{lines[-1]} " if lines[-1] else ""
+        if not fits(line + word) and fits(word):
+            lines.append("")
+            line = ""
+        while not fits(line + word) and len(lines) <= most:
+            count = 0 if line else 1
+            while fits(line + word[: count + 1]):
+                count += 1
+            lines[-1:] = [(line + word[:count]).rstrip(), ""]
+            line, word = "", word[count:]
+        lines[-1] = line + word
+        if len(lines) > most:
+            last = lines[most - 1]
+            while last and not fits(f"{last} …"):
+                last = last[:-1]
+            return [*lines[: most - 1], f"{last} …"]
+    return lines
+
+
+def ems(text: str) -> float:
+    """How wide a text is at most, in heights of its letters: as in Verdana, the widest of the fonts that
+    Plotly asks for."""
+    return sum(map(_em, text))
+
+
+def _em(letter: str) -> float:
+    if letter > "\u024f":  # no Latin one: Chinese, a dash; a smiley
+        return 1.4 if letter >= "\U0001f000" else 1.0
+    if letter in "mwMW@%":
+        return 1.1
+    if letter in " fijlt.,'!":
+        return 0.4
+    if letter in 'rI:;|()[]/\\-"':
+        return 0.46
+    return 0.82 if letter.isupper() or letter in "#+<=>~&^" else 0.64

@@ -5,7 +5,6 @@ T frames, h x w patches, n objects.
 """
 
 import functools
-import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fvlm.config import ConfigError
-from fvlm.plots.clips import draw_boxes, image_uri, player_controls, wrapped
+from fvlm.plots.clips import draw_boxes, image_uri, in_lines, player_controls, with_title
 from fvlm.plots.style import (
     BOX,
     CAPTION,
@@ -153,8 +152,6 @@ def gaze_strip(
     numbers = spread(len(gaze.frames))
     gaze, boxes = gaze.of_frames(numbers), None if boxes is None else boxes[numbers]
     T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
-    title = "<br>".join(wrapped(line, STRIP_LETTERS, 3) for line in title.split("\n"))
-    above = 18 * (title.count("<br>") + 2)  # pixels of the title, with room for a badge before it
     figure = make_subplots(
         rows=2,
         cols=T,
@@ -173,11 +170,11 @@ def gaze_strip(
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain")
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square pixels in every frame
-    size = dict(height=270 + above)  # many frames: as wide as the notebook
+    size = dict(height=250)  # many frames: as wide as the notebook
     if T < 5:
-        size = dict(width=170 + 240 * T, height=540 + above)
-    figure.update_layout(LAYOUT | size, margin_t=above + 50)
-    return figure.update_layout(title=dict(text=title, font_size=13, y=1, yanchor="top", pad_t=22))
+        size = dict(width=170 + 240 * T, height=520)
+    figure.update_layout(LAYOUT | size, margin_t=30)  # names of frames
+    return with_title(figure, title, spare=1)  # of a badge
 
 
 def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
@@ -289,8 +286,17 @@ def gaze_player(
     figure = go.Figure(data=moment(0), frames=[go.Frame(data=moment(t), name=str(t + 1)) for t in range(T)])
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
-    figure.update_layout(LAYOUT, title=wrapped(title, 70, 3), width=560, height=560, **player_controls(T))
-    return figure
+    figure.update_layout(LAYOUT, width=560, height=510, **player_controls(T))
+    figure.update_layout(margin_t=10)
+    return with_title(figure, title)
+
+
+def gaze_title(question: str | None, said: str, *names: str) -> str:
+    """The title of a gaze: what was asked, what the model says, and in a last line names, such as the video's
+    and the run's."""
+    lines = [f"asked: {question}"] if question else []
+    lines += [f"says: {said or '(nothing)'}", ", ".join(filter(None, names))]
+    return "\n".join(" ".join(line.split()) for line in lines if line)
 
 
 def save_gaze(
@@ -306,7 +312,7 @@ def save_gaze(
     **which,
 ):
     """Write a clip under its gaze as .gif or .mp4 (`film_pictures`, `rate` a second) or .html (a player with
-    a slider), with its title, such as question and answer, its boxes and a colour bar.
+    a slider), with its title, such as `gaze_title`, its boxes and a colour bar.
 
     opacity: of the attention over the frame. limits: of the colours of a Plotly `scale`, a pair of weights
     per frame; without them 0 to the clip's highest. which: arguments of `Gaze.map`, the mean if there are
@@ -339,9 +345,8 @@ def save_gaze(
     return path
 
 
-STRIP_LETTERS = 88  # of a line of a strip's title, as wide as two frames with the colour bar
 FILM_SIDE = 336  # pixels that the longer side of a frame has at least, in a film
-FILM_TITLE = 3  # lines of its title
+FILM_TITLE = 3  # lines that one of its title's is broken into
 FILM_BAR = 86  # pixels right of the frame, for the colour bar and its numbers
 
 
@@ -366,7 +371,11 @@ def film_pictures(
     times = max(1, -(-FILM_SIDE // max(height, width)))
     wide, high = times * width, times * height
     font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=12)
-    lines = _fitting(title, font, wide + FILM_BAR - 8)
+
+    def fits(line):
+        return font.getlength(line) <= wide + FILM_BAR - 8
+
+    lines = [part for line in title.split("\n") if line for part in in_lines(line, fits, FILM_TITLE)]
     top = 22 * len(lines) + 22
     table = np.frombuffer(colour_table(scale), np.uint8).reshape(256, 1, 3)[::-1]
     bar = Image.fromarray(np.ascontiguousarray(table.repeat(18, axis=1))).resize((18, high - 40))
@@ -391,20 +400,6 @@ def film_pictures(
         pen.text((wide + 10, top + 8), "attention", fill=CAPTION, font=small, anchor="lm")
         pictures.append(picture)
     return pictures
-
-
-def _fitting(text: str, font, pixels: int) -> list[str]:
-    """Text in lines of at most so many pixels, between words where there are any, at most FILM_TITLE."""
-    width = max(1, int(len(text) * pixels / max(1, font.getlength(text))))
-    while width > 1 and any(font.getlength(line) > pixels for line in textwrap.wrap(text, width)):
-        width -= 1
-    lines = textwrap.wrap(text, width)
-    if len(lines) > FILM_TITLE:
-        *whole, last = lines[:FILM_TITLE]
-        while font.getlength(f"{last} …") > pixels:
-            last = last[:-1]
-        lines = [*whole, f"{last} …"]
-    return lines
 
 
 def layers_figure(hits: np.ndarray, chance: float) -> go.Figure:

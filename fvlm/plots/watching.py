@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from fvlm.models.looks import Gaze
-from fvlm.plots.clips import image_uri, player_controls, wrapped
+from fvlm.plots.clips import image_uri, player_controls, title_lines, with_title, wrapped
 from fvlm.plots.gaze import overlay_traces, overlay_values
 from fvlm.plots.style import LAYOUT
 from fvlm.text import clock
 
 LINES = 3  # of what was said, below the film
 TRAIL = 6  # frames that the path of the gaze is drawn over
+WIDTH = 560  # pixels
 
 
 def joined(gazes: Sequence[Gaze]) -> Gaze:
@@ -46,8 +47,11 @@ def stream_player(glimpses: Sequence, title: str = "", opacity: float = 0.5, qua
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
     controls = player_controls(len(shown))
     controls["sliders"][0]["y"] = controls["updatemenus"][0]["y"] = -0.22
-    figure.update_layout(LAYOUT, width=560, height=660, margin=dict(b=210), **controls)
-    return figure.update_layout(texts[0])
+    figure.update_layout(LAYOUT, width=WIDTH, height=610, **controls)
+    figure.update_layout(margin=dict(t=10, b=210))
+    titles = [_title(glimpse, title) for glimpse in shown]
+    longest = max(titles, key=lambda text: title_lines(text, WIDTH).count("<br>"))
+    return with_title(figure, longest).update_layout(texts[0])
 
 
 def _moment(gaze: Gaze, t: int, opacity: float, quality: int) -> list:
@@ -64,12 +68,15 @@ def _moment(gaze: Gaze, t: int, opacity: float, quality: int) -> list:
 
 def _texts(seen: Sequence, title: str) -> dict:
     """Layout: the title with the time and the question, and the last lines that were said."""
-    now = seen[-1]
-    asked = f"asked: {now.question}" if now.question else "describes"
     said = [f"{clock(glimpse.seconds)}  {glimpse.text}" for glimpse in seen if glimpse.text is not None]
-    told = "<br>".join(wrapped(line, 80, 2) for line in said[-LINES:]) or " "
+    told = "<br>".join(wrapped(line, WIDTH - 70, 2) for line in said[-LINES:]) or " "
     below = dict(
         text=told, x=0, y=-0.02, xref="paper", yref="paper", xanchor="left", yanchor="top", align="left"
     )
-    above = wrapped(f"{clock(now.seconds)}  {title} ({asked})", 70, 2)
-    return dict(title=above, annotations=[below | dict(showarrow=False, font_size=12)])
+    above = title_lines(_title(seen[-1], title), WIDTH)
+    return dict(title=dict(text=above), annotations=[below | dict(showarrow=False, font_size=12)])
+
+
+def _title(now, title: str) -> str:
+    asked = f"asked: {now.question}" if now.question else "describes"
+    return f"{clock(now.seconds)}  {title} ({asked})"

@@ -21,7 +21,7 @@ from fvlm.gaze.scores import askable, chance_hit, head_hits
 from fvlm.models.base import MODES
 from fvlm.models.looks import SUMMARIES
 from fvlm.plots.clips import image_bytes
-from fvlm.plots.gaze import colour_table, gaze_picture, save_gaze
+from fvlm.plots.gaze import colour_table, gaze_picture, gaze_title, save_gaze
 from fvlm.plots.style import DIFFERENCES, SCALES
 from fvlm.training.learned import BADGE_COLOUR, verdict
 from fvlm.training.results import Run
@@ -780,14 +780,15 @@ class Explorer(ipw.VBox):
         if self.look is None:
             self.message.value = _note("There is no gaze to export yet: type a question.")
             return
-        clip, kind = self.encoded(self.run.value).clip, self.format.value
-        run, clip_name = self.run.value.replace("/", "_"), Path(clip.clip_id).stem
+        encoded, kind = self.encoded(self.run.value), self.format.value
+        clip, name = encoded.clip, Path(encoded.clip.clip_id)
+        run, clip_name = self.run.value.replace("/", "_"), name.stem
         path = save_gaze(
             self.look,
             self.folder / f"{run}_{clip_name}_{self.mode.value}.{kind}",
             clip.boxes,
             clip.target,
-            title=f"{clip.question or ''} {self.look.caption}".strip(),
+            title=gaze_title(encoded.question, self.look.caption, name.name, self.run.value),
             opacity=self.opacity.value,
             scale=self.scale.value,
             limits=[self._limits(t) for t in range(len(self.look.frames))],

@@ -130,6 +130,11 @@ def test_in_a_browser_no_page_runs_what_its_texts_say(
             if path != notebook_s_page:
                 page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
             page.wait_for_timeout(300)  # for what an attribute would run
+            if path == exported:
+                parts = (".gtitle", ".modebar", ".main-svg >> nth=0")
+                title, bar, figure = (page.locator(part).bounding_box() for part in parts)
+                assert title["x"] + title["width"] <= figure["x"] + figure["width"]
+                assert bar["y"] + bar["height"] <= title["y"], "the toolbar stands above"
             assert page.evaluate("window.hit") is None and not page.locator("img[src=x]").count(), path.name
             page.evaluate("document.querySelectorAll('script').forEach(one => one.remove())")
             assert "<img src=x" in page.locator("body").text_content(), f"{path.name}: as it is"

@@ -1,6 +1,8 @@
 """Every overlay shows attention on the pixels it was paid to: weights are set so that a query must attend to
 a red patch."""
 
+from html import unescape
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,13 @@ from fvlm.plots.gaze import (
     gaze_picture,
     gaze_player,
     gaze_strip,
+    gaze_title,
     layers_figure,
     painted,
     save_gaze,
 )
+from fvlm.plots.watching import stream_player
+from fvlm.watching import Glimpse
 
 PATCHES = [(1, 6), (5, 2), (6, 7)]  # row and column of the red patch in each frame
 
@@ -126,6 +131,58 @@ def test_the_strip_shows_it_there(look):
         assert in_heat_map(heats[t]) == pixels_of(*patch) == bounds(pixels(images[t])[..., 0] > 128)
 
 
+VERDANA = dict.fromkeys("fijlt .,'!", 0.395) | dict.fromkeys("mWw@", 1) | dict.fromkeys("rI:;", 0.455)
+
+
+def pixels_wide(line: str) -> float:
+    """At most, of a line of a title: Verdana is the widest font that Plotly asks for."""
+    other = {True: 0.79, False: 0.637}
+    ems = (VERDANA.get(c, 1 if c > "\xff" else other[c.isupper()]) for c in unescape(line))
+    return 13 * sum(ems)
+
+
+ANY_LENGTH = [
+    "short",
+    gaze_title("Which shape is red? " * 9, "A black ring moves down. " * 9, "film.mp4", "T-T_8f_fov_seed0"),
+    "W" * 300,
+    "象" * 300,
+    "象の群れが川を渡る " * 30,
+    "<b>" * 100,
+]
+
+
+@pytest.mark.parametrize("title", ANY_LENGTH)
+def test_every_title_fits_its_figure_below_the_toolbar_and_takes_nothing_from_the_frames(look, title):
+    asked, looks = [None, title, "short"], [look.of_frames(np.array([t])) for t in range(3)]
+    glimpses = [Glimpse(float(t), None, one, None, asked[t]) for t, one in enumerate(looks)]
+    drawings = dict(
+        player=lambda title: gaze_player(look, title=title),
+        strip=lambda title: gaze_strip(look, title=title),
+        one=lambda title: gaze_strip(looks[0], title=title),
+        many=lambda title: gaze_strip(look.of_frames(np.arange(3).repeat(2)), title=title),
+        stream=lambda title: stream_player(glimpses, title),
+    )
+    for name, draw in drawings.items():
+        figure, bare = draw(title), draw("").layout
+        layout = figure.layout
+        titles = [layout.title.text] + [frame.layout.title.text for frame in figure.frames]
+        titles = [text.split("<br>") for text in titles if text]
+        assert all(pixels_wide(line) + 28 <= (layout.width or 650) for lines in titles for line in lines), (
+            name
+        )
+        most = max(map(len, titles))
+        assert layout.title.pad.t >= 34, "Plotly's toolbar reaches so far down"
+        assert layout.margin.t >= layout.title.pad.t + 17 * most, name
+        assert layout.height - layout.margin.t == bare.height - bare.margin.t, f"{name}: frames as large"
+
+
+def test_a_title_says_whose_words_are_whose_and_of_what():
+    assert gaze_title("Which?", "a red\n ring", "film.mp4", "T-T_seed0") == (
+        "asked: Which?\nsays: a red ring\nfilm.mp4, T-T_seed0"
+    )
+    assert gaze_title(None, "", "", "T-T_seed0") == "says: (nothing)\nT-T_seed0"
+
+
 @pytest.mark.parametrize(
     "text", ["asked", "asked\nsays: this\ntrue: that", "says: " + "a large red circle. " * 40]
 )
@@ -134,8 +191,9 @@ def test_a_strip_s_title_has_room_above_its_frames(look, text):
     figure = gaze_strip(look, title=text)
     layout = figure.layout
     lines = layout.title.text.split("<br>")
-    assert lines[0].startswith(text[:5]) and max(map(len, lines)) <= 88 and len(lines) <= 3
+    assert lines[0].startswith(text[:5]) and len(lines) <= 4
     assert layout.title.y == 1 and layout.title.yanchor == "top"
+    assert max(map(pixels_wide, lines)) <= layout.width - 28
     room = layout.margin.t - layout.title.pad.t - 22  # names of frames stand right above them
     assert room >= 1.3 * layout.title.font.size * (len(lines) + 1)
     frames = layout.height - layout.margin.t - layout.margin.b
