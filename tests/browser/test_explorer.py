@@ -33,7 +33,7 @@ clip = explorer._clips[0].clip
 for number, frames in ((3, 64), (4, 256)):
     long = replace(clip, frames=np.resize(clip.frames, (frames, *clip.frames.shape[1:])), boxes=None, target=-1)
     explorer._clips.append(_Choice(number, long, name="long"))
-explorer.clip.options = [(str(c), i) for i, c in enumerate(explorer._clips)]
+explorer.clip.options = explorer._clip_labels()
 explorer"""
 
 
