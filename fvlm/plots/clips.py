@@ -119,7 +119,7 @@ def image_uri(image, format: str, **options) -> str:
     return f"data:image/{format.lower()};base64,{content}"
 
 
-NOTEBOOK = 650  # pixels that a figure without a width of its own has at least, in a notebook
+TITLE_WIDTH = 630  # pixels at most: a notebook, and two frames with a colour bar, have a little more
 CAPTION = 220  # pixels of a caption's line, of four clips side by side
 TOOLBAR = 36  # pixels above a title, where Plotly's toolbar is
 TITLE_SIZE, TITLE_LEFT, TITLE_LINE = 13, 28, 18  # pixels: of its letters, left of it, of a line
@@ -140,8 +140,9 @@ def with_title(figure: go.Figure, title: str = "", spare: int = 0) -> go.Figure:
 
 
 def title_lines(text: str, width: int | None) -> str:
-    """One line of a title in lines that fit a figure of so many pixels; None: as wide as there is room."""
-    return wrapped(text, (width or NOTEBOOK) - TITLE_LEFT - 12, 4, TITLE_SIZE)
+    """One line of a title in at most three that fit a figure of so many pixels; None: as wide as there is
+    room."""
+    return wrapped(text, min(width or TITLE_WIDTH, TITLE_WIDTH) - TITLE_LEFT - 12, 3, TITLE_SIZE)
 
 
 def wrapped(text: str, width: int, lines: int = 6, size: int = 12) -> str:

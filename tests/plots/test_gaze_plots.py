@@ -191,7 +191,7 @@ def test_a_strip_s_title_has_room_above_its_frames(look, text):
     figure = gaze_strip(look, title=text)
     layout = figure.layout
     lines = layout.title.text.split("<br>")
-    assert lines[0].startswith(text[:5]) and len(lines) <= 4
+    assert lines[0].startswith(text[:5]) and max(map(len, lines)) <= 88 and len(lines) <= 3
     assert layout.title.y == 1 and layout.title.yanchor == "top"
     assert max(map(pixels_wide, lines)) <= layout.width - 28
     room = layout.margin.t - layout.title.pad.t - 22  # names of frames stand right above them
