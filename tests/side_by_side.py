@@ -1,21 +1,26 @@
 """How tests run beside each other: `pytest -n 3 --dist loadfile --no-loadscope-reorder`, as `make test`
-does."""
+does. Those that measure time, marked `alone`, come first and one after another in one process, as each that
+waited until the others were done would keep all from the cores meanwhile. The others go by files."""
 
 import fcntl
+import json
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-# The longest. Of others those whose tests want to be alone come late, when they wait for short ones only.
+# The longest, after two whose first tests are short: who wants to be alone waits for those that have begun.
 FIRST = (
-    "tests/studies/test_grid.py",
-    "tests/widgets/test_widgets.py",  # not long, but all would wait for it at the end
     "notebooks/train.ipynb",
     "tests/notebooks/test_notebooks.py",
+    "tests/studies/test_grid.py",
     "tests/training/test_training.py",
+)
+FOLDER = (
+    "FVLM_TEST_LOCKS"  # the variable that says where the processes tell each other what they need to know
 )
 
 
@@ -23,22 +28,30 @@ class SideBySide:
     """The plugin that `conftest.py` registers."""
 
     def __init__(self, config):
+        self.room, self.alone = ExitStack(), False  # where this process is, and stays for its next test
         if getattr(config.option, "numprocesses", None):
             os.environ.setdefault(
                 "OMP_NUM_THREADS", "1"
             )  # before the workers start: several that each take all cores crawl
-            os.environ.setdefault("FVLM_TEST_LOCKS", tempfile.mkdtemp(prefix="fvlm-locks-"))
+            os.environ.setdefault(FOLDER, tempfile.mkdtemp(prefix="fvlm-locks-"))
 
-    def pytest_collection_modifyitems(self, items):
-        """Long files first, so that none is left over at the end; in a file, those that want to be alone."""
+    def pytest_collection_modifyitems(self, config, items):
+        """Those that want to be alone, then long files, so that none is left over at the end."""
         order = {item: item.nodeid.partition("::")[0] for item in items}
         items.sort(
             key=lambda item: (
+                not wants_to_be_alone(item),
                 FIRST.index(order[item]) if order[item] in FIRST else len(FIRST),
                 order[item],
-                order[item].endswith(".py") and not item.get_closest_marker("alone"),
             )
         )
+        if hasattr(config, "workerinput"):  # one of several processes, and each writes the same
+            names = [item.nodeid for item in items if wants_to_be_alone(item)]
+            (Path(os.environ[FOLDER]) / "alone").write_text(json.dumps(names))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config, log):
+        return AloneThenFiles(config, log) if config.getvalue("dist") == "loadfile" else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self):
@@ -49,12 +62,33 @@ class SideBySide:
         assert not changed(), "the test changed how its process is scheduled"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item):
-        folder = os.environ.get("FVLM_TEST_LOCKS")
-        if folder is None:
+    def pytest_runtest_protocol(self, item, nextitem):
+        if FOLDER not in os.environ:
             return (yield)
-        with held(Path(folder), alone=item.get_closest_marker("alone") is not None):
+        alone = wants_to_be_alone(item)
+        if not self.alone:
+            self.room.enter_context(held(Path(os.environ[FOLDER]), alone))
+        try:
             return (yield)
+        finally:
+            self.alone = alone and nextitem is not None and wants_to_be_alone(nextitem)
+            if not self.alone:
+                self.room.close()
+
+
+class AloneThenFiles(LoadFileScheduling):
+    """All tests of one file go to one process, and so do all that want to be alone."""
+
+    def schedule(self):
+        self.alone = set(json.loads((Path(os.environ[FOLDER]) / "alone").read_text()))
+        super().schedule()
+
+    def _split_scope(self, nodeid):
+        return "alone" if nodeid in self.alone else super()._split_scope(nodeid)
+
+
+def wants_to_be_alone(item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @contextmanager
@@ -65,7 +99,10 @@ def held(folder: Path, alone: bool):
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # whatever forked processes still have it open
 
 
 @contextmanager

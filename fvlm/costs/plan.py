@@ -201,12 +201,20 @@ def _trace(config: RunConfig, micro: MicroBatch, accumulates: bool) -> tuple[lis
 
 def planned_micro_batch(config: RunConfig, available: int) -> MicroBatch:
     """`largest_micro_batch` by plan, with headroom in `available` bytes: what `find_micro_batch` would
-    measure."""
+    measure. Where the weights alone leave no room, nothing is traced."""
+    room = HEADROOM * available
     return largest_micro_batch(
         config,
         largest=config.effective_batch // config.processes,
-        fits=lambda micro: plan_memory(config, micro).peak <= HEADROOM * available,
+        fits=lambda micro: weights_memory(config) <= room and plan_memory(config, micro).peak <= room,
     )
+
+
+def weights_memory(config: RunConfig) -> int:
+    """Bytes of one process's parameters, gradients and AdamW's moments, all fp32, shared out with FSDP: the
+    least that any micro-batch takes."""
+    counts = parameter_counts(config)
+    return 4 * (counts["total"] + 3 * counts["trainable"]) // (config.processes if config.fsdp else 1)
 
 
 def what_would_fit(config: RunConfig, available: int) -> list[str]:

@@ -163,7 +163,7 @@ def test_the_real_cell_runs_by_papermill_exactly_as_typed(tmp_path):
     shutil.copy(REPOSITORY / "notebooks/train.ipynb", notebooks)
     assert "notebooks/out/.gitkeep" in tracked(), "papermill does not create the folder"
     typed = "train.ipynb out/S-S_8f_fov.ipynb -p llm 135m"
-    typed += " -p steps 2 -p eval_every 1 -p eval_samples 4 -p effective_batch 4"
+    typed += " -p steps 2 -p eval_every 1 -p eval_samples 4 -p effective_batch 2"
     done = papermill(*typed.split(), "-p", "out", str(tmp_path), folder=notebooks)
     assert done.returncode == 0, done.stderr[-3000:]
     run = load_run(tmp_path / "runs" / "S-S_8f_fov_seed0")

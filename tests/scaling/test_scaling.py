@@ -778,6 +778,7 @@ def test_what_frames_are_worth_is_told_of_every_study_that_swapped_them(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_study_of_a_thousand_runs_loads_in_seconds(tmp_path):
     """20 evaluations and 500 validation samples each; the files of all are the same, which costs no less to
     read."""
