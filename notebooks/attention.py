@@ -9,9 +9,12 @@
 # %% [markdown]
 # # Where does it look, and does it matter?
 #
-# *A foveated model reads each frame through one query. Where does that query look, does it follow the question, and
-# would the answer change if it looked elsewhere?* With one query per frame, its attention is the whole visual channel.
-# So these maps are no reconstruction: they are the weights inside the forward pass.
+# *A foveated model reads each frame through one query. Where does that query look, does it follow the
+# question, and would the answer change if it looked elsewhere?* These maps are the weights inside the forward
+# pass: all that the LLM gets of a frame is gathered with them. But from the second layer on a patch already
+# holds some of what is around it, CLS holds something of the whole frame, and the query keeps what earlier
+# layers gave it. So attention on a patch is not yet use of that patch's pixels; below, patches are hidden to
+# test whether what is attended to is used.
 #
 # The run shown is one that came with the repository, with its static control, whose one query cannot be steered: two
 # frames, one to five shapes, "Which shape is red?" before the first frame (`params/trained.yaml`; only what was trained
@@ -94,14 +97,15 @@ from fvlm.plots import with_badge
 from fvlm.plots.gaze import layers_figure
 
 truth = summarise([row for each in shown for row in gaze_scores(each, clips)])
-with_badge(layers_figure(layer_hits(run, clips), chance=truth["chance"].mean()), run)
+with_badge(layers_figure(layer_hits(run, clips), chance=truth["chance"].iloc[0]), run)
 
 # %% [markdown]
 # ## Does it matter?
 #
-# Attention need not be use. So patches are hidden from the query and the change of the answer's loss is measured: the
-# most attended ones, and as many at random. If the gaze matters the first line rises above the second. Bars are the
-# 5th to 95th percentile over clips.
+# Attention need not be use. So patches are hidden from the query and the change of the answer's loss is
+# measured: the most attended ones, and as many at random. If the gaze matters the first line rises above the
+# second. Patches are hidden after the vision model has read the frame, so CLS and the other patches still
+# know something of them. Bars are the 5th to 95th percentile over clips.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.gaze.attention import causal_gaze
@@ -122,10 +126,13 @@ pd.DataFrame(causal).query("what in ['target', 'elsewhere', 'shifted']").groupby
 # %% [markdown]
 # ## The truth table
 #
-# Scores against the boxes of `shapes`, means with bootstrap 95 % intervals over clips. *own*: the clip's question. *other*:
-# another question, scored on the first one's target, which a gaze that follows the question leaves. `hit` next to
-# `chance` and `centre` (a model that always looks at the middle); `mass` above 1 is a preference for the target; `lag` is in
-# how many frames, from the first that has the target in it, the gaze is not on it yet.
+# Scores against the boxes of `shapes`, means with bootstrap 95 % intervals over clips. *own*: the clip's
+# question. *other*: another question, scored on the first one's target, which a gaze that follows the
+# question leaves. Not every clip has another object to ask about: compare *other* with *own, same clips*, the
+# clip's question on those alone. For a static query the two are equal, as it cannot follow a question. `hit`
+# next to `chance` and `centre` (a model that always looks at the middle); `mass` above 1 is a preference for
+# the target; `lag` is in how many frames, from the first that has the target in it, the gaze is not on it
+# yet.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.tables import gaze_table

@@ -37,16 +37,18 @@ tables.runs_there(results)
 # ## The answer first
 #
 # *Run again* with 24,000 clips a run and the input scale that was mended on 2026-11-25 (`params/captions.yaml`), as far as that
-# has come: the foveated model's loss over the baseline's, at equal clips, at equal compute and at equal loss.
+# has come, interim: the foveated model's loss over the baseline's, at equal clips (at the end) and at equal compute (while the
+# learning rate is full), and how many times the baseline's clips it needs for the same loss.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-check-output"]
 from fvlm.findings.captions import run_again
 
 run_again()
 
 # %% [markdown]
-# All other runs of this notebook called `micro` are those of before: short, and with the scale that has been mended since, so
-# that LLMs from scratch had learned less than they can (`outputs/FINDINGS.md`, *Withdrawn*).
+# All other runs of this notebook called `micro` are those of before: short, with the scale that has been mended since and with
+# other settings, so that LLMs from scratch had learned less than they can (`outputs/FINDINGS.md`, *Withdrawn*): no figure of
+# theirs can be set beside these.
 #
 # The gap is how much more loss the foveated model has than the baseline of the same cell, in percent, frame by
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a

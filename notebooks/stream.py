@@ -68,7 +68,7 @@ print(*lines_of(glimpses), f"{session.seen} frames seen, {session.memory / 1e6:.
 # %% tags=["nbval-ignore-output"]
 from fvlm.config import REPOSITORY
 from fvlm.data.film import write_film
-from fvlm.watching import captions_right, streamed_captions
+from fvlm.watching import captions_right, streamed_beside_alone, streamed_captions
 
 film = REPOSITORY / "outputs" / "exports" / "shapes.mp4"
 shots = write_film(shown.validation_clips(round(60 * minutes / 4)), film, rate=2)
@@ -82,6 +82,13 @@ captions.head(4)[["start", "end", "streamed", "true"]].style.format(precision=0)
 
 # %% tags=["nbval-ignore-output"]
 captions_right(captions).style.format(precision=3).hide(axis="index")
+
+# %% [markdown]
+# Is watching worse than being shown? Two intervals that overlap do not tell; the differences on the same
+# shots may. It is one run: another seed may differ by more.
+
+# %% tags=["nbval-ignore-output"]
+print(streamed_beside_alone(captions))
 
 # %% [markdown]
 # ## Asked something else while it plays

@@ -125,8 +125,9 @@ predictions(run, clips).style.format(escape="html").set_properties(**{"white-spa
 # %% [markdown]
 # ## Where it looks
 #
-# Brightness is the attention that the query paid to each patch, the mean over all layers and heads; the dot is its
-# centre. Boxes are the objects of the scene. This is the attention inside the forward pass itself, not a reconstruction.
+# Brightness is the attention that the query paid to each patch, the mean over all layers and heads; the dot
+# is its centre. Boxes are the objects of the scene. These are the weights inside the forward pass; whether
+# what they fall on is used is tested in [`attention.ipynb`](attention.ipynb), by hiding patches.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.plots import show_gaze

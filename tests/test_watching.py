@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, drawn, steering, tiny
 
@@ -19,6 +20,7 @@ from fvlm.watching import (
     moved_by,
     pace,
     run_to_show,
+    streamed_beside_alone,
     streamed_captions,
     video_to_show,
     watch,
@@ -81,6 +83,41 @@ def test_what_is_streamed_is_held_against_the_truth(run, film):
     right = captions_right(perfect).set_index("captions")["right"]
     assert right["streamed"] == 1 and right["beside another shot"] < 0.9
     assert attributes_right("A large red circle moves left.", "A large red circle moves up.") == 0.75
+
+
+def one_beside_another(wrong: dict, shots=20) -> pd.DataFrame:
+    """Shots of one object each, told right but for the motion in the first so many shots of a column. Every
+    other shot is hard: its colour and size are told wrong in both."""
+    rows = []
+    for i in range(shots):
+        row = dict(true="A large red circle moves left.")
+        for name in ("streamed", "alone"):
+            told = "A small blue circle moves left." if i % 2 else row["true"]
+            row[name] = told.replace("left", "up") if i < wrong.get(name, 0) else told
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"),
+    [
+        (dict(streamed=8), "-10.0 points (-15.0 to -5.0): worse"),
+        (dict(alone=8), "+10.0 points (+5.0 to +15.0): better"),
+        (dict(streamed=8, alone=8), "+0.0 points (+0.0 to +0.0): no difference can be told"),
+    ],
+)
+def test_watching_is_told_beside_being_shown_by_differences_on_the_same_shots(wrong, verdict):
+    captions = one_beside_another(wrong)
+    assert streamed_beside_alone(captions) == f"streamed beside alone, the same 20 shots: {verdict}"
+    right = captions_right(captions).set_index("captions")
+    assert right.loc["streamed", "low"] < right.loc["alone", "high"], "the two intervals overlap"
+    assert right.loc["alone", "low"] < right.loc["streamed", "high"]
+
+
+def test_a_difference_of_both_signs_is_none():
+    captions = one_beside_another(dict(streamed=5))
+    turned = captions.rename(columns=dict(streamed="alone", alone="streamed"))
+    assert streamed_beside_alone(pd.concat([captions, turned])).endswith("no difference can be told")
 
 
 def test_a_question_moves_the_gaze_from_then_on(run, film):

@@ -3,21 +3,24 @@
 from fvlm.findings import sources
 from fvlm.findings.withdrawn import equal_flops, withdrawn_in_short
 from fvlm.findings.words import (
+    answers_beside,
     frames_of,
-    percent,
+    of_a_saliency_model,
     percent_range,
+    trained_sizes,
     trend,
-    verdict,
     verdict_of,
     with_interval,
 )
 from fvlm.scaling import GapScaling, Results
+from fvlm.studies.question import CROWDED
 
 
 def beside_the_cost(learning: str = "") -> list[str]:
     """Whether a question steers the gaze, and if that was run who learns to answer sooner (`learning`); and what
     is withdrawn."""
-    return [f"{'; '.join(filter(None, (_steering(), learning)))}.", withdrawn_in_short()]
+    head, *lines = [*_steering(), *filter(None, [learning])]
+    return [f"{head}\n" + ";\n".join(f"- {line}" for line in lines) + ".", withdrawn_in_short()]
 
 
 def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True) -> str:
@@ -35,7 +38,7 @@ def cost_before(micro: Results, gaps: dict[str, GapScaling], alone: bool = True)
     clips = f"{config.steps * config.effective_batch:,} clips"
     if not alone:
         return (
-            f"**What earlier runs gave** ({clips}, the input scale of before 2026-11-25): at equal clips "
+            f"**What earlier runs gave** ({clips}, the input scale of before 2026-11-25, other settings too): at equal clips "
             f"{_ends(raw, names)}"
         )
     trends = trend(gap) + "".join(f"; {frames_of(name)}, {trend(other)}" for name, other in others)
@@ -66,21 +69,20 @@ def _turned(raw: dict[str, tuple[float, float, float]], flops: dict[str, tuple[f
     return f", the other sign (at {' and '.join(turned)})" if turned else ""
 
 
-def _steering() -> str:
-    samples, table, _ = sources.questions()
-    runs = table[table["run"].str.startswith("T2-T_2f_fov_")]
+def _steering() -> list[str]:
+    """Whether it does, and a line each on the gaze and on the answer, without full stops."""
+    samples, table, gazes = sources.questions()
+    runs, control = (table[table["run"].str.startswith(f"T2-T_2f_{arch}_")] for arch in ("fov", "sta"))
     follows = runs["hit_low"].min() > runs["hit_other_high"].max()
-    gaps = {
-        pair: gap["static"]
-        for pair, part in samples.groupby("pair")
-        if (gap := sources.against(part, ["static"]))
-    }
-    beside = "; ".join(f"{percent(gap)} % at {pair}, where {verdict(gap)}" for pair, gap in gaps.items())
-    return (
-        f"**Whether a question steers the gaze**: {'it does' if follows else 'that cannot be told'}; asked about one of "
-        "three or more shapes, the patch that the model attends to most is on that shape in "
-        f"{percent_range(runs['hit'])} % of frames (T2-T, lowest and highest of {len(runs)} seeds), in "
-        f"{percent_range(runs['hit_other'])} % when another is asked about, {100 * runs['chance'].mean():.1f} % by "
-        "chance; beside a control with one static query for everything its answer's loss changes by "
-        f"{beside}"
-    )
+    study = sources.study("question")
+    named = trained_sizes(study, ["T2-T"])["T2-T"]
+    eye = ", on DINOv2-small as a saliency model ships it" if of_a_saliency_model(study) else ""
+    return [
+        f"**Whether a question steers the gaze**: {'it does' if follows else 'that cannot be told'};",
+        f"at {named}, asked about one of {CROWDED} or more shapes, the patch that the model attends to most is on that "
+        f"shape in {percent_range(runs['hit'])} % of frames (lowest and highest of {len(runs)} seeds{eye}), in "
+        f"{percent_range(runs['hit_other'])} % when another is asked about; that of a control with one static query for "
+        f"everything in {percent_range(control['hit'])} %, and a patch at random in "
+        f"{100 * runs['chance'].mean():.1f} %",
+        f"beside that control {answers_beside(samples, table, gazes, 'static')}",
+    ]

@@ -6,15 +6,29 @@ import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.sources import LEAST
-from fvlm.findings.words import budget, verdict_of
+from fvlm.findings.words import budget, seen_through, verdict_of
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import AXES, Contrast, Levels, Parts, clips_needed, contrast, holm, share_kept
+from fvlm.scaling.contrasts import (
+    AXES,
+    Contrast,
+    Levels,
+    Parts,
+    clips_needed,
+    contrast,
+    full_rate_until,
+    gap_growth,
+    gaps_by_clips,
+    holm,
+    share_kept,
+)
 from fvlm.scaling.intervals import Estimate
-from fvlm.text import with_interval
+from fvlm.studies.grid import read_grid
+from fvlm.text import span, with_interval
 
 STUDY, FRAMES = "captions", 8
 PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.md before the first run
@@ -22,6 +36,7 @@ SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
 NEEDED = "clips needed for the same loss, times"
+CURVES = "figures/captions_curves.png"  # in outputs/, where the page is
 
 
 def captions() -> Results | None:
@@ -46,8 +61,8 @@ def captions_section(study: Results) -> str:
     return f"""## What one token a frame costs, from scratch
 
 {budget(part)} All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
-seeds, with the clips' share by the delta method. Sizes share no seed; what has one seed so far is compared with nothing. {_unseeing(unseeing)}
-
+seeds, with the clips' share by the delta method and no narrower than over the seeds alone. Sizes share no seed; what has one seed so far is compared with nothing. {_unseeing(unseeing)}
+{_interim(part)}{_other_settings(part)}
 {losses_table(part).to_markdown(index=False)}
 
 {lines}
@@ -55,6 +70,22 @@ seeds, with the clips' share by the delta method. Sizes share no seed; what has 
 The foveated model's loss over the baseline's, in percent, along each axis:
 
 {axes_table(part).to_markdown(index=False)}
+
+Equal FLOPs, and the clips needed, are read before the learning rate is let down, on both learning curves; equal clips at the
+end. The foveated model's loss over that of each other architecture at equal clips on the way, in percent, at the full rate:
+
+{growth_table(part).to_markdown(index=False)}
+
+{_still_falling(part)}
+
+![Learning curves, frame by frame, a line per run]({CURVES})
+
+What each trained, and what its training took:
+
+{sides_table(part).to_markdown(index=False)}
+
+What was chosen by trying which: the second fine pass on foveated runs, the read-out of what is attended to on foveated and static
+ones (LOG.md, 2026-11-25); of the baseline and mean-pool nothing but the learning rate was tried.
 
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
 first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table are corrected for their
@@ -88,8 +119,10 @@ def seen(study: Results) -> Results:
 
 
 def contrasts_of(study: Results) -> list[Contrast]:
-    """The primary contrast along every axis."""
-    return [contrast(study, *PRIMARY, axis=axis, seeds=LEAST) for axis in AXES]
+    """The primary contrast along every axis; at equal loss of several sizes alone, as the loss of a single one
+    is only its baseline's own."""
+    found = [contrast(study, *PRIMARY, axis=axis, seeds=LEAST) for axis in AXES]
+    return [each for each in found if each.axis != "loss" or len(each.table) > 1]
 
 
 def contrasts(study: Results) -> list[tuple[str, str]]:
@@ -126,6 +159,56 @@ def losses_table(study: Results) -> pd.DataFrame:
             row[arch] = f"{means.loc[pair, arch]:.3f} ({counts[arch]})" if there else ""
         rows.append(row)
     return pd.DataFrame(rows).rename(columns={"trained": "trained parameters"})
+
+
+def growth_table(study: Results) -> pd.DataFrame:
+    """The foveated model's gap to each other architecture at equal clips, at each evaluation at the full rate:
+    a row per size and evaluation, a column per architecture."""
+    columns = {}
+    for arch in ("baseline", "meanpool", "static"):
+        found = gaps_by_clips(study, "foveated", arch, seeds=LEAST)
+        if len(found):
+            index = [found["pair"], [f"{clips:,.0f}" for clips in found["clips"]]]
+            columns[f"over {arch}"] = pd.Series([_interval(row) for _, row in found.iterrows()], index)
+    return pd.DataFrame(columns).fillna("").rename_axis(["size", "after clips"]).reset_index()
+
+
+def _still_falling(study: Results) -> str:
+    """What the last clips at the full rate still gave, smallest and largest over sizes, per architecture."""
+    told = []
+    for arch in ARCHITECTURES:
+        falls = []
+        for _, runs in study.runs[study.runs["arch"] == arch].groupby("pair"):
+            until = max(full_rate_until(config) for config in runs["config"])
+            rows = study.evaluations[study.evaluations["run"].isin(runs["run"])]
+            means = rows[rows["step"] <= until].groupby("step")["loss_autoregressive"].mean()
+            if len(means) > 1:
+                falls.append(100 * (1 - means.iloc[-1] / means.iloc[-2]))
+        if falls:
+            told.append(
+                f"{arch} {span(min(falls), max(falls), 1, signed=False) if len(falls) > 1 else f'{falls[0]:.1f}'}"
+            )
+    return (
+        "Between the last two evaluations at the full rate the loss still fell by (percent) "
+        f"{', '.join(told)}: what falls has not shown yet where it ends."
+    )
+
+
+def sides_table(study: Results) -> pd.DataFrame:
+    """What a run trained and what that took, a row per size and architecture."""
+    rows = []
+    for (pair, arch), runs in study.runs.groupby(["pair", "arch"], sort=False):
+        rows.append(
+            {
+                "size": pair,
+                "architecture": arch,
+                "trained parameters": f"{runs['params_trainable'].mean() / 1e6:.2f} M",
+                "training FLOPs, 1e14": f"{runs['flops'].mean() / 1e14:.2g}",
+                "without frozen vision": f"{runs['flops_without_vision'].mean() / 1e14:.2g}",
+            }
+        )
+    order = list(ARCHITECTURES)
+    return pd.DataFrame(sorted(rows, key=lambda row: (row["size"], order.index(row["architecture"]))))
 
 
 def axes_table(study: Results) -> pd.DataFrame:
@@ -196,38 +279,133 @@ def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
+    told = "; ".join(_costs(study, contrasts_of(study)))
     return (
-        f"{COST}, in percent of the loss of a baseline that reads 16 (captions of the "
-        f"built-in world, LLMs from scratch, {FRAMES} frames): {_costs(contrasts_of(study))}."
+        f"{COST}, in percent above the loss of a baseline that reads 16 (captions of the "
+        f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
     )
 
 
-def _costs(along: list[Contrast]) -> str:
-    along = [found for found in along if len(found.table)]
-    told = "; ".join(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}" for found in along)
-    return told if any(found.trend for found in along) else f"{told}; a trend needs three sizes"
+def _costs(study: Results, along: list[Contrast]) -> list[str]:
+    """A clause per axis, one on how the gap went with training, and one on the trend where there is none."""
+    told = []
+    for found in along:
+        if len(found.table):
+            told.append(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}")
+        if found.axis == "clips":
+            told += _growth(study)
+    return told if any(found.trend for found in along) else [*told, "a trend needs three sizes"]
+
+
+def _growth(study: Results) -> list[str]:
+    """How the gap to the baseline at equal clips went with training, for the smallest and the largest size."""
+    grown, rows = gap_growth(study, *PRIMARY, seeds=LEAST), gaps_by_clips(study, *PRIMARY, seeds=LEAST)
+    told = []
+    for pair in dict.fromkeys([*list(grown)[:1], *list(grown)[-1:]]):
+        found, mine = grown[pair], rows[rows["pair"] == pair]
+        word = (
+            "grows with training"
+            if found.low > 0
+            else "shrinks with training"
+            if found.high < 0
+            else "neither grows nor shrinks with training as far as can be told"
+        )
+        first, last = (
+            f"{row['percent']:+.2f} after {row['clips']:,.0f} clips"
+            for _, row in mine.iloc[[0, -1]].iterrows()
+        )
+        told.append(f"the gap at {pair} {word}: {first}, {last}, both at the full learning rate")
+    return told
 
 
 def so_far(study: Results) -> str:
-    """What the study says before it is ready, to be told before what earlier runs said."""
+    """What the study says before it is ready, to be told before what earlier runs said: a line, and a list."""
     part = seen(study)
     config = part.runs["config"].iloc[0]
-    along = [contrast(part, *PRIMARY, axis=axis, seeds=LEAST) for axis in ("clips", "flops")]
-    sizes = ", ".join(f"{row.pair} with {row.seeds} seeds" for row in along[0].table.itertuples())
-    beside = "".join(f"; {told}" for told in controls(part, ("meanpool", "static")))
-    return (
-        f"{COST}, run again with {config.steps * config.effective_batch:,} clips and the mended scale, so far {sizes}, in "
-        f"percent of the loss of a baseline that reads 16 (captions of the built-in world, LLMs from scratch, {FRAMES} "
-        f"frames): {_costs(along)}{beside}"
+    along = [found for found in contrasts_of(part) if found.axis != "loss"]
+    lines = [*_costs(part, along), *_kept_words(part), *controls(part, ("meanpool", "static"))]
+    return "\n- ".join(
+        [
+            f"{COST}, run again, interim: {_progress(part)}; captions of the built-in world, LLMs from scratch, "
+            f"{config.steps * config.effective_batch:,} clips of {FRAMES} frames; loss in percent above that of a "
+            "baseline that reads 16 tokens a frame, 95 % intervals over seeds; equal FLOPs are read while the learning "
+            "rate is full, equal clips at the end",
+            *lines,
+        ]
     )
 
 
-def _kept(study: Results) -> str:
-    tables = {
+def _progress(study: Results) -> str:
+    """How much of what was planned is there, of the primary contrast."""
+    planned = Counter(
+        cell.config.pair
+        for cell in read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
+        if cell.config.arch == PRIMARY[0] and cell.config.frames == FRAMES
+    )
+    table = contrast(study, *PRIMARY, seeds=LEAST).table
+    sizes = ", ".join(
+        f"{row.pair} ({row.params / 1e6:.2f} M trained parameters, {row.seeds} of {planned[row.pair]} seeds)"
+        for row in table.itertuples()
+    )
+    chosen = (
+        ""
+        if PRIMARY_SIZE in set(table["pair"])
+        else (f"; {PRIMARY_SIZE}, chosen beforehand for the main comparison, is still to come")
+    )
+    return f"{len(table)} of {len(planned)} sizes, {sizes}{chosen}"
+
+
+def _interim(study: Results) -> str:
+    return f"""
+So far: {_progress(study)}. Seeds are looked at as they come; a verdict before the last of them may turn.
+"""
+
+
+def _other_settings(study: Results) -> str:
+    """What else differs from the runs before 2026-11-25 besides the input scale."""
+    before = sources.study("micro")
+    if before is None:
+        return ""
+    new, old = (
+        {run.config.cell: run.config for run in results.runs.itertuples()} for results in (study, before)
+    )
+    both = [cell for cell in new if cell in old]
+    if not both:
+        return ""
+    changes = [line for line in new[both[0]].changes_from(old[both[0]]) if not line.startswith("seed ")]
+    return f"""
+Beside the runs of before 2026-11-25 (`micro/`) more differs than the LLM's input scale, so that their figures can't be set beside
+these: of `{both[0]}`, {", ".join(changes)}.
+"""
+
+
+def _shares_kept(study: Results) -> dict[str, pd.DataFrame]:
+    return {
         arch: share_kept(study, arch, seeds=LEAST)
         for arch in ("foveated", "meanpool", "static")
         if _has(study, arch, "baseline", "blind")
     }
+
+
+def _kept_words(study: Results) -> list[str]:
+    """The shares that one token keeps, for the smallest and the largest size."""
+    tables = {arch: table.set_index("pair") for arch, table in _shares_kept(study).items()}
+    sizes = list(tables["foveated"].index) if "foveated" in tables else []
+    told = []
+    for pair in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
+        shares = ", ".join(
+            f"{arch} {_interval(table.loc[pair], digits=1, signed=False)} %"
+            for arch, table in tables.items()
+            if pair in table.index
+        )
+        told.append(
+            f"of what 16 tokens gain on a model that sees nothing, one token keeps at {pair}: {shares}"
+        )
+    return told
+
+
+def _kept(study: Results) -> str:
+    tables = _shares_kept(study)
     sizes = list(dict.fromkeys(pair for table in tables.values() for pair in table["pair"]))
     if not sizes:
         return ""
@@ -251,7 +429,7 @@ def _noise(compared: dict[tuple[str, str], Contrast]) -> str:
     table = compared[PRIMARY].table
     told = ", ".join(f"{row.pair} {100 * row.share_of_seeds:.0f}" for row in table.itertuples())
     return (
-        "\nWhere the uncertainty of the primary contrast comes from: seeds make up so many percent of its "
+        f"\nWhere the uncertainty of {PRIMARY[0]} beside {PRIMARY[1]} comes from: seeds make up so many percent of its "
         f"variance, the draw of validation clips the rest: {told}.\n"
     )
 
@@ -281,7 +459,7 @@ inside the box of any object; *objects seen*: the share of a clip's objects that
 the same with the boxes of another clip (*null*), and the difference with Student's interval over seeds.
 
 {gaze_table(rows).to_markdown(index=False)}
-{beside}
+{beside}{seen_through(sources.study(STUDY))}
 Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
 """
 
@@ -344,12 +522,28 @@ def tuned_rates(study: str) -> str:
     path = sources.rates_path(study)
     if not path.exists():
         return ""
+    rows = read_table(path)
     return f"""
-Rates were tuned for each size and architecture on a held-out seed: losses in nats after as many steps as the study
-has (all frames at once), the best one of a row in bold.
+Rates were tuned for each size and architecture of this table, on one held-out seed: losses in nats after as many steps as the
+study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}
 
-{rates_table(read_table(path)).to_markdown(index=False)}
+{rates_table(rows).to_markdown(index=False)}
 """
+
+
+def rates_at_the_edge(table: pd.DataFrame) -> str:
+    """Of `fvlm tune`'s longest runs: whose best rate is the lowest or the highest that was tried, a sentence."""
+    table = table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
+    told = []
+    for (pair, arch), losses in table.groupby(["pair", "arch"], sort=False):
+        means = losses.groupby("rate")["loss"].mean()
+        best = means.idxmin()
+        if best in (means.index.min(), means.index.max()):
+            end = "only one" if len(means) == 1 else "lowest" if best == means.index.min() else "highest"
+            told.append(f"{arch} at {pair} ({best:g}, the {end} of {len(means)})")
+    if not told:
+        return "No best rate is at the edge of what was tried."
+    return f"At the edge of what was tried, so that a rate beyond may be better: {', '.join(told)}."
 
 
 def rates_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,12 +3,16 @@
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.words import lowest_to_highest
+from fvlm.findings.captions import captions, contrasts_of, seen
+from fvlm.findings.words import DATE, lowest_to_highest, to_be_run_again
 from fvlm.scaling import Results, all_gaps, nanosmol
+from fvlm.scaling.contrasts import AXES
 from fvlm.scaling.intervals import t_interval
 from fvlm.scaling.runs import REAL, nanosmol_runs
 from fvlm.scaling.tables import flops_conventions, inference_claim, replayed_correction, size_claims
 from fvlm.text import span, with_interval
+
+CLAIMED = 0.6  # percent: what its gap between training and inference is said to stay below
 
 
 def nanosmol_section(micro: Results | None) -> str:
@@ -36,7 +40,7 @@ def nanosmol_section(micro: Results | None) -> str:
     rows = [
         ("The cost of one token a frame shrinks with scale", shrink, _verdict_trend(micro)),
         ("LLM size matters more than DINO size", bigger, _verdict_vision(micro)),
-        ("Train/inference gap below 0.6 %", inference, _verdict_inference(micro)),
+        (f"Train/inference gap below {CLAIMED} %", inference, _verdict_inference(micro)),
         ("64 frames are worse than 8", longer, _verdict_frames(micro)),
         (
             "1.1 to 3 times fewer FLOPs",
@@ -59,12 +63,32 @@ def _at_which_sizes(micro) -> str:
     if not micro:
         return ""
     here, there = (runs["params_trainable"] / 1e6 for runs in (micro.runs, nanosmol_runs()))
+    old = (
+        f" `micro` was run at equal clips, with the input scale of before {DATE}."
+        if _to_be_run_again(micro.runs)
+        else ""
+    )
     return (
         f" A verdict of `micro` holds for its sizes, {here.min():.2g} to {here.max():.2g} M trained "
         "parameters, its LLMs from\n"
         f"scratch; nanoSmol's cells, {there.min():.0f} to {there.max():.0f} M, began pretrained, and on "
-        "other videos."
+        f"other videos.{old}"
     )
+
+
+def _to_be_run_again(runs: pd.DataFrame) -> bool:
+    return any(map(to_be_run_again, runs["config"]))
+
+
+def _word(supports: bool, contradicts: bool, again: bool = False, where: str = "") -> str:
+    """What an interval says of a conclusion. where: of what it says it; again: runs that are to be run again
+    decide nothing, whichever way they point."""
+    if not supports and not contradicts:
+        return "cannot decide"
+    if again:
+        way = "the same way" if supports else "the other way"
+        return f"points {way}{where}, in runs that will be run again: decides nothing yet"
+    return f"{'supports' if supports else 'contradicts'}{where}"
 
 
 def _verdict_trend(micro):
@@ -73,10 +97,18 @@ def _verdict_trend(micro):
     words = []
     for name, gap in all_gaps(micro).items():
         row = gap.trend.set_index("kind").loc["raw"]
-        word = "supports" if row["high"] < 0 else "contradicts" if row["low"] > 0 else "cannot decide"
+        word = _word(row["high"] < 0, row["low"] > 0, _to_be_run_again(micro.runs), ", at equal clips")
         words.append(
             f"{name}: {with_interval(row['slope'], row['low'], row['high'])} points per tenfold: {word}"
         )
+    study = captions()
+    for found in contrasts_of(seen(study)) if study else []:
+        if found.trend:
+            trend = found.trend.estimate
+            words.append(
+                f"{study.runs['study'].iloc[0]}: {with_interval(trend.value, trend.low, trend.high)} points per "
+                f"tenfold: {_word(trend.high < 0, trend.low > 0, where=f', {AXES[found.axis]}')}"
+            )
     return "; ".join(words)
 
 
@@ -95,19 +127,24 @@ def _verdict_flops(times_cheaper):
 def _verdict_inference(micro):
     """Not from the question's runs: with their fine passes the two are the same for two frames by
     construction."""
+    newer = captions()
     told = []
-    for study in (micro or sources.study("sees"), *map(sources.study, REAL)):
+    for study in (micro or sources.study("sees"), newer and seen(newer), *map(sources.study, REAL)):
         if not study:
             continue
         runs = study.runs[study.runs["arch"] == "foveated"]
-        gap = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1)
-        word = "supports" if gap.max() < 0.6 else "contradicts"
-        found = (
-            f"{lowest_to_highest(gap, 2, signed=True)} % over {len(gap)} foveated runs"
-            if len(gap) > 1
-            else f"{gap.iloc[0]:+.2f} % in one run"
+        gap, name = 100 * (runs["loss_autoregressive"] / runs["loss_parallel"] - 1), runs["study"].iloc[0]
+        if len(gap) == 1:
+            told.append(f"{gap.iloc[0]:+.2f} % in one run ({name}), which decides nothing")
+            continue
+        low, high = t_interval(gap)
+        on_average = (
+            f", on average {with_interval(gap.mean(), low, high)}" if gap.min() < CLAIMED <= gap.max() else ""
         )
-        told.append(f"{found} ({runs['study'].iloc[0]}): {word}")
+        told.append(
+            f"{lowest_to_highest(gap, 2, signed=True)} % over {len(gap)} foveated runs ({name}){on_average}: "
+            f"{_word(high < CLAIMED, low > CLAIMED, _to_be_run_again(runs))}"
+        )
     return "; ".join(told)
 
 
@@ -121,11 +158,5 @@ def _verdict_frames(micro):
         return "cannot decide: one number of frames here so far"
     change = 100 * (runs[16] / runs[8] - 1)
     low, high = t_interval(change)
-    word = (
-        "supports, for 16 frames"
-        if low > 0
-        else "contradicts, for 16 frames"
-        if high < 0
-        else "cannot decide"
-    )
+    word = _word(low > 0, high < 0, _to_be_run_again(micro.runs), ", for 16 frames")
     return f"16 against 8 frames: {change.mean():+.2f} % ({span(low, high)}, {len(change)} pairs of runs): {word}"

@@ -47,7 +47,7 @@ from fvlm.text import with_interval
 from fvlm.training.results import Study, load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
-RUN_AGAIN = "run again on captions of the built-in world with the mended scale, so far"
+RUN_AGAIN = "run again on captions of the built-in world with the mended input scale, interim"
 END = "<!-- to here -->"
 
 
@@ -104,7 +104,7 @@ def readme_answer() -> str:
     if micro:
         parts = [so_far(study)] if study else []
         before = cost_before(micro, all_gaps(micro), alone=not study)
-        return "\n\n".join([f"{'; '.join([*parts, before])}.", *others])
+        return "\n\n".join(["\n- ".join([*parts, f"{before}."]), *others])
     return "No study of sizes has been run here yet."
 
 

@@ -1,14 +1,16 @@
 """What was found: the sections of FINDINGS.md, a function each."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
-from fvlm.config import REPOSITORY
+from fvlm.config import REPOSITORY, RunConfig
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.words import (
+    answers_beside,
     beside_controls,
     budget,
     longer,
@@ -16,7 +18,9 @@ from fvlm.findings.words import (
     percent,
     percent_range,
     question_rates,
+    seen_through,
     still_falling,
+    to_be_run_again,
     trends,
     verdict,
 )
@@ -29,7 +33,9 @@ from fvlm.studies.question import configs
 from fvlm.studies.question import results as question_results
 from fvlm.studies.tune import best_rates, mean_losses, own_rates
 from fvlm.text import with_interval
-from fvlm.training.results import load_study
+from fvlm.training.results import load_run, load_study
+
+HARDLY = 10  # percent of its loss: a model that loses less with another clip's frames hardly uses its own
 
 
 def micro_section(micro: Results) -> str:
@@ -63,16 +69,16 @@ better.
 {pd.DataFrame(rows).to_markdown(index=False)}
 
 {chr(10).join(f"- {line}" for line in beside_controls("captions", samples, sources.CONTROLS))}
-{_caption_gaze()}"""
+{_caption_gaze(micro)}"""
 
 
-def _caption_gaze() -> str:
+def _caption_gaze(micro: Results) -> str:
     path = sources.OUTPUTS / MICRO / "gaze.parquet"
     if not path.exists():
         return ""
     return f"""
 Where it looks, for captions, of an object drawn by lot. *hit*: the share of frames whose most attended patch is on it. *mass*:
-the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.
+the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.{seen_through(micro)}
 
 {_gazes(read_table(path), "caption").to_markdown(index=False)}
 
@@ -112,13 +118,20 @@ def question_section() -> str:
 without.
 - **Gaze** on the object asked about: {percent_range(fov["hit"])} % of frames, static {percent_range(sta["hit"])} %, chance \
 {100 * fov["chance"].mean():.1f} %; {percent_range(fov["hit_other"])} % when another object is asked about.
-{chr(10).join(f"- {line}" for line in beside_controls("questions", samples, ["static"]))}
+- On questions, beside {ARCHITECTURES["static"].description}, {answers_beside(samples, table, gazes, "static")}.{_tried_on()}
 
 Ranges are over seeds; every seed with its own intervals is below. Cells: `T2-T_2f_fov`, `T2-T_2f_sta` in
-`question/`. Again: `make question`.
+`question/`. Again: `make question`.{seen_through(sources.study("question"))}
 {_question_sizes(samples, table, gazes)}
 What did not work on the way, and what it took, is in `LOG.md`.
 """
+
+
+def _tried_on() -> str:
+    """Of the study as it was run first."""
+    if not to_be_run_again(configs()[0]):
+        return ""
+    return " Its settings were found by trying the foveated model alone, see *Withdrawn*."
 
 
 def question_seeds_section() -> str:
@@ -215,21 +228,47 @@ def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
 
 
 def sees_section() -> str:
-    evaluations, samples = load_study(sources.OUTPUTS / "sees")
-    last = evaluations.sort_values("step").groupby(["cell", "seed"], sort=False)["loss_parallel"].last()
-    losses = last.unstack().rename(index="`{}`".format, columns="seed {}".format).map("{:.3f}".format)
+    folder = sources.OUTPUTS / "sees"
+    evaluations, samples = load_study(folder)
+    last = evaluations.sort_values("step").groupby(["cell", "seed"])[["loss_autoregressive", "loss_parallel"]]
+    losses = (
+        last.last().map("{:.3f}".format).sort_index(ascending=[False, True]).rename("`{}`".format, level=0)
+    )
+    losses.columns = ["frame by frame", "all frames at once (parallel)"]
     gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
     return f"""## Does the cell of `make train` see?
 
 - **Caption loss**: {nats(gap)} against the blind control after the few minutes of `make train`, {gap.seeds} seeds, \
 {gap.samples} clips.
 
-Each seed's loss at the end, all frames at once (parallel), the same budget and clips:
+Each seed's loss at the end, the same budget and clips:
 
-{losses.sort_index(ascending=False).reset_index().to_markdown(index=False, disable_numparse=True)}
+{losses.reset_index().to_markdown(index=False, disable_numparse=True)}
+
+{_settings_beside_today(folder, evaluations)}
+Another machine may end elsewhere: seed 0, trained again on 2026-11-26 by code that gives the same losses over the first eight
+steps, ended at 0.818 nats frame by frame and 0.766 in parallel. Why is not known; the command compares a run with these.
 
 Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_fov --set seed=1`.
 """
+
+
+def _settings_beside_today(folder: Path, evaluations: pd.DataFrame) -> str:
+    """By which code a study was trained, and whether its cells still have those settings; device and
+    precision are the machine's and left out."""
+    changed = set()
+    for path in folder.glob("*/config.json"):
+        kept = load_run(path.parent).config
+        machine = dict(seed=kept.seed, device=kept.device, precision=kept.precision)
+        changed |= set(RunConfig.from_cell(kept.cell, **machine).changes_from(kept))
+    settings = (
+        f"other settings than these cells have today ({'; '.join(sorted(changed))})"
+        if changed
+        else "the settings that these cells have today"
+    )
+    return (
+        f"Trained by the code of commit {', '.join(sorted(evaluations['commit'].unique()))}, with {settings}."
+    )
 
 
 def _real_weights(study: Results) -> Iterator[tuple[str, pd.DataFrame, dict[tuple[str, str], Gap]]]:
@@ -264,7 +303,8 @@ def real_weights_in_a_line(study: Results) -> str:
         told.append(
             f"{name} {percent(gap)} %, {verdict(gap)} ({losses['foveated']:.3f} against "
             f"{losses['baseline']:.3f} nats), after "
-            f"{int(runs['samples_seen'].iloc[0]):,} clips, {gap.seeds} seed{'s' * (gap.seeds > 1)}"
+            f"{int(runs['samples_seen'].iloc[0]):,} clips, {gap.seeds} seed{'s' * (gap.seeds > 1)}, read on "
+            f"{gap.samples} validation clips"
         )
         blind = [
             f"{arch} {percent(gap)} %, {verdict(gap)}"
@@ -282,13 +322,37 @@ def _begun_to_see(study: Results) -> str:
     if not path.exists():
         return ""
     table = swapped_table(read_table(path).to_dict("records"))
+    shares = 100 * table["difference"] / table["own"]
     told = [
         f"{row.run.rpartition('_')[0]} {with_interval(row.difference, row.low, row.high, 4)} nats, "
-        f"{'used' if row.low > 0 else 'no use of them can be told'}"
-        for row in table.itertuples()
+        f"{'used' if row.low > 0 else 'no use of them can be told'} ({share:+.1f} % of its loss)"
+        for row, share in zip(table.itertuples(), shares)
     ]
-    unused = " The gap says nothing yet of what the tokens carry." if (table["low"] <= 0).all() else ""
-    return f" With another clip's frames instead of its own the loss changes by: {'; '.join(told)}.{unused}"
+    return (
+        f" With another clip's frames instead of its own the loss changes by: {'; '.join(told)}."
+        f"{_hardly_used(table, shares)}"
+    )
+
+
+def _hardly_used(table: pd.DataFrame, shares: pd.Series) -> str:
+    """What a gap is worth between models that do not use their frames, or hardly. table: `swapped_table`;
+    shares: of its loss, percent."""
+    if (table["low"] <= 0).all():
+        return " The gap says nothing yet of what the tokens carry."
+    if shares.max() >= HARDLY:
+        return ""
+    who = (
+        "It does not use its"
+        if len(shares) == 1
+        else "Neither uses its"
+        if len(shares) == 2
+        else "None uses its"
+    )
+    return (
+        f" {who} frames much yet (changes of under {HARDLY} % of the loss), so that the gap is not what one token a frame costs; "
+        "a loss below that of no visual token does not show seeing either, as tokens that say nothing of the clip are "
+        "trained parameters too (`LOG.md`, 2026-11-24)."
+    )
 
 
 def _real_weights_table(study: Results) -> pd.DataFrame:

@@ -6,15 +6,15 @@ import pandas as pd
 
 from fvlm.findings import sources
 from fvlm.findings.questions import STUDIES as QUESTIONS
-from fvlm.findings.words import by_shapes, longer, percent
+from fvlm.findings.words import DATE, by_shapes, longer, percent
 from fvlm.scaling import Results
 from fvlm.scaling.intervals import t_interval
 from fvlm.scaling.runs import MICRO
+from fvlm.studies.question import CROWDED
 from fvlm.text import with_interval
 from fvlm.training.results import load_run
 
 AUDIT = sources.OUTPUTS / "audit" / "input_scale.csv"
-DATE = "2026-11-25"
 
 
 def withdrawn_section(micro: Results | None) -> str:
@@ -25,8 +25,10 @@ def withdrawn_section(micro: Results | None) -> str:
 baseline's 16 tokens ({_question_gaps()} of the answer loss), and that the baseline "sees the shapes but not which one is
 meant". That is not shown: within {_steps()} steps the foveated model had learned what the baseline had not *yet*.
 The LLMs from scratch read embeddings of norm one, of which little is left after their first layer, and visual tokens were
-held to that scale. With the LLM's input multiplied by the square root of its width and nothing else changed, the baseline
-learns it as well: {_audit()}. Where either ends is not known. Several choices (how far a question moves the
+held to that scale. With the LLM's input multiplied by the square root of its width the baseline learns it as well
+(T1-T, crowded clips, one seed a learning rate):
+{_audit_beside()}.
+Where either ends is not known. Several choices (how far a question moves the
 query at the start, fine passes, layers, easy clips) were made by trying the foveated model alone, and one learning rate served
 all architectures. The figures that the reading rested on:
 
@@ -50,14 +52,20 @@ def _scaled(mended: bool) -> str:
 
 
 def withdrawn_in_short() -> str:
-    """The same as one sentence of the README's answer."""
-    return (
-        f"**Withdrawn on {DATE}**: that on questions it beats the baseline's 16 tokens, and that the baseline "
-        f"only guesses which shape is meant (within {_steps()} steps the foveated model had learned what the "
-        "baseline had not *yet*; with another scale of the LLM's input the baseline learns it as well, "
-        f"{_audit()}), and that the trend with size holds on every axis (it holds at equal clips only); all "
-        "numbers of LLMs from scratch will be run again: [figures and reasons](outputs/FINDINGS.md#withdrawn)."
-    )
+    """The same in the README's answer: a line for each claim, with its reason."""
+    old, reasons = _scaled(False), "[figures and reasons](outputs/FINDINGS.md#withdrawn)"
+    again = "" if old == "none" else f"the runs of {old} are with the old scale and will be run again: "
+    lines = [
+        f"**Withdrawn on {DATE}**, what earlier runs were said to show:",
+        "- *that on questions the foveated model beats the baseline's 16 tokens, and that the baseline only guesses which "
+        f"shape is meant*: the runs ended after {_steps()} steps, when the foveated model had learned the task and the "
+        "baseline had not *yet*; with another scale of the LLM's input the baseline learns it too (T1-T, clips with "
+        f"{CROWDED} shapes or more, one seed a learning rate: {_audit()});",
+        "- *that the cost of one token a frame grows with size whatever is held equal*: it was seen to grow at equal "
+        "training clips only, not at equal training FLOPs;",
+        f"- {again}{reasons}.",
+    ]
+    return "\n".join(lines)
 
 
 def _question_gaps() -> str:
@@ -73,18 +81,36 @@ def _steps() -> int:
     return read_grid(GRID).cells[0].config.steps
 
 
-def _audit() -> str:
-    """The longest runs of the baseline on the published cells' features, mended scale."""
-    table = pd.read_csv(AUDIT, comment="#").query(
-        "model == 'baseline' and features == 'dinov2' and scale == 'sqrt_width'"
-    )
-    last = table.sort_values("steps").groupby(["learning_rate", "seed"], sort=False).tail(1)
+def _audit_runs() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ends of the audit's long runs of the baseline on the published cells' features, with the mended scale
+    and with the published one: a row for each learning rate and seed."""
+    table = pd.read_csv(AUDIT, comment="#").query("model == 'baseline' and features == 'dinov2'")
+    last = table.sort_values("steps").groupby(["scale", "learning_rate", "seed"], sort=False).tail(1)
     long = last[last["steps"] >= 1000].sort_values("learning_rate")
-    runs = [
-        f"{100 * row.right:.0f} % right after {row.steps:,} steps at {row.learning_rate:g}"
-        for row in long.itertuples()
-    ]
-    return f"T1, crowded clips: {', '.join(runs)}; one seed each"
+    return long[long["scale"] == "sqrt_width"], long[long["scale"] == "published"]
+
+
+def _right(row) -> str:
+    return f"{100 * row.right:.0f} % right after {row.steps:,} steps"
+
+
+def _audit() -> str:
+    return ", ".join(f"{_right(row)} at {row.learning_rate:g}" for row in _audit_runs()[0].itertuples())
+
+
+def _audit_beside() -> str:
+    """The same, each beside the run that differs from it in the scale alone, where there is one."""
+    mended, published = _audit_runs()
+    told = []
+    for row in mended.itertuples():
+        same = published.query(f"learning_rate == {row.learning_rate} and seed == {row.seed}")
+        found = f"{_right(row)} at {row.learning_rate:g} (seed {row.seed})"
+        if len(same):
+            found += f", beside {_right(same.iloc[0])} with the old scale and nothing else changed"
+        else:
+            found += ", which was not run with the old scale"
+        told.append(found)
+    return ";\n".join(told)
 
 
 def _longer_line() -> str:

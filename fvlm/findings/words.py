@@ -5,13 +5,15 @@ import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
 from fvlm.config import RunConfig
+from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.scaling import GapScaling, Results
 from fvlm.scaling.gaps import Gap
 from fvlm.studies.grid import read_grid
-from fvlm.studies.question import GRID
+from fvlm.studies.question import CROWDED, GRID
 from fvlm.text import span, with_interval
 
+DATE = "2026-11-25"  # since when an LLM from scratch has its input scaled
 SCHEDULES = dict(  # of learning rates
     constant="constant",
     wsd="constant, then falling to zero over the last {percent:.0f} % of the steps",
@@ -31,6 +33,79 @@ def beside_controls(task: str, samples: pd.DataFrame, archs) -> list[str]:
         for arch in archs
         if (found := beside(samples, arch))
     ]
+
+
+def answers_beside(samples: pd.DataFrame, table: pd.DataFrame, gazes: pd.DataFrame, arch: str) -> str:
+    """The foveated model's loss on the answer beside a control's at every size, then how far that control had
+    come and what the comparison is worth. Words follow the intervals. samples, table, gazes:
+    `sources.questions`; no full stop."""
+    gaps = {pair: sources.against(part, [arch]).get(arch) for pair, part in samples.groupby("pair")}
+    names = trained_sizes(sources.study("question"), gaps)
+    told = ", ".join(f"{lower_or_higher(gap)} at {names[pair]}" for pair, gap in gaps.items() if gap)
+    return f"its loss on the answer is {told}; {_control_s_worth(table, gazes, arch)}"
+
+
+def _control_s_worth(table: pd.DataFrame, gazes: pd.DataFrame, arch: str) -> str:
+    """Whether a control's right answers are above a guess among the shapes, seed by seed, and what its runs
+    lacked."""
+    config, short = read_grid(GRID).cells[0].config, ARCHITECTURES[arch].short
+    runs = table[table["run"].str.contains(f"_{short}_")]
+    guess = (1 / gazes.drop_duplicates("clip_id")["objects"]).mean()
+    above, rates = int((runs["right_low"] > guess).sum()), sources.rates_path("question")
+    flaws = []
+    if not rates.exists() or arch not in set(read_table(rates)["arch"]):
+        flaws.append("at a rate that was not tuned for it")
+    if to_be_run_again(config):
+        flaws.append(f"with the input scale of before {DATE}")
+    answers = (
+        f"but after the {config.steps} steps of these runs the control is right on {percent_range(runs['right'])} % of "
+        f"clips with {CROWDED} shapes or more, a guess among the shapes on {100 * guess:.0f} %: it had"
+    )
+    if above == 0:
+        learned, what = "not learned the task", "this tells who learns sooner"
+    elif above == len(runs):
+        learned, what = "learned more than to guess", "this tells how far each had come"
+    else:
+        learned = f"learned more than to guess in {above} of {len(runs)} runs"
+        what = "this tells how far each had come"
+    if above == len(runs) and not flaws:
+        return f"{answers.removeprefix('but ')} {learned}"
+    again = ", and is to be run again" if to_be_run_again(config) else ""
+    return (
+        f"{answers} {learned}{', ' * bool(flaws)}{' and '.join(flaws)}, so that {what}, not what "
+        f"{ARCHITECTURES[arch].description.partition(' for ')[0]} can reach{again}"
+    )
+
+
+def to_be_run_again(config: RunConfig) -> bool:
+    """Whether a run is of an LLM from scratch whose input was not scaled yet."""
+    return config.tiny and not config.scale_input
+
+
+def trained_sizes(study: Results | None, pairs) -> dict[str, str]:
+    """How each of these sizes is called where it is met first: by its name and how many parameters the
+    foveated model trains there, if the study's runs are there."""
+    names, unit = {pair: pair for pair in pairs}, "M trained parameters"
+    if study is not None:
+        runs = study.runs[(study.runs["arch"] == "foveated") & study.runs["pair"].isin(names)]
+        for pair, count in runs.groupby("pair")["params_trainable"].mean().items():
+            names[pair], unit = f"{pair} ({count / 1e6:.2f} {unit})", "M"
+    return names
+
+
+def of_a_saliency_model(study: Results | None) -> bool:
+    """Whether the vision encoder's weights, by what their runs recorded, came with a saliency model."""
+    return study is not None and bool(study.runs["weights"].str.contains("saliency").any())
+
+
+def seen_through(study: Results | None) -> str:
+    """What to know of gazes on such weights, a line to put below another; nothing where they are others."""
+    if not of_a_saliency_model(study):
+        return ""
+    return (
+        "\nThe vision encoder is DINOv2-small as a saliency model ships it and may have been tuned for saliency: "
+        "on other weights the same models may look elsewhere."
+    )
 
 
 def by_shapes(right: pd.DataFrame) -> str:
@@ -104,6 +179,17 @@ def beside(samples: pd.DataFrame, arch: str) -> str:
         if gap := sources.against(part, [arch]).get(arch):
             told.append(f"{percent(gap)} % at {pair}, {verdict(gap)}")
     return "; ".join(told)
+
+
+def lower_or_higher(gap: Gap) -> str:
+    """A gap in percent of the other's loss, in words that follow its interval."""
+    low, high = gap.percent_interval
+    digits = 0 if min(map(abs, (gap.percent, low, high))) >= 1 else 1
+    if high < 0:
+        return f"{-gap.percent:.{digits}f} % lower ({span(-high, -low, digits, signed=False)})"
+    if low > 0:
+        return f"{gap.percent:.{digits}f} % higher ({span(low, high, digits, signed=False)})"
+    return f"not to be told apart ({gap.percent:+.{digits}f} %, {span(low, high, digits)})"
 
 
 def verdict(gap: Gap) -> str:

@@ -1,5 +1,9 @@
-"""Where a model looks, and whether it matters. With one query per frame the query's attention is the whole
-visual channel.
+"""Where a model looks, and whether it matters.
+
+All that the LLM gets of a frame is gathered with these attention weights. But from the second layer on a
+patch's key and value already hold some of what is around it, CLS holds something of the whole frame, and the
+query keeps what earlier layers gave it. So attention on a patch is not yet use of that patch's pixels;
+`causal_gaze` hides patches to test whether what is attended to is used.
 
 T frames, H heads, h x w patches, Q query width, N = 1 + h w tokens (CLS first).
 """

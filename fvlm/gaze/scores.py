@@ -27,6 +27,8 @@ SCORES = {
     "if it never is",
 }
 
+SAME_CLIPS = "own, same clips"  # what `summarise` calls the clip's question on the clips that "other" covers
+
 # A hit on one object says little of captions, which name them all: at a time it can look at only one of them.
 OBJECT_SCORES = {
     "hit_any": "share of the frames with objects in which the most attended patch's centre is inside one of "
@@ -227,14 +229,23 @@ def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def summarise(rows: list[dict]):
     """Means of SCORES, and of OBJECT_SCORES where the rows have them, with bootstrap 95 % intervals over
-    clips: a DataFrame, a row per run and question asked."""
+    clips: a DataFrame, a row per run and question asked.
+
+    "other" covers the clips alone that have another object to ask about. Where "own" covers more, a row
+    SAME_CLIPS follows it, the clip's question on the clips of "other": the two that may be compared."""
     import pandas as pd
 
     table, given = [], pd.DataFrame(rows)
     scores = [*SCORES, *(name for name in OBJECT_SCORES if name in given)]
-    for (run, asked), group in given.reindex(columns=["run", "asked", *scores]).groupby(
-        ["run", "asked"], sort=False
-    ):
+    given = given.reindex(columns=["run", "clip_id", "asked", *scores])
+    groups = {}
+    for (run, asked), group in given.groupby(["run", "asked"], sort=False):
+        groups[run, asked] = group
+        other = given.loc[(given["run"] == run) & (given["asked"] == "other"), "clip_id"]
+        shared = group[group["clip_id"].isin(other)]
+        if asked == "own" and 0 < len(shared) < len(group):
+            groups[run, SAME_CLIPS] = shared
+    for (run, asked), group in groups.items():
         line = dict(run=run, asked=asked, clips=len(group))
         for name in scores:
             low, high = interval(group[name].to_numpy(float))

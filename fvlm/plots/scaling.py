@@ -609,7 +609,7 @@ def gaze_vs_loss(runs, truth: pd.DataFrame | None = None, loss="loss_autoregress
     figure.update_xaxes(title="hit: most attended patch inside the target's box")
     if truth is None or not len(truth):
         return nothing(figure, "no gaze scores: fvlm gaze --run FOLDER makes them")
-    table = runs.merge(truth[truth["asked"] != "other"], on=["study", "run"])
+    table = runs.merge(truth[truth["asked"].isin(["own", "caption"])], on=["study", "run"])
     for arch, part in table.groupby("arch", sort=False):
         figure.add_scatter(
             x=part["hit"],

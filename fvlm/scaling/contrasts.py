@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.scaling.intervals import Estimate
+from fvlm.scaling.intervals import Estimate, student_estimate
 from fvlm.scaling.runs import Results
 
 LOSS = "loss_autoregressive"
@@ -65,28 +65,21 @@ class Levels:
 
         The statistic is taken to be straight where the runs scatter (delta method). Seeds scatter it by what
         each moves all architectures of its size together, sizes independently of each other; clips, the same
-        for every run, by what they move all of it at once. Degrees of freedom by Welch and Satterthwaite.
-        With one seed at any size the interval is for these very weights."""
-        from scipy.stats import t as student
-
+        for every run, by what they move all of it at once (`student_estimate`). With one seed at any size the
+        interval is for these very weights."""
         means = self.means
         slopes = _gradient(statistic, means)  # (K, A)
-        clips = sum(slope @ moved for slope, moved in zip(slopes, self.by_clip))  # (R,)
-        noise = [(float(np.var(clips, ddof=1)) / len(clips), len(clips) - 1)]
+        moved = sum(slope @ each for slope, each in zip(slopes, self.by_clip))  # (R,)
+        clips = (float(np.var(moved, ddof=1)) / len(moved), len(moved) - 1)
         used = [losses for losses, slope in zip(self.by_seed, slopes) if np.any(slope)]
         seeds = min(losses.shape[1] for losses in used or self.by_seed)
+        scatter = []
         if seeds > 1:
             for slope, losses in zip(slopes, self.by_seed):
                 S = losses.shape[1]
-                noise.append((float(np.var(slope @ losses, ddof=1)) / S, S - 1))
-        value, variance = float(statistic(means)), sum(v for v, _ in noise)
-        freedom = variance**2 / sum(v**2 / f for v, f in noise) if variance else np.inf
-        error = float(np.sqrt(variance))
-        half = float(student.ppf(0.975, freedom)) * error
-        p = float(2 * student.sf(abs(value) / error, freedom)) if error else float(value == 0)
-        return Parts(
-            Estimate(value, value - half, value + half, p), seeds, variance - noise[0][0], noise[0][0]
-        )
+                scatter.append((float(np.var(slope @ losses, ddof=1)) / S, S - 1))
+        estimate = student_estimate(float(statistic(means)), scatter, clips)
+        return Parts(estimate, seeds, sum(v for v, _ in scatter), clips[0])
 
 
 def _gradient(statistic: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
@@ -134,8 +127,7 @@ def contrast(
     seeds of both."""
     if axis not in AXES:
         raise ConfigError(f"axis = {axis!r}: valid are {', '.join(AXES)}")
-    sizes = [_Size(results, pair, (a, b)) for pair in _pairs(results, (a, b))]
-    sizes = [size for size in sizes if len(size.seeds) >= seeds]
+    sizes = _sizes(results, (a, b), seeds)
     if not sizes:
         raise ConfigError(f"no size has {'a seed' if seeds == 1 else f'{seeds} seeds'} of both {a} and {b}")
     level = max(size.curves["clips"][b].loss.mean(0)[-1] for size in sizes) if axis == "loss" else np.nan
@@ -214,6 +206,54 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", see
             )
         )
     return pd.DataFrame(rows, columns=["pair", "times", "low", "high", "p", "seeds", "level"])
+
+
+def gaps_by_clips(results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1) -> pd.DataFrame:
+    """The gap at equal clips at every evaluation of `a` at the full rate that lies on both learning curves: a
+    row per size and evaluation with `pair`, `clips`, `percent`, `low`, `high`, `seeds`.
+
+    The clips' share of the noise is that of the last evaluation, the only one whose clips are kept."""
+    rows = []
+    for size in _sizes(results, (a, b), seeds):
+        curves = [size.curves["clips"][arch] for arch in (a, b)]
+        for at in curves[0].at if all(len(curve.at) for curve in curves) else []:
+            if not _inside(curves, at):
+                continue
+            parts = Levels([_both(curves, at)], [size.by_clip]).estimate(
+                lambda means: float(percent(means)[0])
+            )
+            found = parts.estimate
+            rows.append(
+                dict(
+                    pair=size.pair,
+                    clips=float(at),
+                    percent=found.value,
+                    low=found.low,
+                    high=found.high,
+                    seeds=parts.seeds,
+                )
+            )
+    return pd.DataFrame(rows, columns=["pair", "clips", "percent", "low", "high", "seeds"])
+
+
+def gap_growth(
+    results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1
+) -> dict[str, Estimate]:
+    """By size: how many percentage points the gap at equal clips has grown from the first to the last of
+    `gaps_by_clips`, with Student's t over seeds. Sizes with fewer than two such evaluations or seeds are left
+    out."""
+    grown = {}
+    for size in _sizes(results, (a, b), max(seeds, 2)):
+        curves = [size.curves["clips"][arch] for arch in (a, b)]
+        at = [clips for clips in curves[0].at if len(curves[1].at) and _inside(curves, clips)]
+        if len(at) < 2:
+            continue
+        ends = np.concatenate([_both(curves, at[0]), _both(curves, at[-1])])  # (4, S)
+        levels = Levels([ends], [np.zeros((4, 2))])
+        grown[size.pair] = levels.estimate(
+            lambda means: float(percent(means[:, 2:])[0] - percent(means[:, :2])[0])
+        ).estimate
+    return grown
 
 
 def share_kept(
@@ -386,6 +426,12 @@ def _crossing(curve: _Curve, level: float) -> float | None:
             share = (before - level) / (before - after) if before > after else 0.0
             return float(np.exp(x[i] + min(share, 1.0) * (x[i + 1] - x[i])))
     return float(curve.at[0]) if np.isclose(mean[0], level) else None
+
+
+def _sizes(results: Results, archs: tuple[str, str], seeds: int) -> list[_Size]:
+    """Sizes that have so many seeds of both architectures, smallest first."""
+    sizes = [_Size(results, pair, archs) for pair in _pairs(results, archs)]
+    return [size for size in sizes if len(size.seeds) >= max(seeds, 1)]
 
 
 def _pairs(results: Results, archs: Sequence[str]) -> list[str]:

@@ -38,14 +38,40 @@ def widening(freedom: float, level: float = 0.95) -> float:
     return student.ppf(0.5 + level / 2, freedom) / norm.ppf(0.5 + level / 2)
 
 
-def bootstrap_estimate(value: float, deviations: np.ndarray, noise: list[tuple[float, float]]) -> Estimate:
+Noise = tuple[float, float]  # a source's part of the variance of an estimate, and its degrees of freedom
+
+
+def freedom(noise: list[Noise]) -> float:
+    """The degrees of freedom of all sources together, by Welch and Satterthwaite."""
+    spread = sum(v**2 / f for v, f in noise)
+    return sum(v for v, _ in noise) ** 2 / spread if spread > 0 else np.inf
+
+
+def student_estimate(value: float, seeds: list[Noise], clips: Noise) -> Estimate:
+    """A number with Student's interval from the noise of seeds, size by size (none: one seed), and of clips.
+
+    No narrower than over the seeds alone: clips, of which there are many, add degrees of freedom as well as
+    noise, so that by Welch and Satterthwaite's rule more noise could mean a narrower interval."""
+    from scipy.stats import t as student
+
+    half, p = 0.0, float(value == 0)
+    for noise in ([*seeds, clips], seeds):
+        error, free = float(np.sqrt(sum(v for v, _ in noise))), freedom(noise)
+        if error:
+            half = max(half, float(student.ppf(0.975, free)) * error)
+            p = max(p, float(2 * student.sf(abs(value) / error, free)))
+    return Estimate(value, value - half, value + half, p)
+
+
+def bootstrap_estimate(value: float, deviations: np.ndarray, noise: list[Noise]) -> Estimate:
     """A number with the percentile interval of its bootstrap's deviations (b,).
 
-    noise: the variance and the degrees of freedom of each of its sources, such as clips and seeds. The draws
-    are widened by Student's t with the degrees of freedom of all sources together (Welch and Satterthwaite);
-    not where none is given."""
-    total, spread = sum(v for v, _ in noise), sum(v**2 / freedom for v, freedom in noise)
-    draws = value + deviations * (widening(total**2 / spread) if total > 0 else 1)
+    noise: of each of its sources, such as clips and seeds. The draws are widened by Student's t with the
+    degrees of freedom of all sources together, and so that they are no narrower than of any one alone (see
+    `student_estimate`); not where none is given."""
+    total = sum(v for v, _ in noise)
+    factors = [widening(f) * np.sqrt(v / total) for v, f in noise if v > 0]
+    draws = value + deviations * (max(widening(freedom(noise)), *factors) if total > 0 else 1)
     low, high = np.percentile(draws, [2.5, 97.5])
     p = min(1.0, 2 * (min((draws <= 0).sum(), (draws >= 0).sum()) + 1) / (len(draws) + 1))
     return Estimate(value, float(low), float(high), p)

@@ -290,8 +290,8 @@ def compare_runs(kept: Run, again: Run) -> "pd.DataFrame":
     """A cell that was trained twice with one configuration, a row per loss: the `kept` one and the one found
     `again` (last evaluation, nats per text token), their `difference`, and by how much the kept study's seeds
     of that cell differ (`seeds`, highest less lowest; NaN with one seed). The same seed on another machine,
-    or with another number of threads, rounds otherwise and in the end differs too: by about as much as
-    another seed, at the worst.
+    or with another number of threads, rounds otherwise and in the end differs too: mostly by less than
+    another seed does, but more has been seen (LOG.md, 2026-11-26).
 
     ConfigError if the configurations differ."""
     import pandas as pd

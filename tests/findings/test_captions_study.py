@@ -18,13 +18,17 @@ from fvlm.findings.captions import (
     cost_sentence,
     gaze_compared,
     gaze_table,
+    growth_table,
+    rates_at_the_edge,
     rates_table,
     ready,
     seeing,
     sentences,
+    sides_table,
+    so_far,
 )
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import contrast
+from fvlm.scaling.contrasts import contrast, full_rate_until, gaps_by_clips
 from fvlm.studies.grid import read_grid
 
 ARCHS = ("fov", "bas", "avg", "sta", "bli")
@@ -56,6 +60,91 @@ def test_where_no_difference_is_none_is_told():
     by = contrast(study(sizes=size)).table["percent"].iloc[0]
     told = cost_sentence(study(gap=1 / (1 + by / 100), sizes=size)).partition("at equal training FLOPs")[0]
     assert "no difference can be told" in told and "it is worse" not in told
+
+
+def with_last_gap(results: Results, change: float) -> Results:
+    """The same runs, the foveated ones' losses at the last evaluation at the full rate changed by a share."""
+    evaluations = results.evaluations.copy()
+    steps = sorted(
+        step
+        for step in evaluations["step"].unique()
+        if step <= full_rate_until(results.runs["config"].iloc[0])
+    )
+    there = (evaluations["arch"] == "foveated") & (evaluations["step"] == steps[-1])
+    evaluations.loc[there, "loss_autoregressive"] *= 1 + change
+    return Results(results.runs, evaluations, results.samples)
+
+
+@pytest.mark.parametrize(("change", "said"), [(0.3, "grows with training"), (-0.3, "shrinks with training")])
+def test_how_the_gap_goes_with_training_has_the_sign_of_its_rows(change, said):
+    results = with_last_gap(study(sizes=SIZES[:1]), change)
+    told = cost_sentence(results)
+    assert f"the gap at {SIZES[0]} {said}: " in told
+    numbers = gaps_by_clips(results)["percent"]
+    assert f"{numbers.iloc[0]:+.2f} after" in told and f"{numbers.iloc[-1]:+.2f} after" in told
+    table = growth_table(results)
+    assert list(table.columns) == ["size", "after clips", "over baseline", "over meanpool", "over static"]
+    assert [value.split()[0] for value in table["over baseline"]] == [f"{value:+.2f}" for value in numbers]
+
+
+def test_a_gap_that_stays_is_said_to_stay():
+    results = study(sizes=SIZES[:1])
+    same = results.evaluations.copy()
+    noise = np.random.default_rng(0).normal(1, 0.01, len(same))
+    same["loss_autoregressive"] = noise * np.where(same["arch"] == "foveated", 1.1, 1.0)
+    told = cost_sentence(Results(results.runs, same, results.samples))
+    assert "neither grows nor shrinks with training as far as can be told" in told
+
+
+@pytest.mark.parametrize("change", [0.2, -0.2])
+def test_what_the_last_clips_at_the_full_rate_gave_is_told(change):
+    results = study(sizes=SIZES[:1])
+    before = re.search(r"still fell by \(percent\) foveated (-?[\d.]+)", captions_section(results)).group(1)
+    after = captions_section(with_last_gap(results, change))
+    found = re.search(r"still fell by \(percent\) foveated (-?[\d.]+)", after).group(1)
+    left = (1 - float(before) / 100) * (1 + change)
+    assert float(found) == pytest.approx(100 * (1 - left), abs=0.1)
+
+
+def test_one_size_is_not_compared_at_a_loss_of_its_own():
+    assert "at equal loss" not in captions_section(study(sizes=SIZES[:1]))
+    assert "at equal loss of the baseline" in captions_section(study(sizes=SIZES[:2]))
+
+
+def test_an_interim_result_says_what_is_there_of_what_was_planned():
+    planned = read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
+    seeds = {c.config.seed for c in planned if c.config.pair == "T1-T" and c.config.arch == "foveated"}
+    told = so_far(study(sizes=SIZES[:1], seeds=3))
+    assert "interim: 1 of 5 sizes, T1-T (" in told and f"3 of {len(seeds)} seeds)" in told
+    assert "T3-T, chosen beforehand for the main comparison, is still to come" in told
+    assert "still to come" not in so_far(study(sizes=SIZES[2:3], seeds=3))
+    assert told.count("\n- ") > 4 and "one token keeps at T1-T: foveated " in told
+
+
+def test_each_side_s_parameters_and_flops_are_told():
+    results = study(sizes=SIZES[:2])
+    table = sides_table(results)
+    assert list(table["architecture"]) == 2 * ["foveated", "baseline", "static", "meanpool", "blind"]
+    means = results.runs.groupby(["pair", "arch"])["params_trainable"].mean() / 1e6
+    for row in table.to_dict("records"):
+        assert row["trained parameters"] == f"{means[row['size'], row['architecture']]:.2f} M"
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([0.3, 0.2, 0.1], "foveated at T1-T (0.004, the highest of 3)"),
+        ([0.1, 0.2, 0.3], "foveated at T1-T (0.001, the lowest of 3)"),
+        ([0.2, 0.1, 0.3], "No best rate is at the edge"),
+    ],
+)
+def test_a_best_rate_at_the_edge_of_what_was_tried_is_named(losses, said):
+    rows = [
+        dict(pair="T1-T", arch="foveated", steps=steps, rate=rate, seed=100, loss=loss + steps)
+        for rate, loss in zip((1e-3, 2e-3, 4e-3), losses)
+        for steps in (1, 2)
+    ]
+    assert said in rates_at_the_edge(pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize(("slope", "said"), [(0.06, "it grows with size"), (-0.06, "it shrinks with size")])

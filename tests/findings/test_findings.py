@@ -1,18 +1,23 @@
 """FINDINGS.md is what the committed results say, and says what planted ones do."""
 
+import dataclasses
 import itertools
 import json
 import math
 import re
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from planted import SIZES, planted
 
 from fvlm import ConfigError, RunConfig
 from fvlm.cli import main
-from fvlm.findings import page, prediction, sources
+from fvlm.config import REPOSITORY
+from fvlm.findings import nanosmol, page, prediction, sources, words
+from fvlm.findings.answer import beside_the_cost
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.page import PAGE, README, readme_results, render, with_answer
 from fvlm.findings.prediction import predict, prediction_section
@@ -23,9 +28,21 @@ from fvlm.findings.sections import (
     rates_section,
     real_weights_in_a_line,
     real_weights_section,
+    sees_section,
 )
 from fvlm.findings.withdrawn import DATE, equal_flops_gaps
-from fvlm.findings.words import beside, by_shapes, longer, still_falling, trends, verdict
+from fvlm.findings.words import (
+    answers_beside,
+    beside,
+    by_shapes,
+    longer,
+    lower_or_higher,
+    seen_through,
+    still_falling,
+    trained_sizes,
+    trends,
+    verdict,
+)
 from fvlm.scaling import all_gaps, parameter_counts
 from fvlm.scaling.runs import NANOSMOL_SAMPLES
 from fvlm.studies.grid import read_grid
@@ -158,15 +175,30 @@ def test_the_verdict_beside_a_control_that_loses_follows_its_intervals(as_micro,
 
 
 class Planted:
-    """A gap of which only the interval is known."""
+    """A gap of which only the interval is known, and with it what is said in percent."""
 
     def __init__(self, low, high):
-        self.interval = low, high
+        self.interval = self.percent_interval = low, high
+        self.percent = (low + high) / 2
 
 
 def test_a_verdict_is_one_of_three():
     better, worse, open_, edge = (verdict(Planted(*ends)) for ends in ((-2, -1), (1, 2), (-1, 2), (0, 2)))
     assert len({better, worse, open_}) == 3 and edge == open_
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((-91.6, -81.4), "86 % lower (81 to 92)"),
+        ((3.2, 21.2), "12 % higher (3 to 21)"),
+        ((0.2, 0.6), "0.4 % higher (0.2 to 0.6)"),
+        ((-3, 5), "not to be told apart (+1 %, -3 to +5)"),
+        ((-3, 0), "not to be told apart (-1.5 %, -3.0 to +0.0)"),
+    ],
+)
+def test_a_loss_is_lower_or_higher_where_its_interval_is(ends, said):
+    assert lower_or_higher(Planted(*ends)) == said
 
 
 # ── The README's part ────────────────────────────────────────────────────────────────────────────
@@ -332,6 +364,55 @@ def test_a_gap_says_nothing_yet_where_no_run_uses_its_frames(swapped, tell):
     assert said == [False, True]
 
 
+@pytest.mark.parametrize(("losses", "hardly"), [((1, 1), False), ((4, 1), False), ((4, 4), True)])
+@BOTH
+def test_a_gap_is_no_cost_where_less_than_a_tenth_of_each_loss_is_the_frames_(
+    swapped, tell, tmp_path, losses, hardly
+):
+    """Both runs use their frames, of 0.3 nats: 30 % of a loss of 1, 7.5 % of one of 4."""
+    study = swapped("fov", "bas")
+    scored = [
+        dict(run=f"T1-T_8f_{arch}_seed0", clip_id=f"c{i}", text_tokens=5, loss=loss, loss_swapped=loss + 0.3)
+        for arch, loss in zip(("fov", "bas"), losses)
+        for i in range(20)
+    ]
+    pd.DataFrame(scored).to_parquet(tmp_path / "micro" / "swapped.parquet")
+    told = tell(study)
+    shares = [float(share) for share in re.findall(r"used \(([-+][\d.]+) % of its loss\)", told)]
+    assert shares == pytest.approx([30 / loss for loss in losses], abs=0.051)
+    assert ("is not what one token a frame costs" in told) == hardly and "says nothing yet" not in told
+
+
+def test_the_line_on_real_weights_says_on_how_many_clips_it_was_read(as_micro):
+    line = real_weights_in_a_line(as_micro())
+    assert line.count("4 seeds, read on 40 validation clips") == line.count(" nats), after ") > 1
+
+
+# ── The cell of `make train` ────────────────────────────────────────────────────────────────────
+
+
+def test_losses_of_the_smallest_cell_are_told_frame_by_frame_first():
+    told = " ".join(sees_section().split())
+    assert "| frame by frame | all frames at once (parallel) |" in told
+    last = pd.read_parquet(sources.OUTPUTS / "sees/T-T_8f_fov_seed1/evaluations.parquet").iloc[-1]
+    assert last["loss_autoregressive"] != last["loss_parallel"]
+    assert f"| `T-T_8f_fov` | 1 | {last['loss_autoregressive']:.3f} | {last['loss_parallel']:.3f} |" in told
+    assert last["commit"] in told
+
+
+@pytest.mark.parametrize("setting", [None, ("warmup", 7)])
+def test_where_the_smallest_cell_has_other_settings_today_it_is_told(setting, monkeypatch, tmp_path):
+    shutil.copytree(sources.OUTPUTS / "sees", tmp_path / "sees")
+    monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
+    path = tmp_path / "sees/T-T_8f_fov_seed2/config.json"
+    kept = json.loads(path.read_text())
+    kept |= {} if setting is None else dict([setting])
+    path.write_text(json.dumps(kept))
+    told, today = sees_section(), RunConfig.from_cell("T-T_8f_fov").warmup
+    assert ("with the settings that these cells have today" in told) == (setting is None)
+    assert (f"other settings than these cells have today (warmup was 7, is {today})" in told) == bool(setting)
+
+
 # ── Questions ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -350,7 +431,10 @@ def asked(monkeypatch, tmp_path):
             for i in range(30)
         ]
         right = 0.9 if good else 0.25
-        study.runs.append(dict(run=run, clips=30, right=right, hit=0.8, hit_other=0.1, chance=0.1))
+        study.runs.append(
+            dict(run=run, clips=30, right=right, right_low=right - 0.05, right_high=right + 0.05)
+            | dict(hit=0.8, hit_low=0.75, hit_other=0.1, hit_other_high=0.15, chance=0.1)
+        )
         if arch != "baseline":
             of_run = dict(run=run, asked="own", hit=0.8 * good, chance=0.1)
             study.gazes += [
@@ -379,6 +463,77 @@ def test_answers_and_gaze_are_told_of_crowded_clips_at_t2(asked):
     assert numbers(loss.replace(" nats", "").replace(" %", ""))[:3] == [-0.5] * 3
     assert numbers(loss)[-2:] == [3, 20], "seeds, clips"
     assert numbers(right) == [90, 90, 25, 25] and numbers(gaze) == [80, 80, 80, 80, 10, 10, 10]
+
+
+def control(asked, right_low=None) -> str:
+    """What is said of the static control, whose runs' intervals of right answers begin at `right_low`."""
+    rows = [row for row in asked.runs if "_sta_" in row["run"]]
+    for row, low in zip(rows, right_low or []):
+        row["right_low"] = low
+    return answers_beside(*sources.questions(), "static")
+
+
+def test_the_loss_on_the_answer_is_told_of_every_size(asked):
+    told = control(asked)
+    assert re.findall(r"(\d+) % lower \(\d+ to \d+\) at (T\d-T)", told) == [("42", "T1-T"), ("42", "T2-T")]
+    for row in asked.samples:
+        row["loss_autoregressive"] += 0.8 if row["arch"] == "foveated" else 0
+    sources.load_study("question").samples["loss_autoregressive"] = [
+        row["loss_autoregressive"] for row in asked.samples
+    ]
+    assert re.findall(r"% (lower|higher)", control(asked)) == ["higher"] * 2
+
+
+@pytest.mark.parametrize(
+    ("right_low", "said", "never"),
+    [
+        ([0.2] * 6, ("it had not learned the task", "who learns sooner"), "learned more than to guess"),
+        ([0.5] * 6, ("it had learned more than to guess,", "how far each had come"), "not learned the task"),
+        ([0.5] * 2 + [0.2] * 4, ("to guess in 2 of 6 runs", "how far each had come"), "not learned the task"),
+    ],
+)
+def test_a_control_had_learned_the_task_where_its_answers_are_above_a_guess(asked, right_low, said, never):
+    """A guess among three shapes is right in a third."""
+    told = control(asked, right_low)
+    assert all(part in told for part in said) and never not in told
+    assert "a guess among the shapes on 33 %" in told and "after the 600 steps" in told
+    assert told in question_section()
+
+
+def test_what_a_control_lacked_is_said_as_long_as_it_lacks_it(asked, monkeypatch, tmp_path):
+    lacks = ("rate that was not tuned", f"the input scale of before {DATE}", "to be run again")
+    assert all(lack in control(asked) for lack in lacks)
+    pd.DataFrame(dict(arch=["foveated", "static"])).to_parquet(tmp_path / "rates.parquet")
+    monkeypatch.setattr(sources, "rates_path", lambda study: tmp_path / "rates.parquet")
+    assert [lack in control(asked) for lack in lacks] == [False, True, True]
+    monkeypatch.setattr(words, "GRID", REPOSITORY / "params" / "questions.yaml")
+    assert not any(lack in control(asked) for lack in lacks)
+    assert "who learns sooner" in control(asked), "and it had not learned the task"
+    assert control(asked, [0.5] * 6).endswith("it had learned more than to guess")
+
+
+def test_the_readme_has_the_control_s_gaze_beside_chance(asked):
+    for row in asked.runs:
+        row["hit"] = 0.3 if "_sta_" in row["run"] else 0.8
+    steering, _ = beside_the_cost()
+    assert "it does" in steering and "everything in 30 to 30 %, and a patch at random in 10.0 %" in steering
+    assert f"beside that control {control(asked)}" in steering and not re.search(r"\.\s+[A-Z]", steering)
+    for row in asked.runs:
+        row["hit_other_high"] = 0.9
+    assert "that cannot be told" in beside_the_cost()[0]
+
+
+def test_that_the_vision_encoder_is_a_saliency_model_s_is_said_where_it_is(as_micro):
+    study = as_micro()
+    other = study._replace(runs=study.runs.assign(weights="small from somewhere (of a saliency model)"))
+    assert seen_through(study) == "" and "saliency" in seen_through(other)
+
+
+def test_a_size_is_met_with_its_trained_parameters(as_micro):
+    names = trained_sizes(as_micro(), ["T2-T", "T3-T", "S-S"])
+    first = f"T2-T ({size_of('T2-T'):.2f} M trained parameters)"
+    assert names == {"T2-T": first, "T3-T": f"T3-T ({size_of('T3-T'):.2f} M)", "S-S": "S-S"}
+    assert trained_sizes(None, ["T2-T"]) == {"T2-T": "T2-T"}
 
 
 def test_every_size_of_the_question_has_a_row_of_answers_and_losses(asked):
@@ -535,6 +690,66 @@ def test_frame_by_frame_losses_a_fifth_of_a_percent_above_support_a_gap_below_06
     assert numbers(said) == [0.2, 0.2, 40] and verdicts(said) == ["supports"], "lowest, highest, runs"
 
 
+@pytest.mark.parametrize(("times", "word"), [(1, "supports"), (1.01, "contradicts")])
+def test_frame_by_frame_losses_of_the_newer_study_are_told_beside(as_micro, monkeypatch, times, word):
+    newer = planted(["T1-T_8f_fov", "T1-T_8f_bas"], seeds=range(4))
+    runs = newer.runs.assign(loss_autoregressive=newer.runs["loss_autoregressive"] * times, study="captions")
+    monkeypatch.setattr(nanosmol, "captions", lambda: newer._replace(runs=runs))
+    _, said, *_ = conclusions(as_micro())["Train/inference gap"].split("; ")
+    gap = 100 * (1.002 * times - 1)
+    assert numbers(said) == [round(gap, 2), round(gap, 2), 4] and "(captions)" in said
+    assert verdicts(said) == [word]
+
+
+@pytest.mark.parametrize(("slope", "word"), [(-0.05, "supports"), (0.05, "contradicts")])
+def test_the_newer_study_s_trend_is_told_beside_along_every_axis_that_has_one(
+    as_micro, monkeypatch, slope, word
+):
+    cells = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
+    newer = planted(cells, seeds=range(4), slope=slope, noise=0.001)
+    newer = newer._replace(runs=newer.runs.assign(study="captions"))
+    monkeypatch.setattr(nanosmol, "captions", lambda: newer)
+    said = [part for part in conclusions(as_micro())["The cost"].split("; ") if part.startswith("captions")]
+    (clips,) = [part for part in said if part.endswith(", at equal clips")]
+    gaps = {pair: last_losses(newer, pair) for pair in SIZES}
+    percents = [100 * (gap["foveated"] / gap["baseline"] - 1) for gap in gaps.values()]
+    line = np.polyfit([math.log10(size_of(pair)) for pair in SIZES], percents, 1)
+    assert verdicts(clips) == [word] and numbers(clips)[0] == pytest.approx(line[0], abs=0.3)
+
+
+def test_frame_by_frame_losses_on_both_sides_of_the_bound_are_told_with_their_mean(as_micro):
+    study = as_micro()
+    said = {}
+    for worse in (1.01, 1.02, 1.2):  # of every fourth run
+        losses = study.runs["loss_autoregressive"].copy()
+        losses[study.runs["seed"] == 0] *= worse
+        micro = study._replace(runs=study.runs.assign(loss_autoregressive=losses))
+        told = conclusions(micro)["Train/inference gap"].split(";")[0]
+        mean, low, high = interval(told.partition("on average ")[2])
+        assert low < mean < high and mean == pytest.approx(0.2 + 25 * (worse - 1) * 1.002, abs=0.006)
+        (said[worse],) = verdicts(told)
+    assert said == {1.01: "supports", 1.02: "cannot decide", 1.2: "contradicts"}
+
+
+@pytest.mark.parametrize(("turn", "way"), [(1, "the same way"), (-1, "the other way")])
+def test_runs_to_be_run_again_decide_nothing_wherever_they_point(as_micro, monkeypatch, turn, way):
+    study = as_micro()
+    old = [dataclasses.replace(config, scale_input=False) for config in study.runs["config"]]
+    micro = study._replace(runs=study.runs.assign(config=old))
+    trend = all_gaps(study)
+    for gap in trend.values():
+        row = gap.trend["kind"] == "raw"
+        ends = gap.trend.loc[row, ["low", "high"]].to_numpy()
+        gap.trend.loc[row, ["low", "high"]] = ends if turn == 1 else -ends[:, ::-1]
+    monkeypatch.setattr(nanosmol, "all_gaps", lambda micro: trend)
+    said = conclusions(micro)["The cost"]
+    assert said.count(f"points {way}, at equal clips") == 2 and not re.search("supports|contradicts", said)
+    assert said.count("decides nothing yet") == 2
+    assert "decides nothing yet" in conclusions(micro)["Train/inference gap"].split(";")[0]
+    assert f"the input scale of before {DATE}" in nanosmol_section(micro)
+    assert f"the input scale of before {DATE}" not in nanosmol_section(study)
+
+
 def test_one_vision_model_decides_nothing_about_its_size(as_micro):
     assert verdicts(conclusions(as_micro())["LLM size"]) == ["cannot decide"]
 
@@ -571,7 +786,9 @@ def test_the_gap_at_equal_flops_lies_between_those_at_the_evaluations_around(stu
 @pytest.mark.parametrize("path", [PAGE, README], ids=lambda path: path.name)
 def test_what_is_withdrawn_is_dated_has_its_figures_and_is_said_nowhere_else(path):
     text = path.read_text()
-    outside = re.sub(r"## Withdrawn.*?(?=\n## )", "", re.sub(r"\n\*\*Withdrawn.*", "", text), flags=re.S)
+    outside = re.sub(
+        r"## Withdrawn.*?(?=\n## )", "", re.sub(r"\n\*\*Withdrawn.*(\n- .*)*", "", text), flags=re.S
+    )
     inside = "".join(piece for piece in text.splitlines(True) if piece not in outside)
     assert DATE in inside and "86 % right after 1,300 steps at 0.0003" in inside
     assert len(outside) > 0.8 * len(text)

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from fvlm.findings import sources
-from fvlm.findings.withdrawn import AUDIT, equal_flops_gaps
+from fvlm.findings import sources, withdrawn
+from fvlm.findings.withdrawn import AUDIT, equal_flops_gaps, withdrawn_in_short, withdrawn_section
 from fvlm.scaling import all_gaps
 from fvlm.studies.question import CROWDED
 
@@ -37,3 +37,30 @@ def test_the_trend_with_size_is_one_at_equal_clips_alone():
 def test_real_weights_are_trained_for_what_a_cpu_does_in_two_hours():
     hours = sources.study("study_cpu").runs["seconds"] / 3600
     assert 1 < hours.max() < 2
+
+
+def test_nothing_else_changed_is_said_of_runs_that_differ_in_the_scale_alone(monkeypatch, tmp_path):
+    runs = [  # rate, seed, scale, steps, right
+        (0.001, 0, "published", 2400, 0.31),
+        (0.001, 0, "sqrt_width", 1400, 0.71),
+        (0.002, 1, "sqrt_width", 1300, 0.81),
+        (0.002, 0, "published", 1200, 0.21),
+        (0.003, 0, "sqrt_width", 700, 0.91),
+    ]
+    table = pd.DataFrame(runs, columns=["learning_rate", "seed", "scale", "steps", "right"])
+    table.assign(model="baseline", features="dinov2").to_csv(tmp_path / "audit.csv", index=False)
+    monkeypatch.setattr(withdrawn, "AUDIT", tmp_path / "audit.csv")
+    text, short = withdrawn_section(None), withdrawn_in_short()
+    (same,) = [line for line in text.splitlines() if "nothing else changed" in line]
+    assert "71 %" in same and "31 % right after 2,400 steps" in same and "21 %" not in text
+    (other,) = [line for line in text.splitlines() if "not run with the old scale" in line]
+    assert "81 %" in other and "seed 1" in other
+    assert "91 %" not in text + short, "too short a run"
+    assert "71 % right" in short and "81 % right" in short
+
+
+def test_the_readme_has_a_line_for_each_withdrawn_claim_and_one_sentence():
+    head, *lines = withdrawn_in_short().splitlines()
+    assert head.startswith("**Withdrawn on") and all(line.startswith("- ") for line in lines)
+    assert len(lines) == 3 and [line[-1] for line in lines] == [";", ";", "."]
+    assert "`question/`" in lines[-1] and "`captions/`" not in lines[-1], "what will be run again"

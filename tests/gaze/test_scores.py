@@ -11,6 +11,7 @@ from fvlm.data import ShapesWorld, open_dataset
 from fvlm.gaze.attention import EncodedClip, Gaze
 from fvlm.gaze.scores import (
     OBJECT_SCORES,
+    SAME_CLIPS,
     SCORES,
     another_question,
     askable,
@@ -135,7 +136,32 @@ def test_the_static_control_s_gaze_cannot_follow_a_question(runs):
     own = {r["clip_id"]: r for r in rows if r["asked"] == "own"}
     assert own and all(own[r["clip_id"]]["hit"] == r["hit"] for r in rows if r["asked"] == "other")
     table = summarise(rows + gaze_scores(runs["foveated"], clips=8))
-    assert len(table) == 4 and {f"{name}_low" for name in SCORES} <= set(table.columns)
+    asked = ["own", SAME_CLIPS, "other"]  # of these eight clips some have no other question
+    assert table["asked"].tolist() == asked * 2 and {f"{name}_low" for name in SCORES} <= set(table.columns)
+    static = table[table["run"] == runs["static"].folder.name].set_index("asked").drop(columns="run")
+    assert static.loc[SAME_CLIPS].equals(static.loc["other"])
+    assert static.loc["own", "clips"] > static.loc["other", "clips"]
+
+
+def test_own_and_other_are_compared_on_the_clips_that_have_both():
+    """Of four clips two have another object to ask about, and the gaze finds the object in the other two
+    alone."""
+    rows = [
+        dict(run="a", clip_id=str(i), asked=asked) | dict.fromkeys(SCORES, float(asked == "own" and i > 1))
+        for i in range(4)
+        for asked in ("own", "other")[: 2 if i < 2 else 1]
+    ]
+    rows += [row | dict(run="b") for row in rows if row["clip_id"] < "2"]
+    table = summarise(rows + [dict(rows[0], run="c")]).set_index(["run", "asked"])
+    assert table["clips"].to_dict() == {
+        ("a", "own"): 4,
+        ("a", SAME_CLIPS): 2,
+        ("a", "other"): 2,
+        ("b", "own"): 2,
+        ("b", "other"): 2,
+        ("c", "own"): 1,
+    }
+    assert table["hit"].tolist() == [0.5, 0, 0, 0, 0, 0], "no difference where both are asked"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from planted import BUDGETS, SIZES, planted
 
 from fvlm import ConfigError
+from fvlm.gaze.scores import SAME_CLIPS
 from fvlm.plots import all_figures, cells_of, save_figures
 from fvlm.scaling import gap_scaling, open_results
 
@@ -171,6 +172,9 @@ def test_gaze_and_loss_are_joined_by_run(many):
     )
     figure = all_figures(many, truth=truth)["gaze_vs_loss"]()
     assert sorted(x for t in figure.data for x in t.x) == [0.2, 0.3, 0.4] and "chance" in said(figure)
+    other = [truth.assign(asked=asked, hit=0.9) for asked in (SAME_CLIPS, "other")]
+    figure = all_figures(many, truth=pd.concat([truth, *other]))["gaze_vs_loss"]()
+    assert sorted(x for t in figure.data for x in t.x) == [0.2, 0.3, 0.4], "a point per run"
 
 
 def test_the_earlier_study_is_drawn_without_intervals():

@@ -12,10 +12,13 @@ from fvlm.scaling.contrasts import (
     clips_needed,
     contrast,
     full_rate_until,
+    gap_growth,
+    gaps_by_clips,
     holm,
     percent,
     share_kept,
 )
+from fvlm.scaling.intervals import bootstrap_estimate
 from tests.planted import BUDGETS, SIZES, planted
 
 CELLS = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
@@ -75,6 +78,43 @@ def test_where_the_uncertainty_comes_from():
     assert found.from_clips == pytest.approx(np.var(np.linspace(-1, 1, 50), ddof=1) / 50)
     moved_alike = Levels([seeds], [np.stack([np.linspace(-1, 1, 50)] * 2)])
     assert moved_alike.estimate(lambda means: float(means[0, 0] - means[0, 1])).from_clips < 1e-20
+
+
+def test_the_clips_noise_never_makes_an_interval_narrower():
+    """More noise can raise the degrees of freedom so far that Welch and Satterthwaite's interval shrinks."""
+    seeds = np.array([[1.00, 1.02, 1.04], [1.0, 1.0, 1.0]])
+
+    def of(spread):
+        clips = [np.stack([spread * np.linspace(-1, 1, 50), np.zeros(50)])]
+        return Levels([seeds], clips).estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
+
+    alone, widths = of(0.0), [of(s).high - of(s).low for s in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)]
+    assert min(widths) >= alone.high - alone.low and widths[-1] > 2 * (alone.high - alone.low)
+    assert all(of(s).p >= alone.p for s in (0.02, 0.05, 0.1, 0.5))
+    for s in (0.0, 0.1, 1.0):
+        assert (of(s).low > 0) == (of(s).p < 0.05)
+    estimate = bootstrap_estimate(1.0, np.random.default_rng(0).normal(0, 1, 20_000), [(0.5, 2), (0.5, 1000)])
+    assert estimate.high - 1 == pytest.approx(max(4.303 * 0.5**0.5, 2.31), rel=0.03)
+
+
+def test_gaps_at_each_evaluation_are_those_that_were_planted():
+    results = with_curves(
+        planted(CELLS, seeds=range(3), noise=0.0),
+        lambda row: (1 + row.step / 1e5 if row.arch == "foveated" else 1.0) + 1e-4 * row.seed,
+    )
+    found = gaps_by_clips(results)
+    rows = results.evaluations[results.evaluations["arch"] == "foveated"]
+    until = full_rate_until(results.runs["config"].iloc[0])
+    steps = {row.samples_seen: row.step for row in rows.itertuples() if row.step <= until}
+    assert set(found["clips"]) == set(steps) and set(found["pair"]) == set(SIZES)
+    for row in found.itertuples():
+        assert row.percent == pytest.approx(steps[row.clips] / 1e3, rel=1e-3)
+        assert row.low < row.percent < row.high and row.seeds == 3
+    grown = gap_growth(results)
+    assert list(grown) == list(found["pair"].unique())
+    for pair, each in found.groupby("pair"):
+        assert grown[pair].value == pytest.approx(each["percent"].iloc[-1] - each["percent"].iloc[0])
+        assert grown[pair].low > 0
 
 
 def test_one_seed_s_interval_is_for_its_weights():
