@@ -101,6 +101,9 @@ def captions_right(captions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+FEWEST = 10  # shots that a difference is told of
+
+
 def streamed_beside_alone(captions: pd.DataFrame) -> str:
     """Whether a session tells more or less of the shots than the model does of each by itself, in words that
     follow the 95 % interval of the paired difference: both on the same shot, bootstrap over shots. It holds
@@ -110,11 +113,14 @@ def streamed_beside_alone(captions: pd.DataFrame) -> str:
         np.array([attributes_right(one, other) for one, other in zip(true, captions[name])])
         for name in ("streamed", "alone")
     )
+    shots = f"streamed beside alone, the same {len(captions)} shots"
+    if len(captions) < FEWEST:
+        return f"{shots}: too few to tell"
     differences = 100 * (streamed - alone)
     low, high = interval(differences)
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference can be told"
     told = with_interval(differences.mean(), low, high, digits=1, unit=" points")
-    return f"streamed beside alone, the same {len(captions)} shots: {told}: {verdict}"
+    return f"{shots}: {told}: {verdict}"
 
 
 def moved_by(

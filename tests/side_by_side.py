@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,9 +20,9 @@ FIRST = (
     "tests/studies/test_grid.py",
     "tests/training/test_training.py",
 )
-FOLDER = (
-    "FVLM_TEST_LOCKS"  # the variable that says where the processes tell each other what they need to know
-)
+# The variable that says in which folder processes tell each other what they need to know, and lock.
+LOCKS = "FVLM_TEST_LOCKS"
+LONGEST = 1200.0  # seconds that a test may keep the others waiting; each is ended before, by its own limit
 
 
 class SideBySide:
@@ -33,7 +34,7 @@ class SideBySide:
             os.environ.setdefault(
                 "OMP_NUM_THREADS", "1"
             )  # before the workers start: several that each take all cores crawl
-            os.environ.setdefault(FOLDER, tempfile.mkdtemp(prefix="fvlm-locks-"))
+            os.environ.setdefault(LOCKS, tempfile.mkdtemp(prefix="fvlm-locks-"))
 
     def pytest_collection_modifyitems(self, config, items):
         """Those that want to be alone, then long files, so that none is left over at the end."""
@@ -47,7 +48,9 @@ class SideBySide:
         )
         if hasattr(config, "workerinput"):  # one of several processes, and each writes the same
             names = [item.nodeid for item in items if wants_to_be_alone(item)]
-            (Path(os.environ[FOLDER]) / "alone").write_text(json.dumps(names))
+            folder, own = Path(os.environ[LOCKS]), f"alone.{config.workerinput['workerid']}"
+            (folder / own).write_text(json.dumps(names))
+            (folder / own).replace(folder / "alone")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config, log):
@@ -63,11 +66,11 @@ class SideBySide:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        if FOLDER not in os.environ:
+        if LOCKS not in os.environ:
             return (yield)
         alone = wants_to_be_alone(item)
         if not self.alone:
-            self.room.enter_context(held(Path(os.environ[FOLDER]), alone))
+            self.room.enter_context(held(Path(os.environ[LOCKS]), alone))
         try:
             return (yield)
         finally:
@@ -80,7 +83,8 @@ class AloneThenFiles(LoadFileScheduling):
     """All tests of one file go to one process, and so do all that want to be alone."""
 
     def schedule(self):
-        self.alone = set(json.loads((Path(os.environ[FOLDER]) / "alone").read_text()))
+        if not hasattr(self, "alone"):  # again when a process was replaced
+            self.alone = set(json.loads((Path(os.environ[LOCKS]) / "alone").read_text()))
         super().schedule()
 
     def _split_scope(self, nodeid):
@@ -96,13 +100,25 @@ def held(folder: Path, alone: bool):
     """All tests share a room, but who wants it alone waits at the door until it is empty, and nobody passes
     meanwhile."""
     with open(folder / "door", "w") as door, open(folder / "room", "w") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        lock(door, fcntl.LOCK_EX)
+        lock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         try:
             yield
         finally:
             fcntl.flock(room, fcntl.LOCK_UN)  # whatever forked processes still have it open
+
+
+def lock(file, kind: int):
+    """Wait for a lock, but not for ever: who was killed may have left a process that has it still."""
+    until = time.monotonic() + LONGEST
+    while True:
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{file.name} has been locked for {LONGEST:.0f} s") from None
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -114,6 +114,10 @@ def test_watching_is_told_beside_being_shown_by_differences_on_the_same_shots(wr
     assert right.loc["alone", "low"] < right.loc["streamed", "high"]
 
 
+def test_few_shots_tell_nothing():
+    assert streamed_beside_alone(one_beside_another(dict(streamed=0)).head(3)).endswith("too few to tell")
+
+
 def test_a_difference_of_both_signs_is_none():
     captions = one_beside_another(dict(streamed=5))
     turned = captions.rename(columns=dict(streamed="alone", alone="streamed"))

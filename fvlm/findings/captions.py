@@ -1,5 +1,6 @@
 """The study of captions (`params/captions.yaml`): what fewer tokens cost along three axes, and beside what."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.sources import LEAST
-from fvlm.findings.words import budget, seen_through, verdict_of
+from fvlm.findings.words import DATE, budget, seen_through, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import (
     AXES,
@@ -27,6 +28,7 @@ from fvlm.scaling.contrasts import (
     share_kept,
 )
 from fvlm.scaling.intervals import Estimate
+from fvlm.scaling.runs import MICRO
 from fvlm.studies.grid import read_grid
 from fvlm.text import span, with_interval
 
@@ -72,14 +74,8 @@ The foveated model's loss over the baseline's, in percent, along each axis:
 {axes_table(part).to_markdown(index=False)}
 
 Equal FLOPs, and the clips needed, are read before the learning rate is let down, on both learning curves; equal clips at the
-end. The foveated model's loss over that of each other architecture at equal clips on the way, in percent, at the full rate:
-
-{growth_table(part).to_markdown(index=False)}
-
-{_still_falling(part)}
-
-![Learning curves, frame by frame, a line per run]({CURVES})
-
+end.
+{_on_the_way(part)}
 What each trained, and what its training took:
 
 {sides_table(part).to_markdown(index=False)}
@@ -92,7 +88,7 @@ first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all o
 number (*p*, by Holm). Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_gaze()}{_detail(part)}{tuned_rates(STUDY)}
+{_kept(part)}{_noise(compared)}{_gaze()}{_detail(part)}{tuned_rates(STUDY, part)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -164,13 +160,37 @@ def losses_table(study: Results) -> pd.DataFrame:
 def growth_table(study: Results) -> pd.DataFrame:
     """The foveated model's gap to each other architecture at equal clips, at each evaluation at the full rate:
     a row per size and evaluation, a column per architecture."""
-    columns = {}
+    gaps, places = {}, {}
     for arch in ("baseline", "meanpool", "static"):
-        found = gaps_by_clips(study, "foveated", arch, seeds=LEAST)
-        if len(found):
-            index = [found["pair"], [f"{clips:,.0f}" for clips in found["clips"]]]
-            columns[f"over {arch}"] = pd.Series([_interval(row) for _, row in found.iterrows()], index)
-    return pd.DataFrame(columns).fillna("").rename_axis(["size", "after clips"]).reset_index()
+        if not _has(study, "foveated", arch):
+            continue
+        for _, row in gaps_by_clips(study, "foveated", arch, seeds=LEAST).iterrows():
+            gaps[row["pair"], row["clips"], arch] = _interval(row)
+            places.setdefault(row["pair"], set()).add(row["clips"])
+    sizes = study.runs[study.runs["arch"] == "foveated"].groupby("pair")["params_trainable"].mean()
+    archs = list(dict.fromkeys(arch for *_, arch in gaps))
+    return pd.DataFrame(
+        {"size": pair, "after clips": f"{clips:,.0f}"}
+        | {f"over {arch}": gaps.get((pair, clips, arch), "") for arch in archs}
+        for pair in sizes.sort_values().index
+        for clips in sorted(places.get(pair, ()))
+    )
+
+
+def _on_the_way(study: Results) -> str:
+    """The gap while the learning rate is full; nothing of runs that were not evaluated then."""
+    table = growth_table(study)
+    if table.empty:
+        return ""
+    return f"""
+The foveated model's loss over that of each other architecture at equal clips on the way, in percent, at the full rate:
+
+{table.to_markdown(index=False)}
+
+{_still_falling(study)}
+
+![Learning curves, frame by frame, a line per run]({CURVES})
+"""
 
 
 def _still_falling(study: Results) -> str:
@@ -189,7 +209,7 @@ def _still_falling(study: Results) -> str:
                 f"{arch} {span(min(falls), max(falls), 1, signed=False) if len(falls) > 1 else f'{falls[0]:.1f}'}"
             )
     return (
-        "Between the last two evaluations at the full rate the loss still fell by (percent) "
+        "Between the last two evaluations at the full rate the loss still fell (below zero: rose) by, in percent, "
         f"{', '.join(told)}: what falls has not shown yet where it ends."
     )
 
@@ -314,7 +334,10 @@ def _growth(study: Results) -> list[str]:
             f"{row['percent']:+.2f} after {row['clips']:,.0f} clips"
             for _, row in mine.iloc[[0, -1]].iterrows()
         )
-        told.append(f"the gap at {pair} {word}: {first}, {last}, both at the full learning rate")
+        points = with_interval(found.value, found.low, found.high)
+        told.append(
+            f"the gap at {pair} {word}, by {points} points: {first}, {last}, both at the full learning rate"
+        )
     return told
 
 
@@ -327,21 +350,26 @@ def so_far(study: Results) -> str:
     return "\n- ".join(
         [
             f"{COST}, run again, interim: {_progress(part)}; captions of the built-in world, LLMs from scratch, "
-            f"{config.steps * config.effective_batch:,} clips of {FRAMES} frames; loss in percent above that of a "
-            "baseline that reads 16 tokens a frame, 95 % intervals over seeds; equal FLOPs are read while the learning "
-            "rate is full, equal clips at the end",
+            f"{config.steps * config.effective_batch:,} clips of {FRAMES} frames; the foveated model's loss in percent "
+            "above that of a baseline that reads 16 tokens a frame, 95 % intervals over seeds; equal FLOPs are read while "
+            "the learning rate is full, equal clips at the end:",
             *lines,
         ]
     )
 
 
-def _progress(study: Results) -> str:
-    """How much of what was planned is there, of the primary contrast."""
-    planned = Counter(
+def _planned() -> Counter[str]:
+    """Seeds of each size that the study's grid file has, of the primary contrast."""
+    return Counter(
         cell.config.pair
         for cell in read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
         if cell.config.arch == PRIMARY[0] and cell.config.frames == FRAMES
     )
+
+
+def _progress(study: Results) -> str:
+    """How much of what was planned is there, of the primary contrast."""
+    planned = _planned()
     table = contrast(study, *PRIMARY, seeds=LEAST).table
     sizes = ", ".join(
         f"{row.pair} ({row.params / 1e6:.2f} M trained parameters, {row.seeds} of {planned[row.pair]} seeds)"
@@ -356,6 +384,10 @@ def _progress(study: Results) -> str:
 
 
 def _interim(study: Results) -> str:
+    """How far the study has come; nothing once every planned seed is there."""
+    planned, there = _planned(), contrast(study, *PRIMARY, seeds=LEAST).table.set_index("pair")["seeds"]
+    if all(there.get(pair, 0) >= seeds for pair, seeds in planned.items()):
+        return ""
     return f"""
 So far: {_progress(study)}. Seeds are looked at as they come; a verdict before the last of them may turn.
 """
@@ -363,19 +395,23 @@ So far: {_progress(study)}. Seeds are looked at as they come; a verdict before t
 
 def _other_settings(study: Results) -> str:
     """What else differs from the runs before 2026-11-25 besides the input scale."""
-    before = sources.study("micro")
+    before = sources.study(MICRO)
     if before is None:
         return ""
     new, old = (
-        {run.config.cell: run.config for run in results.runs.itertuples()} for results in (study, before)
+        {
+            run.config.cell: dataclasses.replace(run.config, seed=0)
+            for run in results.runs.itertuples()
+            if run.arch == PRIMARY[0]
+        }
+        for results in (study, before)
     )
-    both = [cell for cell in new if cell in old]
-    if not both:
+    cell = next((cell for cell in new if cell in old), None)
+    if cell is None:
         return ""
-    changes = [line for line in new[both[0]].changes_from(old[both[0]]) if not line.startswith("seed ")]
     return f"""
-Beside the runs of before 2026-11-25 (`micro/`) more differs than the LLM's input scale, so that their figures can't be set beside
-these: of `{both[0]}`, {", ".join(changes)}.
+Beside the runs of before {DATE} (`{MICRO}/`) more differs than the LLM's input scale, so that their figures can't be set beside
+these: of `{cell}`, {", ".join(new[cell].changes_from(old[cell]))}.
 """
 
 
@@ -399,7 +435,8 @@ def _kept_words(study: Results) -> list[str]:
             if pair in table.index
         )
         told.append(
-            f"of what 16 tokens gain on a model that sees nothing, one token keeps at {pair}: {shares}"
+            f"of what 16 tokens gain on a model that sees nothing, one token a frame keeps at {pair}, made by each of "
+            f"these architectures: {shares}"
         )
     return told
 
@@ -517,15 +554,16 @@ def _with_interval(found: Estimate) -> str:
     return with_interval(found.value, found.low, found.high, 3)
 
 
-def tuned_rates(study: str) -> str:
-    """The sweep of a study whose every size and architecture has a rate of its own; nothing before it ran."""
-    path = sources.rates_path(study)
+def tuned_rates(name: str, study: Results) -> str:
+    """The sweep of a study of that name, whose every size and architecture has a rate of its own; nothing
+    before it ran."""
+    path = sources.rates_path(name)
     if not path.exists():
         return ""
     rows = read_table(path)
     return f"""
 Rates were tuned for each size and architecture of this table, on one held-out seed: losses in nats after as many steps as the
-study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}
+study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}
 
 {rates_table(rows).to_markdown(index=False)}
 """
@@ -544,6 +582,14 @@ def rates_at_the_edge(table: pd.DataFrame) -> str:
     if not told:
         return "No best rate is at the edge of what was tried."
     return f"At the edge of what was tried, so that a rate beyond may be better: {', '.join(told)}."
+
+
+def _unswept(study: Results, table: pd.DataFrame) -> str:
+    """Which of the study's architectures no sweep has seen at their size; a sentence or nothing."""
+    swept = set(map(tuple, table[["pair", "arch"]].to_numpy()))
+    there = dict.fromkeys(map(tuple, study.runs[["pair", "arch"]].to_numpy()))
+    left = [f"{arch} at {pair}" for pair, arch in there if (pair, arch) not in swept]
+    return f" Not swept, at the rate of others: {', '.join(left)}." if left else ""
 
 
 def rates_table(table: pd.DataFrame) -> pd.DataFrame:

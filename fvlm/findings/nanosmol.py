@@ -80,36 +80,36 @@ def _to_be_run_again(runs: pd.DataFrame) -> bool:
     return any(map(to_be_run_again, runs["config"]))
 
 
-def _word(supports: bool, contradicts: bool, again: bool = False, where: str = "") -> str:
-    """What an interval says of a conclusion. where: of what it says it; again: runs that are to be run again
-    decide nothing, whichever way they point."""
+def _word(supports: bool, contradicts: bool, again: bool = False) -> str:
+    """What an interval says of a conclusion. again: runs that are to be run again decide nothing, whichever way
+    they point."""
     if not supports and not contradicts:
         return "cannot decide"
     if again:
         way = "the same way" if supports else "the other way"
-        return f"points {way}{where}, in runs that will be run again: decides nothing yet"
-    return f"{'supports' if supports else 'contradicts'}{where}"
+        return f"points {way}, in runs that will be run again: decides nothing yet"
+    return "supports" if supports else "contradicts"
 
 
 def _verdict_trend(micro):
-    if not micro:
-        return "cannot decide: no study of sizes has been run here yet"
-    words = []
-    for name, gap in all_gaps(micro).items():
+    trends = []  # name, axis, slope with its ends, whether it will be run again
+    for name, gap in all_gaps(micro).items() if micro else []:
         row = gap.trend.set_index("kind").loc["raw"]
-        word = _word(row["high"] < 0, row["low"] > 0, _to_be_run_again(micro.runs), ", at equal clips")
-        words.append(
-            f"{name}: {with_interval(row['slope'], row['low'], row['high'])} points per tenfold: {word}"
-        )
+        ends = row["slope"], row["low"], row["high"]
+        trends.append((name, AXES["clips"], ends, _to_be_run_again(micro.runs)))
     study = captions()
     for found in contrasts_of(seen(study)) if study else []:
         if found.trend:
             trend = found.trend.estimate
-            words.append(
-                f"{study.runs['study'].iloc[0]}: {with_interval(trend.value, trend.low, trend.high)} points per "
-                f"tenfold: {_word(trend.high < 0, trend.low > 0, where=f', {AXES[found.axis]}')}"
-            )
-    return "; ".join(words)
+            ends = trend.value, trend.low, trend.high
+            trends.append((study.runs["study"].iloc[0], AXES[found.axis], ends, False))
+    return (
+        "; ".join(
+            f"{name}, {axis}: {with_interval(*ends)} points per tenfold: {_word(ends[2] < 0, ends[1] > 0, again)}"
+            for name, axis, ends, again in trends
+        )
+        or "cannot decide: no study of sizes has been run here yet"
+    )
 
 
 def _verdict_vision(micro):
@@ -138,11 +138,9 @@ def _verdict_inference(micro):
             told.append(f"{gap.iloc[0]:+.2f} % in one run ({name}), which decides nothing")
             continue
         low, high = t_interval(gap)
-        on_average = (
-            f", on average {with_interval(gap.mean(), low, high)}" if gap.min() < CLAIMED <= gap.max() else ""
-        )
         told.append(
-            f"{lowest_to_highest(gap, 2, signed=True)} % over {len(gap)} foveated runs ({name}){on_average}: "
+            f"{lowest_to_highest(gap, 2, signed=True)} % over {len(gap)} foveated runs ({name}), on average "
+            f"{with_interval(gap.mean(), low, high)}: "
             f"{_word(high < CLAIMED, low > CLAIMED, _to_be_run_again(runs))}"
         )
     return "; ".join(told)
@@ -158,5 +156,5 @@ def _verdict_frames(micro):
         return "cannot decide: one number of frames here so far"
     change = 100 * (runs[16] / runs[8] - 1)
     low, high = t_interval(change)
-    word = _word(low > 0, high < 0, _to_be_run_again(micro.runs), ", for 16 frames")
+    word = _word(low > 0, high < 0, _to_be_run_again(micro.runs))
     return f"16 against 8 frames: {change.mean():+.2f} % ({span(low, high)}, {len(change)} pairs of runs): {word}"

@@ -158,7 +158,7 @@ def questions_section(studies: dict[str, Results]) -> str:
 {learning_table(study).to_markdown(index=False)}
 
 {learning(study)}.
-{tuned_rates(name)}
+{tuned_rates(name, study)}
 Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`.
 """)
     return f"""## Questions, run again: who learns it, and how soon

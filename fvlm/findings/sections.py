@@ -35,6 +35,7 @@ from fvlm.studies.tune import best_rates, mean_losses, own_rates
 from fvlm.text import with_interval
 from fvlm.training.results import load_run, load_study
 
+AGAIN = sources.OUTPUTS / "audit" / "sees_again.csv"  # runs of sees/ trained again elsewhere
 HARDLY = 10  # percent of its loss: a model that loses less with another clip's frames hardly uses its own
 
 
@@ -246,11 +247,28 @@ Each seed's loss at the end, the same budget and clips:
 {losses.reset_index().to_markdown(index=False, disable_numparse=True)}
 
 {_settings_beside_today(folder, evaluations)}
-Another machine may end elsewhere: seed 0, trained again on 2026-11-26 by code that gives the same losses over the first eight
-steps, ended at 0.818 nats frame by frame and 0.766 in parallel. Why is not known; the command compares a run with these.
+{_trained_again(evaluations)}
 
 Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_fov --set seed=1`.
 """
+
+
+def _trained_again(kept: pd.DataFrame) -> str:
+    """What runs of the same cells, seeds and settings gave elsewhere (AGAIN) beside those kept."""
+    ends = kept.sort_values("step").groupby(["cell", "seed"])[["loss_autoregressive", "loss_parallel"]].last()
+    told = []
+    for row in pd.read_csv(AGAIN, comment="#").itertuples():
+        at = ends.loc[(row.cell, row.seed)]
+        seeds = ends.loc[row.cell]
+        spread = (seeds.max() - seeds.min()).map("{:.3f}".format)
+        told.append(
+            f"seed {row.seed} of `{row.cell}`, trained again on another day and machine ({row.date}, commit {row.commit}), "
+            f"ended at {row.loss_autoregressive:.3f} nats frame by frame "
+            f"({row.loss_autoregressive - at['loss_autoregressive']:+.3f}; seeds above differ by "
+            f"{spread['loss_autoregressive']}) and {row.loss_parallel:.3f} in parallel "
+            f"({row.loss_parallel - at['loss_parallel']:+.3f}; {spread['loss_parallel']})"
+        )
+    return f"With the same settings, {'; '.join(told)}. Why it ended elsewhere is not known."
 
 
 def _settings_beside_today(folder: Path, evaluations: pd.DataFrame) -> str:
@@ -339,17 +357,12 @@ def _hardly_used(table: pd.DataFrame, shares: pd.Series) -> str:
     shares: of its loss, percent."""
     if (table["low"] <= 0).all():
         return " The gap says nothing yet of what the tokens carry."
-    if shares.max() >= HARDLY:
+    if shares.min() >= HARDLY:
         return ""
-    who = (
-        "It does not use its"
-        if len(shares) == 1
-        else "Neither uses its"
-        if len(shares) == 2
-        else "None uses its"
-    )
+    little = table["run"].str.rpartition("_")[0][shares < HARDLY]
     return (
-        f" {who} frames much yet (changes of under {HARDLY} % of the loss), so that the gap is not what one token a frame costs; "
+        f" Frames are used little yet by {' and '.join(little)} (changes of under {HARDLY} % of the loss), so that the gap is "
+        "not what one token a frame costs; "
         "a loss below that of no visual token does not show seeing either, as tokens that say nothing of the clip are "
         "trained parameters too (`LOG.md`, 2026-11-24)."
     )

@@ -71,11 +71,11 @@ class Levels:
         slopes = _gradient(statistic, means)  # (K, A)
         moved = sum(slope @ each for slope, each in zip(slopes, self.by_clip))  # (R,)
         clips = (float(np.var(moved, ddof=1)) / len(moved), len(moved) - 1)
-        used = [losses for losses, slope in zip(self.by_seed, slopes) if np.any(slope)]
-        seeds = min(losses.shape[1] for losses in used or self.by_seed)
+        used = [(slope, losses) for slope, losses in zip(slopes, self.by_seed) if np.any(slope)]
+        seeds = min(losses.shape[1] for losses in [losses for _, losses in used] or self.by_seed)
         scatter = []
         if seeds > 1:
-            for slope, losses in zip(slopes, self.by_seed):
+            for slope, losses in used:
                 S = losses.shape[1]
                 scatter.append((float(np.var(slope @ losses, ddof=1)) / S, S - 1))
         estimate = student_estimate(float(statistic(means)), scatter, clips)
@@ -130,7 +130,10 @@ def contrast(
     sizes = _sizes(results, (a, b), seeds)
     if not sizes:
         raise ConfigError(f"no size has {'a seed' if seeds == 1 else f'{seeds} seeds'} of both {a} and {b}")
-    level = max(size.curves["clips"][b].loss.mean(0)[-1] for size in sizes) if axis == "loss" else np.nan
+    level = np.nan
+    if axis == "loss":
+        ends = [size.curves["clips"][b].loss.mean(0)[-1:] for size in sizes]  # none on a cosine
+        level = max((float(end[0]) for end in ends if len(end)), default=np.nan)
     read = [(size, size.read(axis, level)) for size in sizes]
     found = [(size, reading) for size, reading in read if reading is not None]
     left_out = tuple(size.pair for size, reading in read if reading is None)
@@ -177,12 +180,14 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", see
 
     Of each seed it is the loss that both reach at the full rate, the last one of the worse of the two; curves
     are straight in log clips between evaluations. Student's t over the seeds' logarithms, NaN with one seed.
-    Left out are sizes with fewer `seeds` of both, and those where some seed's curve is below that loss from
-    its first evaluation on, as it does not say since when."""
+    Left out are sizes with fewer `seeds` of both, those without an evaluation at the full rate, and those
+    where some seed's curve is below that loss from its first evaluation on, as it does not say since when."""
     rows = []
     for pair in _pairs(results, (a, b)):
         size = _Size(results, pair, (a, b))
         curves = [size.curves["clips"][arch] for arch in (a, b)] if size.seeds else []
+        if any(not len(curve.at) for curve in curves):
+            continue
         logs, levels = [], []
         for losses in zip(*(curve.loss for curve in curves)):
             level = max(loss[-1] for loss in losses)
@@ -215,18 +220,13 @@ def gaps_by_clips(results: Results, a: str = "foveated", b: str = "baseline", se
     The clips' share of the noise is that of the last evaluation, the only one whose clips are kept."""
     rows = []
     for size in _sizes(results, (a, b), seeds):
-        curves = [size.curves["clips"][arch] for arch in (a, b)]
-        for at in curves[0].at if all(len(curve.at) for curve in curves) else []:
-            if not _inside(curves, at):
-                continue
-            parts = Levels([_both(curves, at)], [size.by_clip]).estimate(
-                lambda means: float(percent(means)[0])
-            )
+        for at, losses in size.on_both_curves():
+            parts = Levels([losses], [size.by_clip]).estimate(lambda means: float(percent(means)[0]))
             found = parts.estimate
             rows.append(
                 dict(
                     pair=size.pair,
-                    clips=float(at),
+                    clips=at,
                     percent=found.value,
                     low=found.low,
                     high=found.high,
@@ -240,15 +240,14 @@ def gap_growth(
     results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1
 ) -> dict[str, Estimate]:
     """By size: how many percentage points the gap at equal clips has grown from the first to the last of
-    `gaps_by_clips`, with Student's t over seeds. Sizes with fewer than two such evaluations or seeds are left
-    out."""
+    `gaps_by_clips`, with Student's t over seeds; the clips' noise is not in it, as those of the first are not
+    kept. Sizes with fewer than two such evaluations or seeds are left out."""
     grown = {}
     for size in _sizes(results, (a, b), max(seeds, 2)):
-        curves = [size.curves["clips"][arch] for arch in (a, b)]
-        at = [clips for clips in curves[0].at if len(curves[1].at) and _inside(curves, clips)]
-        if len(at) < 2:
+        read = [losses for _, losses in size.on_both_curves()]
+        if len(read) < 2:
             continue
-        ends = np.concatenate([_both(curves, at[0]), _both(curves, at[-1])])  # (4, S)
+        ends = np.concatenate([read[0], read[-1]])  # (4, S)
         levels = Levels([ends], [np.zeros((4, 2))])
         grown[size.pair] = levels.estimate(
             lambda means: float(percent(means[:, 2:])[0] - percent(means[:, :2])[0])
@@ -381,6 +380,14 @@ class _Size:
             raise ConfigError(f"{self.pair}: seeds were evaluated at different steps")
         return _Curve(at, np.array(losses))
 
+    def on_both_curves(self) -> list[tuple[float, np.ndarray]]:
+        """At each evaluation of the first architecture at the full rate that the second one's curve reaches:
+        the clips seen, and both losses there (2, S)."""
+        curves = [self.curves["clips"][arch] for arch in self.archs]
+        if not all(len(curve.at) for curve in curves):
+            return []
+        return [(float(at), _both(curves, at)) for at in curves[0].at if _inside(curves, at)]
+
     def read(self, axis: str, level: float) -> tuple[np.ndarray, tuple[float, float]] | None:
         """Losses (2, S) of both architectures where the axis has them equal, and the clips that each had seen
         there; None where their curves have no such place."""
@@ -388,7 +395,7 @@ class _Size:
             return self.ends, (self.clips_seen[0], self.clips_seen[1])
         if axis == "loss":
             curves = [self.curves["clips"][arch] for arch in self.archs]
-            at = _crossing(curves[1], level)
+            at = _crossing(curves[1], level) if all(len(curve.at) for curve in curves) else None
             return None if at is None or not _inside(curves, at) else (_both(curves, at), (at, at))
         curves = [self.curves[axis][arch] for arch in self.archs]
         if any(not len(curve.at) or not np.isfinite(curve.at).all() for curve in curves):

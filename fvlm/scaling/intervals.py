@@ -44,7 +44,7 @@ Noise = tuple[float, float]  # a source's part of the variance of an estimate, a
 def freedom(noise: list[Noise]) -> float:
     """The degrees of freedom of all sources together, by Welch and Satterthwaite."""
     spread = sum(v**2 / f for v, f in noise)
-    return sum(v for v, _ in noise) ** 2 / spread if spread > 0 else np.inf
+    return np.inf if spread == 0 else sum(v for v, _ in noise) ** 2 / spread
 
 
 def student_estimate(value: float, seeds: list[Noise], clips: Noise) -> Estimate:
@@ -54,12 +54,13 @@ def student_estimate(value: float, seeds: list[Noise], clips: Noise) -> Estimate
     noise, so that by Welch and Satterthwaite's rule more noise could mean a narrower interval."""
     from scipy.stats import t as student
 
-    half, p = 0.0, float(value == 0)
+    halves, ps = [0.0], [float(value == 0)]
     for noise in ([*seeds, clips], seeds):
-        error, free = float(np.sqrt(sum(v for v, _ in noise))), freedom(noise)
-        if error:
-            half = max(half, float(student.ppf(0.975, free)) * error)
-            p = max(p, float(2 * student.sf(abs(value) / error, free)))
+        error, degrees = float(np.sqrt(sum(v for v, _ in noise))), freedom(noise)
+        if error:  # NaN too
+            halves.append(float(student.ppf(0.975, degrees)) * error)
+            ps.append(float(2 * student.sf(abs(value) / error, degrees)))
+    half, p = float(np.max(halves)), float(np.max(ps))  # NaN where any is, which max() would lose
     return Estimate(value, value - half, value + half, p)
 
 
@@ -67,8 +68,8 @@ def bootstrap_estimate(value: float, deviations: np.ndarray, noise: list[Noise])
     """A number with the percentile interval of its bootstrap's deviations (b,).
 
     noise: of each of its sources, such as clips and seeds. The draws are widened by Student's t with the
-    degrees of freedom of all sources together, and so that they are no narrower than of any one alone (see
-    `student_estimate`); not where none is given."""
+    degrees of freedom of all sources together, and so far that they are no narrower than of any one source
+    alone, for the reason that `student_estimate` gives; not where none is given."""
     total = sum(v for v, _ in noise)
     factors = [widening(f) * np.sqrt(v / total) for v, f in noise if v > 0]
     draws = value + deviations * (max(widening(freedom(noise)), *factors) if total > 0 else 1)

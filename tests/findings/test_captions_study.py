@@ -1,6 +1,8 @@
 """What is said of the study of captions follows its rows: planted ones of either sign."""
 
+import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 from planted import SIZES, planted
 
 from fvlm.config import REPOSITORY
+from fvlm.findings import captions as module
 from fvlm.findings import page, sources
 from fvlm.findings.captions import (
     STUDY,
@@ -79,12 +82,39 @@ def with_last_gap(results: Results, change: float) -> Results:
 def test_how_the_gap_goes_with_training_has_the_sign_of_its_rows(change, said):
     results = with_last_gap(study(sizes=SIZES[:1]), change)
     told = cost_sentence(results)
-    assert f"the gap at {SIZES[0]} {said}: " in told
+    assert f"the gap at {SIZES[0]} {said}, by " in told
     numbers = gaps_by_clips(results)["percent"]
     assert f"{numbers.iloc[0]:+.2f} after" in told and f"{numbers.iloc[-1]:+.2f} after" in told
     table = growth_table(results)
     assert list(table.columns) == ["size", "after clips", "over baseline", "over meanpool", "over static"]
     assert [value.split()[0] for value in table["over baseline"]] == [f"{value:+.2f}" for value in numbers]
+
+
+def test_the_way_is_told_in_the_order_of_clips_whatever_is_missing():
+    results = study(sizes=SIZES[:2], seeds=2)
+    runs = results.runs[~((results.runs["pair"] == SIZES[1]) & (results.runs["arch"] == "static"))]
+    table = growth_table(Results(runs, results.evaluations, results.samples))
+    clips = table["after clips"].str.replace(",", "").astype(float)
+    for _, mine in table.assign(clips=clips).groupby("size"):
+        assert mine["clips"].is_monotonic_increasing and mine["clips"].is_unique
+    assert table["size"].is_monotonic_increasing
+    assert (table.loc[table["size"] == SIZES[1], "over static"] == "").all()
+    assert (table["over baseline"] != "").all()
+
+
+def test_runs_that_were_never_at_the_full_rate_are_told_at_their_end_alone():
+    results = study(sizes=SIZES[:2], seeds=2)
+    configs = [dataclasses.replace(config, schedule="cosine") for config in results.runs["config"]]
+    text = captions_section(
+        Results(results.runs.assign(config=configs), results.evaluations, results.samples)
+    )
+    assert "at equal clips" in text and "on the way" not in text and "still fell" not in text
+
+
+def test_a_study_that_is_whole_is_not_interim(monkeypatch):
+    assert "a verdict before the last of them may turn" in captions_section(study(seeds=2, sizes=SIZES[:1]))
+    monkeypatch.setattr(module, "_planned", lambda: Counter({SIZES[0]: 2}))
+    assert "a verdict before the last" not in captions_section(study(seeds=2, sizes=SIZES[:1]))
 
 
 def test_a_gap_that_stays_is_said_to_stay():
@@ -99,9 +129,9 @@ def test_a_gap_that_stays_is_said_to_stay():
 @pytest.mark.parametrize("change", [0.2, -0.2])
 def test_what_the_last_clips_at_the_full_rate_gave_is_told(change):
     results = study(sizes=SIZES[:1])
-    before = re.search(r"still fell by \(percent\) foveated (-?[\d.]+)", captions_section(results)).group(1)
+    before = re.search(r"by, in percent, foveated (-?[\d.]+)", captions_section(results)).group(1)
     after = captions_section(with_last_gap(results, change))
-    found = re.search(r"still fell by \(percent\) foveated (-?[\d.]+)", after).group(1)
+    found = re.search(r"by, in percent, foveated (-?[\d.]+)", after).group(1)
     left = (1 - float(before) / 100) * (1 + change)
     assert float(found) == pytest.approx(100 * (1 - left), abs=0.1)
 
@@ -118,7 +148,10 @@ def test_an_interim_result_says_what_is_there_of_what_was_planned():
     assert "interim: 1 of 5 sizes, T1-T (" in told and f"3 of {len(seeds)} seeds)" in told
     assert "T3-T, chosen beforehand for the main comparison, is still to come" in told
     assert "still to come" not in so_far(study(sizes=SIZES[2:3], seeds=3))
-    assert told.count("\n- ") > 4 and "one token keeps at T1-T: foveated " in told
+    assert (
+        told.count("\n- ") > 4
+        and "one token a frame keeps at T1-T, made by each of these architectures: foveated " in told
+    )
 
 
 def test_each_side_s_parameters_and_flops_are_told():

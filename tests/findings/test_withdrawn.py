@@ -4,6 +4,7 @@ import pandas as pd
 
 from fvlm.findings import sources, withdrawn
 from fvlm.findings.withdrawn import AUDIT, equal_flops_gaps, withdrawn_in_short, withdrawn_section
+from fvlm.findings.words import frames_of, trend
 from fvlm.scaling import all_gaps
 from fvlm.studies.question import CROWDED
 
@@ -32,6 +33,12 @@ def test_the_trend_with_size_is_one_at_equal_clips_alone():
     raw = all_gaps(micro)["micro, 8 frames"].table.set_index("pair")["raw_percent"]
     gaps = equal_flops_gaps(micro).query("frames == 8").groupby("pair")["percent"].mean()
     assert raw["T5-T"] > raw["T1-T"] > 0 > gaps["T1-T"] > gaps["T5-T"]
+
+
+def test_what_is_said_of_equal_clips_follows_today_s_interval():
+    text, short = withdrawn_section(sources.study("micro")), withdrawn_in_short()
+    for name, gap in all_gaps(sources.study("micro")).items():
+        assert f"{frames_of(name)}, {trend(gap)}" in " ".join(text.split()) and trend(gap) in short
 
 
 def test_real_weights_are_trained_for_what_a_cpu_does_in_two_hours():

@@ -1,5 +1,7 @@
 """Contrasts along three axes, against truths that were planted."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,7 @@ from fvlm.scaling.contrasts import (
     percent,
     share_kept,
 )
-from fvlm.scaling.intervals import bootstrap_estimate
+from fvlm.scaling.intervals import bootstrap_estimate, student_estimate
 from tests.planted import BUDGETS, SIZES, planted
 
 CELLS = [f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")]
@@ -95,6 +97,33 @@ def test_the_clips_noise_never_makes_an_interval_narrower():
         assert (of(s).low > 0) == (of(s).p < 0.05)
     estimate = bootstrap_estimate(1.0, np.random.default_rng(0).normal(0, 1, 20_000), [(0.5, 2), (0.5, 1000)])
     assert estimate.high - 1 == pytest.approx(max(4.303 * 0.5**0.5, 2.31), rel=0.03)
+
+
+def test_what_is_not_known_makes_no_certainty():
+    assert np.isnan(student_estimate(1.0, [], (float("nan"), 10)).low)
+    assert np.isnan(student_estimate(1.0, [(0.1, 2)], (float("nan"), 10)).p)
+    sure = student_estimate(1.0, [], (0.0, 10))
+    assert (sure.low, sure.high, sure.p) == (1.0, 1.0, 0.0)
+
+
+def test_sizes_of_different_numbers_of_seeds_are_each_their_own():
+    results = planted(CELLS, seeds=range(3), noise=0.01)
+    lost = (results.runs["pair"] == SIZES[0]) & (results.runs["seed"] > 0)
+    found = contrast(Results(results.runs[~lost], results.evaluations, results.samples)).table
+    assert found["seeds"].tolist() == [1] + [3] * (len(SIZES) - 1) and np.isfinite(found["high"]).all()
+    whole = contrast(results).table
+    assert found["high"].iloc[1:].to_numpy() == pytest.approx(whole["high"].iloc[1:].to_numpy())
+
+
+def test_runs_that_were_never_at_the_full_rate_have_no_curve_to_read():
+    results = planted(CELLS, seeds=range(2))
+    configs = [dataclasses.replace(config, schedule="cosine") for config in results.runs["config"]]
+    results = Results(results.runs.assign(config=configs), results.evaluations, results.samples)
+    assert len(contrast(results).table) == len(SIZES)
+    for axis in ("flops", "loss"):
+        found = contrast(results, axis=axis)
+        assert found.table.empty and found.trend is None and set(found.left_out) == set(SIZES)
+    assert gaps_by_clips(results).empty and gap_growth(results) == {}
 
 
 def test_gaps_at_each_evaluation_are_those_that_were_planted():
