@@ -479,8 +479,8 @@ def test_a_long_training_that_is_over_is_no_hanging_one(tmp_path, monkeypatch):
     progress.unlink()
     time.sleep(1.2)
     assert not watch.hung
-    wait_for(lambda: watch.hung, seconds=10)
-    assert read_record(tmp_path)["reason"] == "hung"
+    wait_for(lambda: read_record(tmp_path) is not None, seconds=10)  # written just after it is seen
+    assert watch.hung and read_record(tmp_path)["reason"] == "hung"
     watch.end()
 
 
