@@ -22,7 +22,6 @@ FIRST = (
 )
 # The variable that says in which folder processes tell each other what they need to know, and lock.
 LOCKS = "FVLM_TEST_LOCKS"
-LONGEST = 1200.0  # seconds that a test may keep the others waiting; each is ended before, by its own limit
 
 
 class SideBySide:
@@ -30,6 +29,8 @@ class SideBySide:
 
     def __init__(self, config):
         self.room, self.alone = ExitStack(), False  # where this process is, and stays for its next test
+        # who waits at the door may wait for one that waits itself, each for a test that its limit ends
+        self.patience = 2 * float(config.getoption("timeout", None) or config.getini("timeout") or 600)
         if getattr(config.option, "numprocesses", None):
             os.environ.setdefault(
                 "OMP_NUM_THREADS", "1"
@@ -70,7 +71,7 @@ class SideBySide:
             return (yield)
         alone = wants_to_be_alone(item)
         if not self.alone:
-            self.room.enter_context(held(Path(os.environ[LOCKS]), alone))
+            self.room.enter_context(held(Path(os.environ[LOCKS]), alone, self.patience))
         try:
             return (yield)
         finally:
@@ -96,12 +97,12 @@ def wants_to_be_alone(item) -> bool:
 
 
 @contextmanager
-def held(folder: Path, alone: bool):
+def held(folder: Path, alone: bool, patience: float):
     """All tests share a room, but who wants it alone waits at the door until it is empty, and nobody passes
-    meanwhile."""
+    meanwhile. patience: seconds to wait at the most, at each of the two."""
     with open(folder / "door", "w") as door, open(folder / "room", "w") as room:
-        lock(door, fcntl.LOCK_EX)
-        lock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        lock(door, fcntl.LOCK_EX, patience)
+        lock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, patience)
         fcntl.flock(door, fcntl.LOCK_UN)
         try:
             yield
@@ -109,15 +110,15 @@ def held(folder: Path, alone: bool):
             fcntl.flock(room, fcntl.LOCK_UN)  # whatever forked processes still have it open
 
 
-def lock(file, kind: int):
+def lock(file, kind: int, patience: float):
     """Wait for a lock, but not for ever: who was killed may have left a process that has it still."""
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + patience
     while True:
         try:
             return fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                raise TimeoutError(f"{file.name} has been locked for {LONGEST:.0f} s") from None
+                raise TimeoutError(f"{file.name} has been locked for {patience:.0f} s") from None
             time.sleep(0.02)
 
 

@@ -220,10 +220,9 @@ def weights_memory(config: RunConfig) -> int:
 def what_would_fit(config: RunConfig, available: int) -> list[str]:
     """For a cell that does not fit in `available` bytes: what it needs, and each change that makes it fit."""
     least = plan_memory(config, MicroBatch(1, True))
-    state = least.parameters + least.gradients + least.moments
     advice = [
-        f"needs {least.peak / HEADROOM / 1e9:.0f} GB ({state / 1e9:.1f} GB of it weights, gradients and "
-        "moments)"
+        f"needs {least.peak / HEADROOM / 1e9:.0f} GB ({weights_memory(config) / 1e9:.1f} GB of it "
+        "weights, gradients and moments)"
     ]
     if least.peak <= HEADROOM * 80e9 and available < 80e9:
         advice.append("a card of 80 GB")

@@ -1,4 +1,4 @@
-"""The README's answer: three sentences whose words follow the intervals."""
+"""The README's answer: three paragraphs whose words follow the intervals."""
 
 from fvlm.findings import sources
 from fvlm.findings.withdrawn import equal_flops, withdrawn_in_short

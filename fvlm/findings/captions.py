@@ -378,7 +378,7 @@ def _progress(study: Results) -> str:
     chosen = (
         ""
         if PRIMARY_SIZE in set(table["pair"])
-        else (f"; {PRIMARY_SIZE}, chosen beforehand for the main comparison, is still to come")
+        else f"; {PRIMARY_SIZE}, chosen beforehand for the main comparison, is still to come"
     )
     return f"{len(table)} of {len(planned)} sizes, {sizes}{chosen}"
 
@@ -571,8 +571,7 @@ study has (all frames at once), the best one of a row in bold. {rates_at_the_edg
 
 def rates_at_the_edge(table: pd.DataFrame) -> str:
     """Of `fvlm tune`'s longest runs: whose best rate is the lowest or the highest that was tried, a sentence."""
-    table = table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
-    told = []
+    table, told = _longest(table), []
     for (pair, arch), losses in table.groupby(["pair", "arch"], sort=False):
         means = losses.groupby("rate")["loss"].mean()
         best = means.idxmin()
@@ -582,6 +581,11 @@ def rates_at_the_edge(table: pd.DataFrame) -> str:
     if not told:
         return "No best rate is at the edge of what was tried."
     return f"At the edge of what was tried, so that a rate beyond may be better: {', '.join(told)}."
+
+
+def _longest(table: pd.DataFrame) -> pd.DataFrame:
+    """`fvlm tune`'s rows of the longest runs of each size and architecture."""
+    return table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
 
 
 def _unswept(study: Results, table: pd.DataFrame) -> str:
@@ -594,7 +598,7 @@ def _unswept(study: Results, table: pd.DataFrame) -> str:
 
 def rates_table(table: pd.DataFrame) -> pd.DataFrame:
     """`fvlm tune`'s rows of the longest runs: a row per size and architecture, a column per rate."""
-    table = table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
+    table = _longest(table)
     losses = table.pivot_table(index=["pair", "arch"], columns="rate", values="loss")
     order = [arch for arch in ARCHITECTURES if arch in losses.index.get_level_values("arch")]
     losses = losses.reindex(order, level="arch")

@@ -94,7 +94,7 @@ def published() -> dict[str, Study]:
 
 
 def readme_answer() -> str:
-    """The README's first block: the answer in three sentences, from the study of captions once it is far
+    """The README's first block: the answer in three paragraphs, from the study of captions once it is far
     enough (`ready`); until then what it says so far, before the earlier one."""
     micro, study = sources.study(MICRO), captions()
     asked = questions()

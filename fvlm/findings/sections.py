@@ -231,10 +231,9 @@ def _by_shapes(right: pd.DataFrame) -> pd.DataFrame:
 def sees_section() -> str:
     folder = sources.OUTPUTS / "sees"
     evaluations, samples = load_study(folder)
-    last = evaluations.sort_values("step").groupby(["cell", "seed"])[["loss_autoregressive", "loss_parallel"]]
-    losses = (
-        last.last().map("{:.3f}".format).sort_index(ascending=[False, True]).rename("`{}`".format, level=0)
-    )
+    last = evaluations.sort_values("step").groupby(["cell", "seed"])
+    ends = last[["loss_autoregressive", "loss_parallel"]].last()
+    losses = ends.map("{:.3f}".format).sort_index(ascending=[False, True]).rename("`{}`".format, level=0)
     losses.columns = ["frame by frame", "all frames at once (parallel)"]
     gap = paired_gap(*(samples[samples["arch"] == arch] for arch in ("foveated", "blind")))
     return f"""## Does the cell of `make train` see?
@@ -247,15 +246,15 @@ Each seed's loss at the end, the same budget and clips:
 {losses.reset_index().to_markdown(index=False, disable_numparse=True)}
 
 {_settings_beside_today(folder, evaluations)}
-{_trained_again(evaluations)}
+{_trained_again(ends)}
 
 Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_fov --set seed=1`.
 """
 
 
-def _trained_again(kept: pd.DataFrame) -> str:
-    """What runs of the same cells, seeds and settings gave elsewhere (AGAIN) beside those kept."""
-    ends = kept.sort_values("step").groupby(["cell", "seed"])[["loss_autoregressive", "loss_parallel"]].last()
+def _trained_again(ends: pd.DataFrame) -> str:
+    """What runs of the same cells, seeds and settings gave elsewhere (AGAIN) beside those kept. ends: their last
+    losses, a row per cell and seed."""
     told = []
     for row in pd.read_csv(AGAIN, comment="#").itertuples():
         at = ends.loc[(row.cell, row.seed)]
