@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import reprlib
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ BUILT_IN = ("shapes", "shapes-stills", "shapes-compared", "shapes-text")  # worl
 DOMAINS = ("video", "image", "images", "text")  # of a mix; images: several in one sample
 PATCH = 14  # side in pixels of a patch, of every DINOv2
 SCHEDULES = ("constant", "wsd", "cosine")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16_vision")
 
 # (llm, vision) -> the pair's name. The study called 1.7B + base "B-L"; the other names are size - size.
 _LLM_LETTER = {"tiny": "T", "135m": "S", "360m": "M", "1.7b": "B"} | {
@@ -153,7 +154,8 @@ class RunConfig:
         "auto", "recompute activations, do not keep them; auto: only if one sample does not fit otherwise"
     )
     precision: str = _option(
-        "auto", "fp32 or bf16 (mixed); auto: bf16 on a GPU and on a CPU with bf16 arithmetic, else fp32"
+        "auto",
+        "fp32, bf16 (mixed) or bf16_vision (a frozen vision model alone); auto: bf16 where the machine is faster in it",
     )
     features: bool = _option(
         True,
@@ -207,7 +209,7 @@ class RunConfig:
         if "eval_samples" in auto:
             put("eval_samples", 500 if gpu else 64 if self.tiny else 100)
         if "precision" in auto:
-            put("precision", "bf16" if gpu or _cpu_has_bf16() else "fp32")
+            put("precision", "bf16" if gpu or _faster_in_bf16() else "fp32")
         if "out" in auto:
             put("out", str(REPOSITORY / "outputs"))
         put("out", str(Path(self.out).expanduser().absolute()))
@@ -220,6 +222,10 @@ class RunConfig:
         _one_of("task", self.task, TASKS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
+        if self.precision == "bf16_vision" and not self.freeze_vision:
+            raise ConfigError(
+                "precision = bf16_vision: the vision model is trained here; valid with freeze_vision=True"
+            )
         if self.scale_input and not self.tiny:
             raise ConfigError(
                 f"scale_input = True: {self.llm} has learned to read its embeddings as they are; valid with "
@@ -481,13 +487,31 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.]+", "", Path(name).name) or "model"
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512_BF16, AMX). A step of S-S then takes 6.4 s instead of 9.0
-    and 4.1 GB instead of 5.4 (two cores); where bf16 is emulated it is slower than fp32."""
+@functools.cache
+def _faster_in_bf16() -> bool:
+    """Whether this CPU multiplies matrices faster in bf16 than in fp32. To have the instructions is not enough:
+    with AMX a step of S-S took 6.4 s instead of 10.3, with AVX512_BF16 alone, on another CPU, 1.8 times as long
+    as in fp32."""
     import torch
 
     can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    if not (can.get("avx512_bf16") or can.get("amx_bf16")):  # emulated
+        return False
+    seconds = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(7):  # in turns, as other processes come between
+        for dtype, taken in seconds.items():
+            taken.append(_product_seconds(dtype))
+    return min(seconds[torch.bfloat16]) < min(seconds[torch.float32])
+
+
+def _product_seconds(dtype, side: int = 512) -> float:
+    """How long this CPU takes for the product of two square matrices."""
+    import torch
+
+    a = torch.ones(side, side, dtype=dtype)
+    start = time.perf_counter()
+    torch.mm(a, a)
+    return time.perf_counter() - start
 
 
 def _has_gpu() -> bool:

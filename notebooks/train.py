@@ -50,7 +50,7 @@ max_grad_norm: float = 1.0  # gradient norm above which gradients are scaled dow
 # the machine: none of these changes a result by more than rounding
 micro_batch: int = "auto"  # samples per forward pass; auto: the largest that fits, found by trying
 gradient_checkpointing: bool = "auto"  # recompute activations, do not keep them; auto: only if one sample does not fit otherwise
-precision: str = "auto"  # fp32 or bf16 (mixed); auto: bf16 on a GPU and on a CPU with bf16 arithmetic, else fp32
+precision: str = "auto"  # fp32, bf16 (mixed) or bf16_vision (a frozen vision model alone); auto: bf16 where the machine is faster in it
 features: bool = True  # keep what a frozen vision model makes of clips for all runs, in a store on disk (fvlm features)
 compile: bool = False  # torch.compile the two backbones
 processes: int = 1  # processes that share each step, one GPU each; the effective batch stays the same

@@ -1,13 +1,16 @@
 import dataclasses
+import itertools
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY
 
+import fvlm.config
 from fvlm.architectures import ARCH_OF_SHORT
 from fvlm.config import PAIRS, ConfigError, RunConfig
 from fvlm.data import check_dataset
@@ -121,14 +124,37 @@ def test_only_an_llm_from_scratch_has_its_input_scaled():
 
 
 @pytest.mark.parametrize(
-    "can, precision",
-    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+    "can, bf16_seconds, precision",
+    [
+        ({"amx_bf16": True}, 0.2, "bf16"),
+        ({"avx512_bf16": True}, 0.9, "bf16"),
+        ({"avx512_bf16": True}, 2.0, "fp32"),  # has the instructions, and is slower with them
+        ({"avx2": True}, 0.2, "fp32"),
+    ],
 )
-def test_precision_is_the_one_that_the_cpu_is_good_at(monkeypatch, can, precision):
+def test_precision_is_the_one_that_the_cpu_is_faster_in(monkeypatch, can, bf16_seconds, precision):
+    turns = itertools.cycle([1, 5, 3])  # other processes come between
+    seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can)
+    monkeypatch.setattr(fvlm.config, "_product_seconds", lambda dtype: seconds[dtype] * next(turns))
+    fvlm.config._faster_in_bf16.cache_clear()
     assert RunConfig(device="cpu").precision == precision
     assert RunConfig(device="cpu", precision="fp32").precision == "fp32"
     assert RunConfig(device="cuda").precision == "bf16"
+    fvlm.config._faster_in_bf16.cache_clear()
+
+
+def test_how_fast_a_cpu_multiplies_is_measured():
+    large, small = (
+        min(fvlm.config._product_seconds(torch.float32, side) for _ in range(5)) for side in (1024, 128)
+    )
+    assert large > 5 * small > 0, "512 times the work"
+
+
+def test_a_vision_model_that_is_trained_has_no_precision_of_its_own():
+    assert RunConfig(llm="tiny", precision="bf16_vision").freeze_vision
+    with pytest.raises(ConfigError, match="bf16_vision.*valid with freeze_vision=True"):
+        RunConfig(llm="135m", precision="bf16_vision")
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,26 @@ def budget(results: Results) -> str:
     config = runs["config"].iloc[0]
     devices = ", ".join(sorted(rows["device"].unique()))
     hours = runs["seconds"].sum() / 3600
+    precision = _precisions(runs)
     return (
         f"{len(runs)} runs, {config.steps} steps of {config.effective_batch} clips each, learning rate "
-        f"{rate_over_steps(config)}, {config.precision}, on {devices}: {hours:.1f} hours of one process, "
+        f"{rate_over_steps(config)}, {precision}, on {devices}: {hours:.1f} hours of one process, "
         "evaluations included."
     )
+
+
+def _precisions(runs) -> str:
+    """The precision of all runs, or of each pair's."""
+    by_pair = {
+        pair: " and ".join(sorted({config.precision for config in configs}))
+        for pair, configs in runs.groupby("pair", sort=False)["config"]
+    }
+    if len(set(by_pair.values())) == 1:
+        told = next(iter(by_pair.values()))
+    else:
+        told = ", ".join(f"{pair} in {precision}" for pair, precision in by_pair.items())
+    known = " (the frozen vision model in bf16, the rest in fp32)" if "bf16_vision" in told else ""
+    return told + known
 
 
 def still_falling(results: Results) -> str:

@@ -72,6 +72,7 @@ def freeze(model: VideoLanguageModel, config: RunConfig):
     vision encoder's `query_in` and `query_out`."""
     if config.freeze_vision and model.vision is not None:
         model.vision.dinov2.requires_grad_(False)
+        model.vision.encodes_in = torch.bfloat16 if config.precision == "bf16_vision" else None
     if config.freeze_llm:
         model.llm.requires_grad_(False)
 

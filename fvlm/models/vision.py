@@ -234,6 +234,7 @@ class FoveatedEncoder(PreTrainedModel):
         super().__init__(config)
         self.dinov2 = Dinov2Model(config)
         self.foveal, self.frozen = foveal, frozen
+        self.encodes_in: torch.dtype | None = None  # a precision of its own for frames, if it is frozen
         if foveal:
             self.query_in = QueryIn(config.hidden_size)
             self.query_out = nn.Linear(config.hidden_size, config.hidden_size)
@@ -286,6 +287,10 @@ class FoveatedEncoder(PreTrainedModel):
 
         frames: (B, T, 3, height, width), uint8 pixels, or floats that are normalised already. Height and
         width must be multiples of the patch size (14), or ValueError."""
+        with self._own_precision(frames.device.type):
+            return self._encode(frames)
+
+    def _encode(self, frames: torch.Tensor) -> FrameCache:
         B, T, _, height, width = frames.shape
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -304,10 +309,11 @@ class FoveatedEncoder(PreTrainedModel):
             seen.append(KeysValues(k.unflatten(0, (B, T)), v.unflatten(0, (B, T)), h.unflatten(0, (B, T))))
 
         def finish():
-            h, k, v = self._recomputable(self.keys_and_values, last, x)
-            y = self._recomputable(self.attend, last, x, h, k, v)
-            y = self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
-            return _as_read(y) if self.frozen else y
+            with self._own_precision(frames.device.type):
+                h, k, v = self._recomputable(self.keys_and_values, last, x)
+                y = self._recomputable(self.attend, last, x, h, k, v)
+                y = self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
+                return self._as_read(y) if self.frozen else y
 
         return FrameCache(seen if self.foveal else [], (B, T), (height // patch, width // patch), finish)
 
@@ -315,7 +321,19 @@ class FoveatedEncoder(PreTrainedModel):
         """What queries find at a layer: h (BT, N, D), k and v (BT, H, N, d)."""
         if not self.frozen:
             return KeysValues(k.unflatten(0, shape), v.unflatten(0, shape))
-        return NormedInputs(_as_read(h).unflatten(0, shape), layer.attention)
+        return NormedInputs(self._as_read(h).unflatten(0, shape), layer.attention)
+
+    def _own_precision(self, device: str):
+        if self.encodes_in is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device, self.encodes_in)
+
+    def _as_read(self, x: torch.Tensor) -> torch.Tensor:
+        """What a frozen encoder gives, in the precision in which a linear map would read it, autocast's. With
+        a precision of its own it is rounded to that, and read in fp32."""
+        device = x.device.type
+        x = x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        return x if self.encodes_in is None else x.float()
 
     def encode_layer(self, layer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One DINOv2 layer on (BT, N, D): its normed input, the new states, and the keys and values
@@ -390,13 +408,6 @@ class FoveatedEncoder(PreTrainedModel):
             x = self.finish_layer(layer, x, attended)
             maps.append(attention)
         return self.query_out(self.dinov2.layernorm(x)), maps
-
-
-def _as_read(x: torch.Tensor) -> torch.Tensor:
-    """A frozen encoder's output in the precision in which a linear map would read it: under autocast in its
-    type."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def normalise(frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

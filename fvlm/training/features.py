@@ -22,7 +22,7 @@ class Features:
     """The features of a run's clips: read from its store where they are there, computed and kept where not.
 
     Kept is what queries find, each layer's normed input (T, N, D), or for models without queries the patches'
-    final states, in the precision in which the model reads them; so losses do not depend on what is there.
+    final states, in the vision model's precision; so losses do not depend on what is there.
     `hits` and `misses` count clips."""
 
     def __init__(self, config: RunConfig, model: VideoLanguageModel):
@@ -34,14 +34,15 @@ class Features:
         self.grid, self.layers = (side, side), len(model.vision.dinov2.encoder.layer)
         frame = (config.frames, 1 + side**2, model.config.vision_config.hidden_size)
         foveal = model.vision.foveal
-        half = config.precision == "bf16"
+        half = config.precision in ("bf16", "bf16_vision")
+        self.read_in = torch.bfloat16 if config.precision == "bf16" else torch.float32
         about = dict(
             vision=_digest(model.vision.dinov2),
             layers=self.layers,
             keeps="normed inputs" if foveal else "final states",
             image_size=config.image_size,
             frames=config.frames,
-            precision=config.precision,
+            precision="bf16" if half else "fp32",
             device=config.device.partition(":")[0],
         )
         shape = (self.layers, *frame) if foveal else frame
@@ -71,7 +72,8 @@ class Features:
             for i, features in zip(missing, computed):
                 found[i] = features
                 self.store.write(batch.clips[i].key, _as_numpy(features, self.store.dtype))
-        return self._cache(torch.stack([found[i] for i in range(len(batch.clips))], dim=-4))
+        features = torch.stack([found[i] for i in range(len(batch.clips))], dim=-4)
+        return self._cache(features.to(self.read_in))
 
     def compute(self, frames: torch.Tensor) -> torch.Tensor:
         """Features of frames (B, T, 3, S, S): (B, layers, T, N, D), or (B, T, N, D) of a model without
@@ -79,9 +81,9 @@ class Features:
         with torch.no_grad(), autocast(self.config):
             cache = self.vision.encode(frames)
             if not self.vision.foveal:
-                return cache.last_hidden_state
+                return cache.last_hidden_state.to(self.dtype)
             seen = [layer.inputs for layer in cache.layers if isinstance(layer, NormedInputs)]
-            return torch.stack(seen, dim=1)
+            return torch.stack(seen, dim=1).to(self.dtype)
 
     def _frames(self, split: str, position: int) -> np.ndarray:
         frames = self._datasets[split][position].frames

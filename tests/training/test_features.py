@@ -12,10 +12,11 @@ import torch
 from conftest import python, tiny
 
 from fvlm import ConfigError, build_model, train
+from fvlm.costs.machine import autocast
 from fvlm.data import Collator, open_dataset, training_batches
 from fvlm.data.store import FeatureStore, Known, clear, limit, stores
 from fvlm.training.features import Features, fill
-from fvlm.training.loop import accumulate_gradient
+from fvlm.training.loop import accumulate_gradient, frozen_weights
 from fvlm.weights import load_tokenizer
 
 ARCHS = ("foveated", "static", "baseline", "meanpool")
@@ -37,17 +38,17 @@ def cache(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "bf16_vision", "fp32"])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_losses_are_the_same_with_and_without_a_store(tmp_path, arch, precision):
-    """Without, filling it, and reading it: bit for bit in bf16, to rounding in fp32."""
+    """Without, filling it, and reading it: bit for bit where vision is bf16, to rounding in fp32."""
     losses = []
     for out, features in (("without", False), ("filling", True), ("reading", True)):
         config = tiny(arch, precision=precision, out=str(tmp_path / out), features=features, **SHORT)
         run = train(config)
         losses.append(run.samples[["loss_parallel", "loss_autoregressive"]].to_numpy())
     assert stores()[0].clips == 3 * 4 + 4, "each training and validation clip once"
-    if precision == "bf16":
+    if precision != "fp32":
         assert np.array_equal(losses[0], losses[1]) and np.array_equal(losses[0], losses[2])
     assert np.allclose(losses, losses[0], atol=1e-5, rtol=0)
 
@@ -146,11 +147,37 @@ def test_what_decides_the_features_decides_the_store():
 
     plain = folder()
     assert folder(seed=5, learning_rate=1e-5, llm="tiny2", steps=9, arch="static") == plain
+    assert folder(precision="bf16_vision") == plain, "vision is in bf16 either way"
     others = [
         folder(**c)
         for c in (dict(frames=3), dict(precision="fp32"), dict(vision_layers=3), dict(arch="baseline"))
     ]
     assert len({plain, *others}) == 5
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_with_vision_alone_in_bf16_the_rest_reads_its_features_in_fp32(arch):
+    """The features are those of a run in bf16, bit for bit, stored or not; what is made of them is fp32."""
+    seen = {}
+    for precision in ("bf16", "bf16_vision", "fp32"):
+        config = tiny(arch, precision=precision, **SHORT)
+        model, collator = build_model(config), Collator(load_tokenizer(config.llm), "caption")
+        features = Features(config, model)
+        (batch,) = list(training_batches(dataclasses.replace(config, steps=1), collator))
+        (told,) = list(training_batches(dataclasses.replace(config, steps=1), collator, store=features.store))
+        with torch.no_grad(), autocast(config), frozen_weights(model, config):
+            caches = [model.encode(batch.frames), features(told, "cpu", "train")]
+            seen[precision] = [
+                c.layers[1].inputs if c.layers else c.last_hidden_state for c in caches
+            ]  # of frames, and stored
+            token = model.visual_tokens(caches[0], "parallel")[0].flatten(1, 2)
+            seen[precision].append(model.llm.get_decoder()(inputs_embeds=token).last_hidden_state)
+    half, mixed, whole = seen.values()
+    assert all(torch.equal(a.float(), b) for a, b in zip(half[:2], mixed[:2])), "the same bits"
+    assert all(x.dtype == torch.float32 for x in mixed) and torch.equal(mixed[0], mixed[1])
+    assert not torch.equal(mixed[0], whole[0])
+    errors = [(x[2].float() - whole[2]).abs().mean() for x in (half, mixed)]
+    assert 0 < errors[1] < errors[0], "half of what is rounded is no more"
 
 
 def test_worlds_that_draw_the_same_frames_share_them_and_others_do_not():
