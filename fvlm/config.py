@@ -487,6 +487,14 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.]+", "", Path(name).name) or "model"
 
 
+def cpu_bf16() -> list[str]:
+    """The instructions with which this CPU multiplies bf16 itself."""
+    import torch
+
+    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
+
+
 @functools.cache
 def _faster_in_bf16() -> bool:
     """Whether this CPU multiplies matrices faster in bf16 than in fp32. To have the instructions is not enough:
@@ -494,8 +502,7 @@ def _faster_in_bf16() -> bool:
     as in fp32."""
     import torch
 
-    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if not (can.get("avx512_bf16") or can.get("amx_bf16")):  # emulated
+    if not cpu_bf16():  # emulated
         return False
     seconds = {torch.float32: [], torch.bfloat16: []}
     for _ in range(7):  # in turns, as other processes come between

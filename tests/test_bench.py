@@ -171,7 +171,7 @@ def test_the_report_says_where_when_and_of_what_it_is(tmp_path):
     assert main(["bench", "train", *arguments]) == 0
     report = json.loads(file.read_text())
     assert report["measured"]["T1-T_2f_bli"]["seconds"] > 0
-    assert {"kind", "device", "precision", "date", "commit", "torch"} <= report.keys()
+    assert {"kind", "device", "cpu_bf16", "precision", "date", "commit", "torch"} <= report.keys()
 
 
 @pytest.mark.alone

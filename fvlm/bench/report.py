@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fvlm.config import RunConfig
+from fvlm.config import RunConfig, cpu_bf16
 from fvlm.costs.machine import device_name
 from fvlm.files import commit, write_json
 
@@ -14,11 +14,12 @@ UNITS = {"_bytes": (" GB", 1e9), "_flops_per_second": (" TFLOP/s", 1e12)}  # by 
 
 
 def write_report(path: Path, kind: str, config: RunConfig, measured: dict) -> dict:
-    """Write `measured` with its kind, device, precision, date (UTC), commit and torch version; returns the
-    whole."""
+    """Write `measured` with its kind, device, the CPU's instructions for bf16, precision, date (UTC), commit
+    and torch version; returns the whole."""
     report = dict(
         kind=kind,
         device=device_name(config.device),
+        cpu_bf16=cpu_bf16(),
         precision=config.precision,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=commit(),

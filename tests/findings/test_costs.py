@@ -78,6 +78,9 @@ def test_each_measurement_is_quoted_with_device_day_and_command():
     assert "120.0" in said and "24.0" in said and "5.00 (4.50 to 5.50)" in said
     assert "T3-T_8f_fov 1.20 (1.08 to 1.32)" in said
     assert "with two is 1.50 (1.35 to 1.65) times as fast as with one" in said
+    assert "**Precision**: a training step" in said, "an older report does not say on what"
+    for can, told in ((["avx512_bf16"], "with avx512_bf16 a training"), ([], "without bf16 a training")):
+        assert f"on a CPU {told}" in readme_costs(dict(precision=found["precision"] | dict(cpu_bf16=can)))
     assert "S-S_8f_fov is 7.00 (6.30 to 7.70) times as fast as a peer (64 tokens a frame)" in said
     assert "saves 3.0 ms and 3.0 MB for each frame, of the 13.0 ms that a frame costs the baseline" in said
     assert "with 8 frames 80 and 104 ms, 64 frames 640 and 832 ms" in said
