@@ -253,21 +253,24 @@ Cells: `T-T_8f_fov`, `T-T_8f_bli` in `sees/`. Again: `fvlm train --cell T-T_8f_f
 
 
 def _trained_again(ends: pd.DataFrame) -> str:
-    """What runs of the same cells, seeds and settings gave elsewhere (AGAIN) beside those kept. ends: their last
-    losses, a row per cell and seed."""
+    """What runs of the same cells, seeds and settings gave where numbers are rounded in other ways (AGAIN),
+    beside those kept. ends: their last losses, a row per cell and seed."""
+    again = pd.read_csv(AGAIN, comment="#")
     told = []
-    for row in pd.read_csv(AGAIN, comment="#").itertuples():
-        at = ends.loc[(row.cell, row.seed)]
-        seeds = ends.loc[row.cell]
-        spread = (seeds.max() - seeds.min()).map("{:.3f}".format)
+    for (cell, seed), runs in again.groupby(["cell", "seed"]):
+        kept = ends.loc[[(cell, seed)]].assign(run="kept in `sees/`")
+        rows = runs.assign(run=[f"{row.date}, {row.rounding} ({row.commit})" for row in runs.itertuples()])
+        both = pd.concat([kept, rows], ignore_index=True)[["run", *ends.columns]]
+        widths = [f"{both[loss].max() - both[loss].min():.3f}" for loss in ends.columns]
+        seeds = [f"{x:.3f}" for x in ends.loc[cell].max() - ends.loc[cell].min()]
+        table = both.round(3).to_markdown(index=False, floatfmt=".3f")
         told.append(
-            f"seed {row.seed} of `{row.cell}`, trained again on another day and machine ({row.date}, commit {row.commit}), "
-            f"ended at {row.loss_autoregressive:.3f} nats frame by frame "
-            f"({row.loss_autoregressive - at['loss_autoregressive']:+.3f}; seeds above differ by "
-            f"{spread['loss_autoregressive']}) and {row.loss_parallel:.3f} in parallel "
-            f"({row.loss_parallel - at['loss_parallel']:+.3f}; {spread['loss_parallel']})"
+            f"Seed {seed} of `{cell}` was trained again with the same settings, clips and weights, so that nothing but "
+            f"rounding differs (and the code, which gives the same first steps):\n\n{table}\n\n"
+            f"From the lowest to the highest {widths[0]} nats frame by frame and {widths[1]} in parallel; the seeds above "
+            f"differ by {seeds[0]} and {seeds[1]}."
         )
-    return f"With the same settings, {'; '.join(told)}. Why it ended elsewhere is not known."
+    return "\n\n".join(told)
 
 
 def _settings_beside_today(folder: Path, evaluations: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from planted import SIZES, planted
 from fvlm import ConfigError, RunConfig
 from fvlm.cli import main
 from fvlm.config import REPOSITORY
-from fvlm.findings import nanosmol, page, prediction, sources, words
+from fvlm.findings import nanosmol, page, prediction, sections, sources, words
 from fvlm.findings.answer import beside_the_cost
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.page import PAGE, README, readme_results, render, with_answer
@@ -418,6 +418,24 @@ def test_where_the_smallest_cell_has_other_settings_today_it_is_told(setting, mo
     told, today = sees_section(), RunConfig.from_cell("T-T_8f_fov").warmup
     assert ("with the settings that these cells have today" in told) == (setting is None)
     assert (f"other settings than these cells have today (warmup was 7, is {today})" in told) == bool(setting)
+
+
+def test_what_rounding_alone_moves_is_told_beside_what_seeds_do(monkeypatch, tmp_path):
+    kept = pd.concat(
+        pd.read_parquet(sources.OUTPUTS / f"sees/T-T_8f_fov_seed{seed}/evaluations.parquet").tail(1)
+        for seed in range(3)
+    ).set_index("seed")
+    at, between = kept.loc[1], kept.max(numeric_only=True) - kept.min(numeric_only=True)
+    again = [(at["loss_autoregressive"] + more, at["loss_parallel"] + 0.002) for more in (-0.01, 0.25)]
+    rows = [f"2026-11-27,abc,a way,T-T_8f_fov,1,{frame},{parallel},0.9" for frame, parallel in again]
+    head = "date,commit,rounding,cell,seed,loss_autoregressive,loss_parallel,loss_static"
+    (tmp_path / "again.csv").write_text("\n".join(["# where it is from", head, *rows]))
+    monkeypatch.setattr(sections, "AGAIN", tmp_path / "again.csv")
+    told = sees_section()
+    assert "0.260 nats frame by frame and 0.002 in parallel" in told
+    assert f"differ by {between['loss_autoregressive']:.3f} and {between['loss_parallel']:.3f}" in told
+    for frame in (at["loss_autoregressive"], *(frame for frame, _ in again)):
+        assert re.search(rf"\| *{frame:.3f} \|", told)
 
 
 # ── Questions ────────────────────────────────────────────────────────────────────────────────────
