@@ -498,8 +498,8 @@ def cpu_bf16() -> list[str]:
 @functools.cache
 def _faster_in_bf16() -> bool:
     """Whether this CPU multiplies matrices faster in bf16 than in fp32. To have the instructions is not enough:
-    with AMX a step of S-S took 6.4 s instead of 10.3, with AVX512_BF16 alone, on another CPU, 1.8 times as long
-    as in fp32."""
+    on one that has them a step of S-S took 6.4 s instead of 10.3, on another, with AVX512_BF16 and without AMX,
+    half as long again as in fp32."""
     import torch
 
     if not cpu_bf16():  # emulated

@@ -65,7 +65,8 @@ def _evaluate(report: dict) -> str:
 def _precision(report: dict) -> str:
     ((cell, row),) = report["measured"].items()
     first, second = (setting["setting"] for setting in row["settings"])
-    can = report.get("cpu_bf16")  # reports of before 2026-11-27 do not say
+    on_cpu = report["device"].startswith("cpu")
+    can = report.get("cpu_bf16") if on_cpu else None  # reports of before 2026-11-27 do not say
     where = "" if can is None else f" on a CPU with {' and '.join(can)}" if can else " on a CPU without bf16"
     return (
         f"**Precision**:{where} a training step of {cell} with {second} is {times(row)} times as fast as with "

@@ -80,7 +80,9 @@ def test_each_measurement_is_quoted_with_device_day_and_command():
     assert "with two is 1.50 (1.35 to 1.65) times as fast as with one" in said
     assert "**Precision**: a training step" in said, "an older report does not say on what"
     for can, told in ((["avx512_bf16"], "with avx512_bf16 a training"), ([], "without bf16 a training")):
-        assert f"on a CPU {told}" in readme_costs(dict(precision=found["precision"] | dict(cpu_bf16=can)))
+        for device in ("cpu (2 threads)", "a GPU"):
+            costs = readme_costs(dict(precision=found["precision"] | dict(cpu_bf16=can, device=device)))
+            assert (f"on a CPU {told}" in costs) == (device != "a GPU")
     assert "S-S_8f_fov is 7.00 (6.30 to 7.70) times as fast as a peer (64 tokens a frame)" in said
     assert "saves 3.0 ms and 3.0 MB for each frame, of the 13.0 ms that a frame costs the baseline" in said
     assert "with 8 frames 80 and 104 ms, 64 frames 640 and 832 ms" in said
