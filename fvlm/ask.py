@@ -59,7 +59,7 @@ def film(run: Run, video, question: str | None, path: str | Path) -> Path:
     """Write where a run's model looks in a video as .html, .mp4 or .gif. ConfigError for a model without
     queries or another ending."""
     from fvlm.gaze.attention import EncodedClip
-    from fvlm.plots.gaze import gaze_title, save_gaze
+    from fvlm.plots.gaze import gaze_title, map_name, save_gaze
 
     if not run.config.architecture.has_queries:
         raise ConfigError(f"--gaze: a {run.config.arch} model has no queries, so it has no gaze")
@@ -67,7 +67,8 @@ def film(run: Run, video, question: str | None, path: str | Path) -> Path:
     task = "question" if question else "caption"
     look = EncodedClip(run.model, clip, run.tokenizer, task).gaze()
     name = Path(video).name if isinstance(video, str | Path) else ""
-    return save_gaze(look, path, title=gaze_title(question, look.caption, name, run.folder.name))
+    told = f"{look.mode}, {map_name()}"
+    return save_gaze(look, path, title=gaze_title(question, look.caption, name, run.folder.name, told))
 
 
 def timed_lines(run: Run, video, every: float | None, **generate) -> list[str]:

@@ -610,7 +610,7 @@ def _ask(options) -> int:
 
 
 def _add_describe(commands):
-    example = "fvlm describe clip.mp4 --every 2s --gaze looked.mp4"
+    example = "fvlm describe clip.mp4 --gaze looked.mp4"
     help = "Let a trained model describe a video, whole or stretch by stretch."
     parser = _add_asked(commands, "describe", _describe, help, example)
     parser.add_argument("--every", metavar="TIME", help="a line for each stretch of 2s, 500ms or 1m")
@@ -621,6 +621,8 @@ def _describe(options) -> int:
     from fvlm.ask import parse_seconds, timed_lines
 
     every = parse_seconds(options.every) if options.every else None
+    if every is not None and options.gaze:
+        raise ConfigError("--gaze shows where it looked for one line: with --every there are several")
     run = _asked_run(options, asked=False)
     _from_camera(run, options)
     print(*timed_lines(run, options.video, every, max_new_tokens=options.tokens), sep="\n")
@@ -961,7 +963,7 @@ def _add_grid(commands):
     )
 
 
-LIST_SECONDS = 3  # to work out memory in; the rest of a list of a thousand cells takes about as long
+LIST_SECONDS = 6  # of a list's CPU time, after which no further memory is worked out; some 4 are its start
 
 
 def _grid(options) -> int:
@@ -1409,7 +1411,7 @@ def _add_findings(commands):
     parser.add_argument(
         "--predict",
         action="store_true",
-        help="predict the largest size from the smaller ones, before it is run",
+        help="predict the sizes of the study of captions that have no run yet from those that have",
     )
 
 

@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import reprlib
-import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +115,9 @@ class RunConfig:
     read_attended: bool = _option(
         "auto",
         "a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not",
+    )
+    read_final: bool = _option(
+        False, "with read_attended: that as the last vision layer leaves it, not as it enters there"
     )
     seed: int = _option(0, "decides weights, data order, everything")
     dataset: str = _option(
@@ -226,6 +228,8 @@ class RunConfig:
             raise ConfigError(
                 "precision = bf16_vision: the vision model is trained here; valid with freeze_vision=True"
             )
+        if self.read_final and not self.read_attended:
+            raise ConfigError("read_final = True: nothing attended to is read; valid with read_attended=True")
         if self.scale_input and not self.tiny:
             raise ConfigError(
                 f"scale_input = True: {self.llm} has learned to read its embeddings as they are; valid with "
@@ -487,38 +491,10 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.]+", "", Path(name).name) or "model"
 
 
-def cpu_bf16() -> list[str]:
-    """The instructions with which this CPU multiplies bf16 itself."""
-    import torch
-
-    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
-
-
-@functools.cache
 def _faster_in_bf16() -> bool:
-    """Whether this CPU multiplies matrices faster in bf16 than in fp32. To have the instructions is not enough:
-    on one that has them a step of S-S took 6.4 s instead of 10.3, on another, with AVX512_BF16 and without AMX,
-    half as long again as in fp32."""
-    import torch
+    from fvlm.costs.machine import cpu_faster_in_bf16  # which needs torch
 
-    if not cpu_bf16():  # emulated
-        return False
-    seconds = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(7):  # in turns, as other processes come between
-        for dtype, taken in seconds.items():
-            taken.append(_product_seconds(dtype))
-    return min(seconds[torch.bfloat16]) < min(seconds[torch.float32])
-
-
-def _product_seconds(dtype, side: int = 512) -> float:
-    """How long this CPU takes for the product of two square matrices."""
-    import torch
-
-    a = torch.ones(side, side, dtype=dtype)
-    start = time.perf_counter()
-    torch.mm(a, a)
-    return time.perf_counter() - start
+    return cpu_faster_in_bf16()
 
 
 def _has_gpu() -> bool:

@@ -192,6 +192,17 @@ def sync(path: Path):
         os.close(descriptor)
 
 
+def put(scratch: Path, path: Path):
+    """Put a file, or a folder and all in it, in its place, which another may hold: what is there is whole,
+    also when power fails."""
+    for written in (scratch, *scratch.rglob("*")):
+        sync(written)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    scratch.replace(path)
+    sync(path.parent)
+
+
 CHECKSUMS = "checksums.json"
 
 

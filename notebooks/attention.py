@@ -88,8 +88,9 @@ for asked in asked_twice(run, start=clip_number):
 # %% [markdown]
 # ## Which layers decide?
 #
-# How often each head's most attended patch is on the object asked about. The scale starts at chance. Are there a few heads
-# that find it, and many that look elsewhere? Then the mean map is broader than any one of them.
+# How often each head's most attended patch is on the object asked about, or, of a run on captions, on one drawn by lot.
+# The scale starts at chance. Are there a few heads that find it, and many that look elsewhere? Then the mean map is broader
+# than any one of them.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.gaze.scores import gaze_scores, layer_hits, summarise
@@ -116,12 +117,14 @@ causal = [row for c in asked for row in causal_gaze(run.model, c, run.tokenizer,
 with_badge(causal_figure(causal), run)
 
 # %% [markdown]
-# What lies under the target's box, against as many patches elsewhere, and the whole map moved by half the frame:
+# What lies under the target's box, against as many patches elsewhere, the mean of several draws, and what all patches carry
+# moved by half the frame in every layer (which from the second layer on moves the attention too):
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
 
-pd.DataFrame(causal).query("what in ['target', 'elsewhere', 'shifted']").groupby("what")["change"].describe().round(3)
+parts = pd.DataFrame(causal).query("what in ['target', 'elsewhere', 'shifted']")
+parts.groupby(["what", "clip_id"])["change"].mean().groupby("what").describe().round(3)
 
 # %% [markdown]
 # ## The truth table

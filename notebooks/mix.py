@@ -83,7 +83,8 @@ tables.shown(tables.moved_table(runs))
 # ## Predicted, and come
 #
 # The prediction was written down before its runs: at the best mixtures, at the uniform one, at SmolVLM's proportions and
-# at two others, three seeds each. Where what came lies outside the interval the law fails.
+# at two others, three seeds each. Where what came lies outside the interval the law fails. What one seed does to all of
+# its runs is in no interval: the laws' own runs share one seed.
 
 # %% tags=["nbval-ignore-output"]
 outcome = tables.outcome_table(prediction, came)

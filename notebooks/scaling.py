@@ -37,13 +37,18 @@ tables.runs_there(results)
 # ## The answer first
 #
 # *Run again* with 24,000 clips a run and the input scale that was mended on 2026-11-25 (`params/captions.yaml`), as far as that
-# has come, interim: the foveated model's loss over the baseline's, at equal clips (at the end) and at equal compute (while the
+# has come: the foveated model's loss over the baseline's, at equal clips (at the end) and at equal compute (while the
 # learning rate is full), and how many times the baseline's clips it needs for the same loss.
 
 # %% tags=["nbval-check-output"]
 from fvlm.findings.captions import run_again
 
 run_again()
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.findings.figures import run_again_figure
+
+run_again_figure()
 
 # %% [markdown]
 # All other runs of this notebook called `micro` are those of before: short, with the scale that has been mended since and with

@@ -31,6 +31,7 @@ fine_passes: int = 1  # fine passes after the coarse one
 query_init_scale: float = "auto"  # how far an LLM state moves a query at the start, in query norms; auto: 1 for questions, else 0.1
 scale_input: bool = "auto"  # multiply what the LLM reads by the root of its width; auto: for a tiny LLM, else not
 read_attended: bool = "auto"  # a query also brings back what the last vision layer's attention falls on; auto: for a tiny LLM, else not
+read_final: bool = False  # with read_attended: that as the last vision layer leaves it, not as it enters there
 freeze_vision: bool = "auto"  # do not train the vision model; auto: only when the LLM is tiny
 freeze_llm: bool = False  # do not train the LLM
 # what it learns from, and how it is evaluated

@@ -146,6 +146,9 @@ def test_describe_prints_timed_lines_and_watch_too(run, video, capsys, tmp_path)
         "0:02 to 0:04",
         "0:04 to 0:05",
     ]
+    film = ["--gaze", str(tmp_path / "looked.gif")]
+    assert main(["describe", str(video), "--every", "2s", "--run", str(run.folder), *film]) == 2
+    assert "with --every there are several" in capsys.readouterr().err
     watch = ["watch", str(video), "--ask", "What?", "--every", "2s", "--rate", "2", "--window", "4"]
     assert main([*watch, "--run", str(run.folder), "--tokens", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()

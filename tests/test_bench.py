@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fvlm import build_model
 from fvlm.bench import bench_data, bench_evaluate, bench_features, bench_generate, bench_train, compare_train
+from fvlm.bench.gpu import bench_cell, bench_looks
 from fvlm.bench.parts import PARTS, parts_of_step
 from fvlm.bench.peers import bench_peers
 from fvlm.bench.scaling import bench_scaling, fit_cost
@@ -311,3 +312,26 @@ def test_points_that_time_or_memory_do_not_suffice_for_are_left_out(monkeypatch)
     )
     found = bench_scaling(tiny("foveated"), **small, minutes=0)
     assert not found["points"] and "minutes would be up" in found["left_out"][0]
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [
+        lambda config: bench_train(config, samples=1, repeats=1),
+        lambda config: bench_evaluate(config, samples=1, repeats=1),
+        lambda config: bench_data(config, samples=1, repeats=1, clips=20),
+        lambda config: bench_features(config, samples=1, repeats=1),
+        lambda config: bench_scaling(config, 1, frames=(1,), llms=(), batches=()),
+        lambda config: bench_cell(config, 1),
+        lambda config: bench_looks(config, 1),
+        lambda config: compare_train({"a": config, "b": config}, samples=1, repeats=1),
+    ],
+)
+def test_a_cell_that_trains_compiled_is_measured_compiled(bench, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("fvlm.bench.inputs.compile_backbones", compiled.append)
+    monkeypatch.setattr("fvlm.bench.gpu.RATE_SIDE", {"cpu": 256})
+    bench(tiny(effective_batch=1))
+    assert not compiled
+    bench(tiny(effective_batch=1, compile=True))
+    assert compiled and all(isinstance(model, VideoLanguageModel) for model in compiled)

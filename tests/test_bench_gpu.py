@@ -60,8 +60,11 @@ def test_one_command_checks_and_measures_a_bare_machine(tmp_path):
     assert {row["check"] for row in found["checks"]} >= {
         "autoregressive loss",
         "recomputed activations",
+        "recorded frame by frame",
         "killed and resumed",
     }
+    (looks,) = found["looks"]
+    assert looks["clips"] == 64 and looks["ratio_low"] <= looks["ratio"] <= looks["ratio_high"]
     (cell,) = found["cells"]
     assert cell["samples_per_second"] > 0 and 0 < cell["matmul_share"] < 1.5 and cell["micro_batch"] == 2
     assert f"{len(found['checks'])} of {len(found['checks'])} checks passed, 1 cells measured" in said

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 
 import pandas as pd
 import pytest
@@ -87,6 +88,15 @@ def test_a_mistake_ends_the_command_with_that_status_and_no_traceback(arguments,
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
+
+
+def test_what_imports_leave_behind_is_never_searched_for_garbage():
+    code = (
+        "import gc, sys; from fvlm.__main__ import main; sys.argv = ['fvlm', 'nonsense']; "
+        "print(main(), gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    assert python("-c", code).stdout.split() == ["2", "True", "True"]
+    assert entry_points(group="console_scripts")["fvlm"].value == "fvlm.__main__:main"
 
 
 @pytest.mark.parametrize(

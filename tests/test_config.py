@@ -10,9 +10,9 @@ import torch
 import yaml
 from conftest import REPOSITORY
 
-import fvlm.config
 from fvlm.architectures import ARCH_OF_SHORT
 from fvlm.config import PAIRS, ConfigError, RunConfig
+from fvlm.costs import machine
 from fvlm.data import check_dataset
 from fvlm.parameters import check_parameters, parameters_cell, run_config
 from fvlm.studies.grid import read_grid
@@ -123,6 +123,15 @@ def test_only_an_llm_from_scratch_has_its_input_scaled():
         RunConfig(llm="360m", scale_input=True)
 
 
+@pytest.fixture
+def measures_anew(monkeypatch, tmp_path):
+    """A machine whose CPU has not been measured yet; returns what a new process on it does first."""
+    monkeypatch.setenv("FVLM_CACHE", str(tmp_path))
+    machine.cpu_faster_in_bf16.cache_clear()
+    yield machine.cpu_faster_in_bf16.cache_clear
+    machine.cpu_faster_in_bf16.cache_clear()
+
+
 @pytest.mark.parametrize(
     "can, bf16_seconds, precision",
     [
@@ -132,21 +141,45 @@ def test_only_an_llm_from_scratch_has_its_input_scaled():
         ({"avx2": True}, 0.2, "fp32"),
     ],
 )
-def test_precision_is_the_one_that_the_cpu_is_faster_in(monkeypatch, can, bf16_seconds, precision):
+def test_precision_is_the_one_that_the_cpu_is_faster_in(
+    monkeypatch, measures_anew, can, bf16_seconds, precision
+):
     turns = itertools.cycle([1, 5, 3])  # other processes come between
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can)
-    monkeypatch.setattr(fvlm.config, "_product_seconds", lambda dtype: seconds[dtype] * next(turns))
-    fvlm.config._faster_in_bf16.cache_clear()
+    monkeypatch.setattr(machine, "_product_seconds", lambda dtype: seconds[dtype] * next(turns))
     assert RunConfig(device="cpu").precision == precision
     assert RunConfig(device="cpu", precision="fp32").precision == "fp32"
     assert RunConfig(device="cuda").precision == "bf16"
-    fvlm.config._faster_in_bf16.cache_clear()
+
+
+def test_all_processes_on_a_machine_choose_the_same_precision(monkeypatch, measures_anew, tmp_path):
+    """Those of one study would be trained in two precisions where the CPU is nearly as fast in either."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.9}
+    monkeypatch.setattr(machine, "_product_seconds", lambda dtype: seconds[dtype])
+    assert RunConfig(device="cpu").precision == "bf16"
+    seconds[torch.bfloat16] = 1.1
+    measures_anew()
+    assert RunConfig(device="cpu").precision == "bf16", "as was found first"
+
+    (kept,) = tmp_path.glob("*.json")
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr(torch, "__version__", "0.0")  # another torch, or CPU, is another question
+        measures_anew()
+        assert RunConfig(device="cpu").precision == "fp32"
+    kept.write_text("{")  # damaged: measured again
+    measures_anew()
+    assert RunConfig(device="cpu").precision == "fp32"
+    (tmp_path / "file").touch()  # no folder can be made there
+    monkeypatch.setenv("FVLM_CACHE", str(tmp_path / "file" / "cache"))
+    measures_anew()
+    assert RunConfig(device="cpu").precision == "fp32"
 
 
 def test_how_fast_a_cpu_multiplies_is_measured():
     large, small = (
-        min(fvlm.config._product_seconds(torch.float32, side) for _ in range(5)) for side in (1024, 128)
+        min(machine._product_seconds(torch.float32, side) for _ in range(5)) for side in (1024, 128)
     )
     assert large > 5 * small > 0, "512 times the work"
 

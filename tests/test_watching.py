@@ -171,6 +171,10 @@ def test_the_widget_plays_and_takes_questions_meanwhile(run, film):
     asked = [glimpse.question for glimpse in watcher.glimpses]
     assert asked[0] is None and asked[-1] == "Which shape is <red>?" and "&lt;red&gt;" in watcher.said.value
     assert np.allclose(drawn(watcher._view)["map"], watcher.glimpses[-1].gaze.map()[0], atol=1e-6)
+    most = watcher.glimpses[-1].gaze.map()[0].max()
+    assert f"brightest patch: {most:.1%} of the attention" in watcher.now.value, (
+        "the scale is each frame's own"
+    )
     assert len(watcher.glimpses) == 21 and film[1][-1].clip.caption in watcher.true.value
     assert watcher._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
 

@@ -4,6 +4,7 @@ Random weights, clips without content: nothing is downloaded and nothing but the
 
 import copy
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from fvlm.costs.memory import MicroBatch
 from fvlm.data import Batch
 from fvlm.models import build_model
 from fvlm.models.base import MODES
+from fvlm.training import recorded
 from fvlm.training.distributed import Processes
 from fvlm.training.launch import train
 from fvlm.training.loop import accumulate_gradient, frozen_weights, training_step
@@ -36,8 +38,9 @@ def checks(configs: list[RunConfig]) -> Iterator[tuple[str, Callable[[], list[di
     `passed`.
 
     Every architecture in fp32 and bf16: losses of all its modes, autoregressive among them, against a CPU's
-    in fp32; and with recomputed activations against without. Then three optimizer steps, and once a run that
-    is killed against one that is not."""
+    in fp32; with recomputed activations against without; and looks frame by frame as they are recorded in an
+    evaluation against those that are not. Then three optimizer steps, and once a run that is killed against
+    one that is not."""
     for config in configs:
         pair = config.cell.partition("_")[0]
         for record in RECORDS:
@@ -69,6 +72,9 @@ def compare_losses(config: RunConfig, samples: int = 2) -> list[dict]:
                 rows.append(_row(f"{mode} loss", there, difference, allowed))
             difference = _recomputed(model, batch, there)
             rows.append(_row("recomputed activations", there, difference, allowed))
+            if model.modes_differ:
+                difference = _recorded(model, batch, there)
+                rows.append(_row("recorded frame by frame", there, difference, recorded.APART[precision]))
     return rows
 
 
@@ -155,6 +161,24 @@ def _recomputed(model, batch: Batch, config: RunConfig) -> float:
     model.set_gradient_checkpointing(False)
     (loss, norm), (again, norm_again) = found
     return max(abs(loss - again), abs(norm - norm_again) / norm)
+
+
+@torch.no_grad()
+def _recorded(model, batch: Batch, config: RunConfig) -> float:
+    """How far queries of clips that a recording did not see, recorded frame by frame, are from those that are
+    not, in their own norm. A CPU, which records nothing, computes again from where the recording's clips
+    lie. Infinite where recording failed."""
+    frames = batch.inputs(config.device)["frames"]
+    record = recorded.recorder(config.device) or recorded.compute_again
+    looks = recorded.RecordedLooks(model.eval(), record)
+    with autocast(config):
+        for seen in (frames, frames, frames.flip(1)):
+            _, found = looks.together([model.encode(part) for part in seen.split(1)])
+        if found is None:
+            return math.inf
+        found = found.clone()
+        _, expected = model.visual_tokens(model.encode(frames.flip(1)), "autoregressive")
+    return float((found - expected).norm() / expected.norm())
 
 
 def _row(check: str, config: RunConfig, difference: float, allowed: float) -> dict:

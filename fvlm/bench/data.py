@@ -5,13 +5,13 @@ import statistics
 import tempfile
 import time
 
+from fvlm.bench.inputs import random_model
 from fvlm.config import RunConfig
 from fvlm.costs.machine import synchronize
 from fvlm.data import Collator, PreparedDataset, ShapesWorld, training_batches
 from fvlm.data.loading import loader
 from fvlm.data.prepare import Settings, prepare
 from fvlm.data.prepared import Shuffled
-from fvlm.models import build_model
 from fvlm.text import span
 from fvlm.training.loop import accumulate_gradient
 from fvlm.weights import load_tokenizer
@@ -43,7 +43,7 @@ def bench_data(
         read = [_reading_rate(dataset, collator, workers) for _ in range(repeats)]
 
         config = dataclasses.replace(config, dataset=folder, effective_batch=samples, steps=repeats + 2)
-        model = build_model(config, pretrained=False).to(config.device).train()
+        model = random_model(config).train()
         batches, waits, shares = training_batches(config, collator), [], []
         for step in range(config.steps):
             start = time.perf_counter()

@@ -4,12 +4,12 @@ import dataclasses
 
 import torch
 
+from fvlm.bench.inputs import random_model
 from fvlm.bench.turns import in_turns, ratio_of, times
 from fvlm.config import RunConfig
 from fvlm.costs.machine import autocast
 from fvlm.costs.memory import CPU_LARGEST, MicroBatch, evaluation_sizes
 from fvlm.data import Collator, validation_batches
-from fvlm.models import build_model
 from fvlm.training.evaluation import evaluate
 from fvlm.training.loop import frozen_weights
 from fvlm.weights import load_tokenizer
@@ -22,7 +22,7 @@ def bench_evaluate(config: RunConfig, samples: int = 4, repeats: int = 5) -> dic
     No feature store, random weights. Prints and returns seconds of either (medians of `repeats` after one
     each to warm up) and `ratio`, the median of the turns' own, with the lowest and highest."""
     config = dataclasses.replace(config, dataset="shapes", eval_samples=samples, features=False)
-    model = build_model(config, pretrained=False).to(config.device).eval()
+    model = random_model(config).eval()
     collator = Collator(load_tokenizer(config.llm), config.task)
     micro = MicroBatch(min(samples, CPU_LARGEST), False)
     size, _ = evaluation_sizes(config, model.config.vision_config, micro)

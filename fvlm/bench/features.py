@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import torch
 
+from fvlm.bench.inputs import random_model
 from fvlm.bench.turns import times
 from fvlm.config import RunConfig
 from fvlm.costs.machine import synchronize
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Collator, training_batches
-from fvlm.models import build_model
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, fill
 from fvlm.training.loop import frozen_weights, training_step
@@ -45,7 +45,7 @@ def bench_features(config: RunConfig, samples: int | None = None, repeats: int =
         config, dataset="shapes", effective_batch=samples, eval_samples=1, steps=repeats + 1
     )
     seconds = {True: [], False: []}
-    model = build_model(config, pretrained=False).to(config.device)
+    model = random_model(config)
     collator = Collator(load_tokenizer(config.llm), config.task)
     with _temporary_store(), _threads(THREADS):
         fill(config, model, None)

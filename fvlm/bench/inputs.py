@@ -1,12 +1,24 @@
-"""Random clips with random texts: time, memory and equality of devices are measured on them."""
+"""What time, memory and equality of devices are measured on: models of random weights, random clips, random
+texts."""
 
 import torch
 
 from fvlm.config import RunConfig
 from fvlm.data import Batch
 from fvlm.data.clips import IGNORE
+from fvlm.models import build_model
+from fvlm.training.loop import compile_backbones
 
 TEXT_TOKENS = 32
+
+
+def random_model(config: RunConfig):
+    """A cell's model with random weights on its device, compiled where its training would be."""
+    with torch.device(config.device):  # billions of random numbers take a CPU minutes
+        model = build_model(config, pretrained=False)
+    if config.compile:
+        compile_backbones(model)
+    return model
 
 
 def random_batch(config: RunConfig, samples: int, uneven: bool = False) -> Batch:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from fvlm.config import RunConfig, cpu_bf16
-from fvlm.costs.machine import device_name
+from fvlm.config import RunConfig
+from fvlm.costs.machine import cpu_bf16, device_name
 from fvlm.files import commit, write_json
 
 UNITS = {"_bytes": (" GB", 1e9), "_flops_per_second": (" TFLOP/s", 1e12)}  # by how a column's name ends

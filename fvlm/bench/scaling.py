@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from fvlm.bench.inputs import TEXT_TOKENS, random_batch
+from fvlm.bench.inputs import TEXT_TOKENS, random_batch, random_model
 from fvlm.bench.report import table
 from fvlm.bench.turns import timed
 from fvlm.config import LLMS, RunConfig
@@ -19,7 +19,7 @@ from fvlm.costs.flops import flops_per_sample, visual_tokens_per_clip
 from fvlm.costs.machine import autocast
 from fvlm.costs.memory import HEADROOM, PeakGrowth, available_memory, is_out_of_memory
 from fvlm.costs.plan import parameter_counts
-from fvlm.models import FrameCache, build_model
+from fvlm.models import FrameCache
 from fvlm.training.loop import accumulate_gradient, frozen_weights
 
 ARCHS = ("foveated", "baseline")
@@ -166,8 +166,7 @@ def _measure(config: RunConfig, samples: int, repeats: int) -> dict:
 
 
 def _times(config: RunConfig, samples: int, repeats: int) -> dict[str, float]:
-    with torch.device(config.device):
-        model = build_model(config, pretrained=False)
+    model = random_model(config)
     batch = random_batch(config, samples)
     frames = batch.inputs(config.device)["frames"]
 

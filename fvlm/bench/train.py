@@ -3,7 +3,7 @@
 import statistics
 import time
 
-from fvlm.bench.inputs import TEXT_TOKENS, random_batch
+from fvlm.bench.inputs import TEXT_TOKENS, random_batch, random_model
 from fvlm.bench.parts import parts_of_step
 from fvlm.bench.report import table
 from fvlm.bench.turns import in_turns, ratio_of, times
@@ -11,9 +11,8 @@ from fvlm.config import RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.machine import matmul_rate, synchronize
 from fvlm.costs.memory import peak_memory, reset_peak_memory
-from fvlm.models import build_model
 from fvlm.text import span
-from fvlm.training.loop import accumulate_gradient, compile_backbones, frozen_weights
+from fvlm.training.loop import accumulate_gradient, frozen_weights
 
 
 def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
@@ -22,7 +21,7 @@ def bench_train(config: RunConfig, samples: int = 4, repeats: int = 5) -> dict:
     Prints and returns seconds, the share of the matrix rate (median of `repeats` after two steps to warm up,
     with the lowest and highest), the peak memory in bytes, and the seconds of each part (`parts_of_step`).
     Random weights: they cost the same."""
-    model = build_model(config, pretrained=False).to(config.device).train()
+    model = random_model(config).train()
     batch = random_batch(config, samples)
     flops = samples * flops_per_sample(config, TEXT_TOKENS)["total"]
     reset_peak_memory(config.device)
@@ -77,10 +76,8 @@ def compare_train(configs: dict[str, RunConfig], samples: int = 4, repeats: int 
 
 def training_step_of(config: RunConfig, samples: int):
     """A function that does a training step but for the optimizer's part."""
-    model = build_model(config, pretrained=False).to(config.device).train()
+    model = random_model(config).train()
     model.set_gradient_checkpointing(config.gradient_checkpointing is True)
-    if config.compile:
-        compile_backbones(model)
     batch = random_batch(config, samples)
     size = samples if config.micro_batch == "auto" else min(samples, config.micro_batch)
 

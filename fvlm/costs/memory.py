@@ -16,6 +16,7 @@ from fvlm.config import PATCH, RunConfig
 from fvlm.costs.machine import require_device
 
 KEPT = 1 << 30  # bytes of encoded frames that an evaluation keeps, to look at many clips at once
+MOST_TOGETHER = 64  # clips that it looks at, at once, where KEPT holds them
 
 HEADROOM = 0.88  # share of the memory that a micro-batch may fill: longer texts will come
 
@@ -76,7 +77,7 @@ def evaluation_sizes(config: RunConfig, vision: PretrainedConfig, micro: MicroBa
     clip = tokens * vision.hidden_size * vision.num_hidden_layers * (2 if config.precision == "bf16" else 4)
     if not config.freeze_vision:
         clip *= 2  # keys and values, not what they are made of
-    return size, size * max(1, min(64, KEPT // clip) // size)
+    return size, size * max(1, min(MOST_TOGETHER, KEPT // clip) // size)
 
 
 def find_micro_batch(

@@ -14,10 +14,12 @@ from torch.utils._pytree import tree_map_only
 
 from fvlm.config import REPOSITORY, RunConfig
 from fvlm.costs.flops import flops_per_sample
-from fvlm.costs.memory import HEADROOM, MicroBatch, evaluation_sizes, largest_micro_batch
+from fvlm.costs.memory import HEADROOM, MOST_TOGETHER, MicroBatch, evaluation_sizes, largest_micro_batch
 from fvlm.data.mix import is_mix, read_mix
 from fvlm.files import write_json
 from fvlm.weights import cache_folder
+
+MOST_TRACES = 1000  # kept in the cache folder, the newest; those of older code serve nobody
 
 EXPECTED_SHARE = 0.5  # of the matrix rate that a training step reaches, evaluations included
 
@@ -37,7 +39,6 @@ def _of_any_seed(config: RunConfig) -> RunConfig:
 SHAPELESS = dict(
     steps=1,
     eval_every=1,
-    eval_samples=1,
     allow_epochs=True,
     learning_rate=1e-3,
     connector_learning_rate=1e-3,
@@ -52,8 +53,10 @@ SHAPELESS = dict(
 
 
 def of_its_shapes(config: RunConfig) -> RunConfig:
-    """The configuration that all cells share whose tensors have the same shapes."""
-    return dataclasses.replace(_of_any_seed(config), **SHAPELESS)
+    """The configuration that all cells share whose tensors have the same shapes. Of the clips of an
+    evaluation those count that it keeps at once."""
+    kept = min(config.eval_samples, MOST_TOGETHER)
+    return dataclasses.replace(_of_any_seed(config), **SHAPELESS, eval_samples=kept)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -154,6 +157,8 @@ def _traced(
     with contextlib.suppress(OSError):  # nowhere to keep it
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, dict(sizes=sizes, layers=layers, activations=activations), durable=False)
+        for old in sorted(kept.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-MOST_TRACES]:
+            old.unlink()
     return sizes, layers, activations
 
 
@@ -191,10 +196,13 @@ def _trace(config: RunConfig, micro: MicroBatch, accumulates: bool) -> tuple[lis
         inputs = _dummy_batch(config, size)
         with _Live() as evaluation, _autocast_like(config), torch.no_grad():
             frames = inputs.pop("frames")
-            kept = [model.eval().encode(frames) for _ in range(together // size if model.modes_differ else 1)]
+            parts = -(-min(together, config.eval_samples) // size) if model.modes_differ else 1
+            kept = [model.eval().encode(frames) for _ in range(parts)]
             model(kept[0], **inputs, mode="parallel", return_logits=False)
             if model.modes_differ:
                 kept.append(FrameCache.cat(kept))
+                if config.device.startswith("cuda"):  # a recording keeps its clips while the next are encoded
+                    kept.append(model.encode(frames))
     sizes = [(name, p.numel() * p.element_size(), p.requires_grad) for name, p in model.named_parameters()]
     return sizes, model.config.llm_config.num_hidden_layers, max(training.peak, evaluation.peak)
 

@@ -50,9 +50,9 @@ class AttributeAccuracy:
 def attribute_accuracy(captions: list[str], written: list[str]) -> AttributeAccuracy:
     """Captions as they should be, one a clip, against what a model wrote.
 
-    Named objects are paired with true ones, one to one, so that as many attributes as possible agree; what is
-    left of the true ones counts as wrong in all. ValueError on fewer than two clips, or if a true caption
-    names no object."""
+    Named objects are paired with true ones, one to one, so that as many attributes as possible agree, of such
+    pairings as many colours, then shapes, then sizes; what is left of the true ones counts as wrong in all.
+    ValueError on fewer than two clips, or if a true caption names no object."""
     true, named = [things_named(text) for text in captions], [things_named(text) for text in written]
     if len(true) != len(named) or len(true) < 2 or not all(true):
         raise ValueError("two clips or more, and for each a caption of the built-in world and a text")
@@ -78,13 +78,24 @@ def attributes_right(caption: str, written: str) -> float:
     return float(_agreement(true, things_named(written)).sum() / (len(true) * len(ATTRIBUTES)))
 
 
+def attributes_named(caption: str, written: str) -> dict[str, float]:
+    """As `attributes_right`, attribute by attribute; and `number`, 1.0 if the text names as many objects as
+    the caption, else 0.0."""
+    true, named = things_named(caption), things_named(written)
+    right = _agreement(true, named) / len(true) if true else [math.nan] * len(ATTRIBUTES)
+    return dict(zip(ATTRIBUTES, map(float, right))) | dict(number=float(len(true) == len(named)))
+
+
 def _agreement(true: list[dict], named: list[dict]) -> np.ndarray:
-    """How many true objects have each attribute right (4,), each paired with a named one or with none."""
+    """How many true objects have each attribute right (4,), each paired with a named one or with none: the
+    same in whatever order they are named."""
     from scipy.optimize import linear_sum_assignment
+
+    first = 1 + 100.0 ** -np.arange(1, 1 + len(ATTRIBUTES))  # whole attributes count, then which they are
 
     same = np.zeros((len(true), len(named), len(ATTRIBUTES)))
     for i, thing in enumerate(true):
         for j, other in enumerate(named):
             same[i, j] = [thing[name] == other[name] for name in ATTRIBUTES]
-    pairs = linear_sum_assignment(same.sum(-1), maximize=True)
+    pairs = linear_sum_assignment(same @ first, maximize=True)
     return same[pairs].sum(0)

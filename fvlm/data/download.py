@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fvlm.data.sources import Record, Url
 from fvlm.data.video import MOST_BYTES, BadClip, Video
-from fvlm.files import scratch_path, sweep
+from fvlm.files import put, scratch_path, sweep
 from fvlm.weights import cache_folder
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5, 15  # without an answer; without a byte
@@ -72,7 +72,7 @@ class Downloader:
                 self._download(session, address, scratch, limit)
             if limit.over:  # a connection that was closed looks like an answer that has ended
                 raise limit.reached(address)
-            scratch.replace(path)
+            _cached(put, scratch, path)
         except BadClip:
             raise
         except _OfTheCache as error:

@@ -11,13 +11,14 @@ from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.detail import Detail, detail_of, detail_section
+from fvlm.findings.named import named_section
+from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
 from fvlm.findings.sources import LEAST
 from fvlm.findings.words import DATE, budget, seen_through, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import (
     AXES,
     Contrast,
-    Levels,
     Parts,
     clips_needed,
     contrast,
@@ -25,9 +26,9 @@ from fvlm.scaling.contrasts import (
     gap_growth,
     gaps_by_clips,
     holm,
+    reading_error,
     share_kept,
 )
-from fvlm.scaling.intervals import Estimate
 from fvlm.scaling.runs import MICRO
 from fvlm.studies.grid import read_grid
 from fvlm.text import span, with_interval
@@ -37,8 +38,10 @@ PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
-NEEDED = "clips needed for the same loss, times"
-CURVES = "figures/captions_curves.png"  # in outputs/, where the page is
+NEEDED = "foveated clips over the baseline's for the worse one's loss, times"
+NATS = "at equal clips, nats"
+POINTS = "points per tenfold parameters"
+GAP, CURVES = "figures/captions_gap.png", "figures/captions_curves.png"  # in outputs/, where the page is
 
 
 def captions() -> Results | None:
@@ -59,11 +62,12 @@ def captions_section(study: Results) -> str:
     """The study's section of FINDINGS.md."""
     part, unseeing = seeing(_of(study))
     compared = {pair: contrast(part, *pair, seeds=LEAST) for pair in contrasts(part)}
-    lines = "\n".join(f"- {line}" for line in sentences(part))
+    lines = "\n".join(f"- {line}" for line in sentences(study))
     return f"""## What one token a frame costs, from scratch
 
 {budget(part)} All losses are frame by frame, over {part.samples["clip_id"].nunique()} validation clips; intervals are Student's t over
-seeds, with the clips' share by the delta method and no narrower than over the seeds alone. Sizes share no seed; what has one seed so far is compared with nothing. {_unseeing(unseeing)}
+seeds, with the clips' share by the delta method and no narrower than over the seeds alone (of growth and of the clips needed over the seeds
+alone, as only the last evaluation's clips are kept). Sizes share no seed; what has one seed so far is compared with nothing. {_unseeing(unseeing)}
 {_interim(part)}{_other_settings(part)}
 {losses_table(part).to_markdown(index=False)}
 
@@ -73,30 +77,33 @@ The foveated model's loss over the baseline's, in percent, along each axis:
 
 {axes_table(part).to_markdown(index=False)}
 
-Equal FLOPs, and the clips needed, are read before the learning rate is let down, on both learning curves; equal clips at the
-end.
+![The gap at every size along each axis, with its intervals]({GAP})
+
+Equal FLOPs, and the clips needed, are read before the learning rate is let down, on both learning curves, which between their
+evaluations are straight in the logarithms of loss and axis; equal clips at the end. {_at_one_loss(part)}
 {_on_the_way(part)}
 What each trained, and what its training took:
 
 {sides_table(part).to_markdown(index=False)}
 
 What was chosen by trying which: the second fine pass on foveated runs, the read-out of what is attended to on foveated and static
-ones (LOG.md, 2026-11-25); of the baseline and mean-pool nothing but the learning rate was tried.
+ones (LOG.md, 2026-11-25); of the baseline and mean-pool nothing but the learning rate was tried.{"".join(f" Of what is read: {told}." for told in _other_depth(part))}
 
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
-first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table are corrected for their
-number (*p*, by Holm). Below 0.05 a difference stands.
+first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table, trends with size among them
+(points per tenfold parameters, seeds of the size with the fewest), are corrected for their number (*p*, by Holm): more than were
+written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_gaze()}{_detail(part)}{tuned_rates(STUDY, part)}
+{_kept(part)}{_noise(compared)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
 
 def readme_table(study: Results) -> str:
     """The study in the README: its losses, the primary contrast along every axis, and how to run it again."""
-    part = seen(study)
-    return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds).
+    part, unseeing = seeing(_of(study))
+    return f"""Losses in nats per text token, frame by frame, on captions of the built-in world (in brackets: seeds). {_unseeing(unseeing)}
 
 {losses_table(part).to_markdown(index=False)}
 
@@ -105,7 +112,9 @@ better.
 
 {axes_table(part).to_markdown(index=False)}
 
-{budget(part)} `fvlm grid params/{STUDY}.yaml --study mine` runs it again.
+![The gap at every size along each axis, with its intervals](outputs/{GAP})
+
+{budget(part)} `fvlm grid params/{STUDY}.yaml --study mine` runs all that is planned, those again.
 """
 
 
@@ -154,7 +163,7 @@ def losses_table(study: Results) -> pd.DataFrame:
             there = np.isfinite(means.loc[pair, arch])
             row[arch] = f"{means.loc[pair, arch]:.3f} ({counts[arch]})" if there else ""
         rows.append(row)
-    return pd.DataFrame(rows).rename(columns={"trained": "trained parameters"})
+    return pd.DataFrame(rows).rename(columns={"trained": f"trained parameters, {PRIMARY[0]}"})
 
 
 def growth_table(study: Results) -> pd.DataFrame:
@@ -237,13 +246,16 @@ def axes_table(study: Results) -> pd.DataFrame:
     rows = []
     needed = clips_needed(study, *PRIMARY, seeds=LEAST).set_index("pair")
     for row in along["clips"].table.itertuples():
-        told = {"size": row.pair, "seeds": row.seeds}
+        nats = with_interval(row.nats, row.nats_low, row.nats_high, 3)
+        told = {"size": row.pair, "seeds": row.seeds, NATS: nats}
         for axis, found in along.items():
             mine = found.table[found.table["pair"] == row.pair]
             told[_heading(axis, found)] = _interval(mine.iloc[0]) if len(mine) else "no common point"
         told[NEEDED] = _times(needed.loc[row.pair]) if row.pair in needed.index else "no common point"
         rows.append(told)
     trends = {_heading(axis, found): _trend_cell(found) for axis, found in along.items()}
+    nats = along["clips"].nats_trend
+    trends[NATS] = "not identified" if nats is None else _trend(nats, 3)
     return pd.DataFrame([*rows, {"size": "per tenfold", "seeds": "", NEEDED: ""} | trends])
 
 
@@ -254,13 +266,15 @@ def run_again() -> pd.DataFrame:
 
 
 def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
-    """Every contrast at every size with its p value, which but for the primary one's is what is left after
-    Holm's correction for all of them."""
-    rows = [
-        dict(first=a, second=b, **row._asdict())
-        for (a, b), found in compared.items()
-        for row in found.table.itertuples(index=False)
-    ]
+    """Every contrast at every size, and its trend with size, with its p value, which but for the primary one's
+    is what is left after Holm's correction for all of them."""
+    rows = []
+    for (a, b), found in compared.items():
+        rows += [dict(first=a, second=b, **row._asdict()) for row in found.table.itertuples(index=False)]
+        if found.trend is not None:
+            of, seeds = found.trend.estimate, found.trend.seeds
+            told = dict(percent=of.value, low=of.low, high=of.high, p=of.p, seeds=seeds)
+            rows.append(dict(first=a, second=b, pair="per tenfold") | told)
     table = pd.DataFrame(rows)
     primary = (table[["first", "second", "pair"]] == [*PRIMARY, PRIMARY_SIZE]).all(axis=1)
     adjusted = table["p"].to_numpy(copy=True)
@@ -283,7 +297,7 @@ def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
 
 def sentences(study: Results) -> list[str]:
     """What the study says, each sentence from its intervals."""
-    return [cost_sentence(study), *(f"{told}." for told in controls(study))]
+    return [cost_sentence(study), *(f"{told}." for told in controls(seen(study)))]
 
 
 def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]:
@@ -293,34 +307,115 @@ def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]
     for arch in archs:
         if _has(study, "foveated", arch):
             found = contrast(study, "foveated", arch, seeds=LEAST)
-            told.append(f"**Beside {ARCHITECTURES[arch].description}**: {_by_size(found)}")
+            cost = _share_spent(study, arch, list(found.table["pair"]))
+            told.append(
+                f"**Beside {ARCHITECTURES[arch].description}**, at equal clips, at the end: {_by_size(found)}{cost}"
+            )
     return told
+
+
+def _other_depth(study: Results) -> list[str]:
+    """That a look reads patches a layer earlier than the other architectures, a clause; none where it does
+    not."""
+    configs = study.runs.loc[study.runs["arch"] == "foveated", "config"]
+    if all(config.read_final for config in configs):
+        return []
+    return [
+        "a look reads patches as they enter the last vision layer; the 16 tokens, and the mean of all patches, are made of what "
+        "leaves it: how much of these differences is that layer's is open (`read_final`, LOG.md, 2026-11-27)"
+    ]
+
+
+def _share_spent(study: Results, arch: str, pairs: list[str]) -> str:
+    """What of the foveated model's training FLOPs a control spends, those of frozen vision left out; nothing where they
+    are not known."""
+    means = study.runs.pivot_table(index="pair", columns="arch", values="flops_without_vision").reindex(pairs)
+    if not {"foveated", arch} <= set(means) or means[["foveated", arch]].isna().any(axis=None):
+        return ""
+    shares = (means[arch] / means["foveated"]).round(2)
+    range_ = f"{shares.min():.2f}" if len(pairs) == 1 else span(shares.min(), shares.max(), signed=False)
+    return f"; it spends {range_} times the foveated model's training FLOPs, those of the frozen vision encoder left out"
 
 
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
-    told = "; ".join(_costs(study, contrasts_of(study)))
+    part, unseeing = seeing(_of(study))
+    told = "; ".join([*_costs(part, contrasts_of(part)), *_with_unseeing(study, unseeing)])
     return (
         f"{COST}, in percent above the loss of a baseline that reads 16 (captions of the "
         f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
     )
 
 
+def _with_unseeing(study: Results, names: list[str]) -> list[str]:
+    """What leaving out the runs that do not see did to the primary contrast, a clause; none without any."""
+    if not names:
+        return []
+    whole, sizes = contrast(_of(study), *PRIMARY, seeds=LEAST).table, {name.split("_")[0] for name in names}
+    told = " and ".join(
+        f"{_interval(row)} at {row['pair']}" for _, row in whole.iterrows() if row["pair"] in sizes
+    )
+    with_them = f"; with them, at equal clips, {told}" if told else ""
+    return [f"left out, as they see nothing: {', '.join(names)}{with_them}"]
+
+
+def _how_read(study: Results, along: list[Contrast]) -> list[str]:
+    """How far it matters how curves are read between evaluations, a clause; none where nothing is."""
+    moved = [
+        (found.table["curved"] - found.table["percent"]).abs().max() for found in along if len(found.table)
+    ]
+    if not moved or max(moved) < 0.005:
+        return []
+    return [
+        "how learning curves are read between their evaluations (straight in logarithms, or by a monotone cubic) moves "
+        f"these by up to {max(moved):.2f} points, which is in no interval; of evaluations that are left out and read from their "
+        f"neighbours they miss {reading_error(study, *PRIMARY, seeds=LEAST):.1f} % of the loss (root mean square)"
+    ]
+
+
 def _costs(study: Results, along: list[Contrast]) -> list[str]:
-    """A clause per axis, one on how the gap went with training, and one on the trend where there is none."""
+    """A clause per axis, one on how the gap went with training, one on how curves are read, and one on the trend
+    where there is none."""
     told = []
     for found in along:
         if len(found.table):
-            told.append(f"{_said(found.axis, found)} {_ends(found)}{_trend_words(found)}")
+            told.append(
+                f"{_said(found.axis, found)} {_ends(found)}{_told_trend(found, found.trend, POINTS)}{_read_after(found)}"
+            )
         if found.axis == "clips":
-            told += _growth(study)
+            told += [*_in_nats(found), *_growth(study, found)]
+    told += _how_read(study, along)
     return told if any(found.trend for found in along) else [*told, "a trend needs three sizes"]
 
 
-def _growth(study: Results) -> list[str]:
-    """How the gap to the baseline at equal clips went with training, for the smallest and the largest size."""
+def _in_nats(found: Contrast) -> list[str]:
+    """The gap as a difference, as a percentage of a loss that falls with size can grow where that does not."""
+    if not len(found.table):
+        return []
+    ends = " and ".join(
+        f"{with_interval(row['nats'], row['nats_low'], row['nats_high'], 3)} at {row['pair']}"
+        for row in _outermost(found)
+    )
+    return [f"in nats {ends}{_told_trend(found, found.nats_trend, 'per tenfold parameters', 3)}"]
+
+
+def _read_after(found: Contrast) -> str:
+    """After how many clips each side is read, where that is not at the end, for the smallest and the largest
+    size."""
+    if found.axis not in ("flops", "flops_without_vision"):
+        return ""
+    read = [
+        f"after {row['clips_a']:,.0f} and {row['clips_b']:,.0f} clips at {row['pair']}"
+        for row in _outermost(found)
+    ]
+    return f"; {PRIMARY[0]} and {PRIMARY[1]} are read {', '.join(read)}"
+
+
+def _growth(study: Results, at_end: Contrast) -> list[str]:
+    """How the gap to the baseline at equal clips went with training, for the smallest and the largest size.
+    at_end: what it is at equal clips."""
     grown, rows = gap_growth(study, *PRIMARY, seeds=LEAST), gaps_by_clips(study, *PRIMARY, seeds=LEAST)
-    told = []
+    ends, told = at_end.table.set_index("pair")["nats"], []
     for pair in dict.fromkeys([*list(grown)[:1], *list(grown)[-1:]]):
         found, mine = grown[pair], rows[rows["pair"] == pair]
         word = (
@@ -331,31 +426,83 @@ def _growth(study: Results) -> list[str]:
             else "neither grows nor shrinks with training as far as can be told"
         )
         first, last = (
-            f"{row['percent']:+.2f} after {row['clips']:,.0f} clips"
+            f"{row['percent']:+.2f} after {row['clips']:,.0f} clips ({row['nats']:+.3f} nats)"
             for _, row in mine.iloc[[0, -1]].iterrows()
         )
         points = with_interval(found.value, found.low, found.high)
+        nats = ", ".join(f"{value:+.3f}" for value in mine["nats"])
         told.append(
-            f"the gap at {pair} {word}, by {points} points: {first}, {last}, both at the full learning rate"
+            f"the gap at {pair} {word}, by {points} points: {first}, {last}, both at the full learning rate, in percent of a "
+            f"loss that falls; in nats it is {nats} from one to the other, and {ends[pair]:+.3f} at the end"
         )
     return told
 
 
-def so_far(study: Results) -> str:
-    """What the study says before it is ready, to be told before what earlier runs said: a line, and a list."""
-    part = seen(study)
+def answer(study: Results) -> str:
+    """The study's answer, a line and a list, without the last full stop: with a summary in words once there is
+    enough of it (`ready`), until then as an interim one."""
+    part, unseeing = seeing(_of(study))
     config = part.runs["config"].iloc[0]
     along = [found for found in contrasts_of(part) if found.axis != "loss"]
+    head = f": {summary(along)}; run so far:" if ready(study) else ", run again, interim:"
+    turn = "" if _whole(part) else ", seeds and sizes are looked at as they come, so that this may turn"
     lines = [*_costs(part, along), *_kept_words(part), *controls(part, ("meanpool", "static"))]
+    lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
     return "\n- ".join(
         [
-            f"{COST}, run again, interim: {_progress(part)}; captions of the built-in world, LLMs from scratch, "
+            f"{COST}{head} {_progress(part)}{turn}; captions of the built-in world, LLMs from scratch, "
             f"{config.steps * config.effective_batch:,} clips of {FRAMES} frames; the foveated model's loss in percent "
             "above that of a baseline that reads 16 tokens a frame, 95 % intervals over seeds; equal FLOPs are read while "
             "the learning rate is full, equal clips at the end:",
             *lines,
         ]
     )
+
+
+def summary(along: list[Contrast]) -> str:
+    """The primary contrast in words: what it is after equal clips, then which way it goes with size along each
+    axis; no full stop."""
+    table, told = along[0].table, []
+    words = [verdict_of(row.low, row.high) for row in table.itertuples()]
+    for word in dict.fromkeys(words):
+        rows = table[[each == word for each in words]]
+        sizes, percent = ", ".join(rows["pair"]), rows["percent"].abs()
+        digits = 0 if percent.min() >= 10 else 1
+        range_ = span(percent.min(), percent.max(), digits, signed=False)
+        range_ = range_ if len(rows) > 1 else f"{percent.min():.{digits}f}"
+        how = {verdict_of(1, 2): f"{range_} % more loss", verdict_of(-2, -1): f"{range_} % less loss"}
+        told.append(f"{how.get(word, word)} at {sizes}")
+    trends = [
+        f"{_way(found, trend) or 'shows no trend that can be told'} {where}"
+        for found, trend, where in _trends(along)
+    ]
+    return (
+        f"one in place of 16, after the same clips: {', '.join(told)}"
+        + f"; with size the gap {'; '.join(trends)}" * bool(trends)
+    )
+
+
+def _trends(along: list[Contrast]) -> list[tuple[Contrast, Parts, str]]:
+    """Each trend with its contrast and where it holds, that of equal clips in percent and in nats."""
+    found = []
+    for each in along:
+        if each.trend is not None and each.nats_trend is not None:
+            if each.axis == "clips":
+                found += [
+                    (each, each.trend, f"{AXES['clips']} in percent"),
+                    (each, each.nats_trend, "in nats"),
+                ]
+            else:
+                found.append((each, each.trend, AXES[each.axis]))
+    return found
+
+
+def _way(found: Contrast, trend: Parts) -> str:
+    """Which way a trend goes as far as its interval tells; empty if it tells neither. A gap grows where it is
+    above zero at every size; else it rises."""
+    up, down = ("grows", "shrinks") if (found.table["percent"] > 0).all() else ("rises", "falls")
+    low, high = trend.estimate.low, trend.estimate.high
+    return up if low > 0 else down if high < 0 else ""
 
 
 def _planned() -> Counter[str]:
@@ -371,8 +518,10 @@ def _progress(study: Results) -> str:
     """How much of what was planned is there, of the primary contrast."""
     planned = _planned()
     table = contrast(study, *PRIMARY, seeds=LEAST).table
+    beside = study.runs[study.runs["arch"] == PRIMARY[1]].groupby("pair")["params_trainable"].mean() / 1e6
     sizes = ", ".join(
-        f"{row.pair} ({row.params / 1e6:.2f} M trained parameters, {row.seeds} of {planned[row.pair]} seeds)"
+        f"{row.pair} ({row.params / 1e6:.2f} M trained parameters, {beside[row.pair]:.2f} M the {PRIMARY[1]}'s, "
+        f"{row.seeds} of {planned[row.pair]} seeds)"
         for row in table.itertuples()
     )
     chosen = (
@@ -385,12 +534,17 @@ def _progress(study: Results) -> str:
 
 def _interim(study: Results) -> str:
     """How far the study has come; nothing once every planned seed is there."""
-    planned, there = _planned(), contrast(study, *PRIMARY, seeds=LEAST).table.set_index("pair")["seeds"]
-    if all(there.get(pair, 0) >= seeds for pair, seeds in planned.items()):
+    if _whole(study):
         return ""
     return f"""
 So far: {_progress(study)}. Seeds are looked at as they come; a verdict before the last of them may turn.
 """
+
+
+def _whole(study: Results) -> bool:
+    """Whether every planned seed of the primary contrast is there."""
+    there = contrast(study, *PRIMARY, seeds=LEAST).table.set_index("pair")["seeds"]
+    return all(there.get(pair, 0) >= seeds for pair, seeds in _planned().items())
 
 
 def _other_settings(study: Results) -> str:
@@ -413,6 +567,16 @@ def _other_settings(study: Results) -> str:
 Beside the runs of before {DATE} (`{MICRO}/`) more differs than the LLM's input scale, so that their figures can't be set beside
 these: of `{cell}`, {", ".join(new[cell].changes_from(old[cell]))}.
 """
+
+
+def _at_one_loss(study: Results) -> str:
+    """What equal loss of the baseline is, where it is one of the axes."""
+    if not any(each.axis == "loss" for each in contrasts_of(study)):
+        return ""
+    return (
+        "Equal loss of the baseline is the highest that a size's baseline has at the end of the full rate: that size's gap is "
+        "the one there, each other size's is read where its baseline has come as far."
+    )
 
 
 def _shares_kept(study: Results) -> dict[str, pd.DataFrame]:
@@ -504,54 +668,36 @@ Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out
 def gaze_table(rows: pd.DataFrame) -> pd.DataFrame:
     """`fvlm gaze`'s rows of several runs: a row per size and architecture that has queries."""
     table = sources.with_names(rows[rows["asked"] == "caption"])
-    told = []
+    lines = []
     for (pair, arch), mine in table.groupby(["pair", "arch"], observed=True):
         row = {"size": pair, "architecture": arch, "seeds": mine["seed"].nunique()}
         for score, words in GAZE.items():
-            own, null = (_by_seed_and_clip(mine, name) for name in (score, f"{score}_null"))
+            own, null = (by_seed_and_clip(mine, name) for name in (score, f"{score}_null"))
             row |= {
                 words: f"{own.to_numpy().mean():.3f}",
                 f"{words}, null": f"{null.to_numpy().mean():.3f}",
-                f"{words}, difference": _with_interval(_difference(own, null)),
+                f"{words}, difference": interval_text(difference(own, null)),
             }
-        told.append(row)
-    return pd.DataFrame(told)
+        lines.append(row)
+    return pd.DataFrame(lines)
 
 
 def gaze_compared(rows: pd.DataFrame) -> list[str]:
     """`fvlm gaze`'s rows: the foveated model's gaze beside the static query's, a sentence without its full stop
-    per size and score that seeds of both have."""
+    per size and score that seeds of both have, its word corrected for their number."""
     table = sources.with_names(rows[rows["asked"] == "caption"])
-    told = []
+    compared = {}
     for pair, mine in table.groupby("pair", observed=True):
         for score, words in GAZE.items():
-            sides = [_by_seed_and_clip(mine[mine["arch"] == arch], score) for arch in ("foveated", "static")]
+            sides = [by_seed_and_clip(mine[mine["arch"] == arch], score) for arch in ("foveated", "static")]
             seeds = sides[0].index.intersection(sides[1].index)
             if len(seeds) < LEAST:
                 continue
-            found = _difference(*(side.loc[seeds] for side in sides))
-            word = "more" if found.low > 0 else "less" if found.high < 0 else "no difference can be told"
-            told.append(f"{words} at {pair}: {_with_interval(found)}, {word}")
-    return told
-
-
-def _by_seed_and_clip(rows: pd.DataFrame, score: str) -> pd.DataFrame:
-    """A score of one architecture and size (S, R)."""
-    return rows.pivot(index="seed", columns="clip_id", values=score)
-
-
-def _difference(one: pd.DataFrame, other: pd.DataFrame) -> Estimate:
-    """The first (S, R) less the second over the same seeds and clips, with Student's interval."""
-    sides = [side.to_numpy() for side in (one, other)]
-    levels = Levels(
-        [np.stack([side.mean(1) for side in sides])],
-        [np.stack([side.mean(0) - side.mean() for side in sides])],
-    )
-    return levels.estimate(lambda means: float(means[0, 0] - means[0, 1])).estimate
-
-
-def _with_interval(found: Estimate) -> str:
-    return with_interval(found.value, found.low, found.high, 3)
+            compared[f"{words} at {pair}"] = difference(*(side.loc[seeds] for side in sides))
+    told = more_or_less(list(compared.values()))
+    return [
+        f"{where}: {interval_text(found)}, {word}" for (where, found), word in zip(compared.items(), told)
+    ]
 
 
 def tuned_rates(name: str, study: Results) -> str:
@@ -562,8 +708,8 @@ def tuned_rates(name: str, study: Results) -> str:
         return ""
     rows = read_table(path)
     return f"""
-Rates were tuned for each size and architecture of this table, on one held-out seed: losses in nats after as many steps as the
-study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}
+Rates were tuned for each size and architecture of this table, on one held-out seed and the study's own validation clips: losses in nats after as many steps as the
+study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}
 
 {rates_table(rows).to_markdown(index=False)}
 """
@@ -581,6 +727,24 @@ def rates_at_the_edge(table: pd.DataFrame) -> str:
     if not told:
         return "No best rate is at the edge of what was tried."
     return f"At the edge of what was tried, so that a rate beyond may be better: {', '.join(told)}."
+
+
+def several_precisions(table: pd.DataFrame) -> str:
+    """Of `fvlm tune`'s longest runs: whose rates were not all tried in one precision, as far as is known; a
+    sentence or nothing."""
+    if "precision" not in table:
+        return ""
+    told = []
+    for (pair, arch), mine in (
+        _longest(table).dropna(subset="precision").groupby(["pair", "arch"], sort=False)
+    ):
+        if mine["precision"].nunique() > 1:
+            rates = "; ".join(
+                f"{', '.join(f'{rate:g}' for rate in sorted(each['rate']))} in {precision}"
+                for precision, each in mine.groupby("precision")
+            )
+            told.append(f"{arch} at {pair} ({rates})")
+    return f" Not all in one precision: {', '.join(told)}." if told else ""
 
 
 def _longest(table: pd.DataFrame) -> pd.DataFrame:
@@ -663,10 +827,15 @@ def _said(axis: str, found: Contrast) -> str:
 
 def _ends(found: Contrast) -> str:
     """The smallest and the largest size, in words that follow their intervals."""
-    rows = [found.table.iloc[i] for i in sorted({0, len(found.table) - 1})]
     return ", and ".join(
-        f"{_interval(row)} at {row['pair']}, where {verdict_of(row['low'], row['high'])}" for row in rows
+        f"{_interval(row)} at {row['pair']}, where {verdict_of(row['low'], row['high'])}"
+        for row in _outermost(found)
     )
+
+
+def _outermost(found: Contrast) -> list[pd.Series]:
+    """Its rows of the smallest and the largest size."""
+    return [found.table.iloc[i] for i in sorted({0, len(found.table) - 1})]
 
 
 def _by_size(found: Contrast) -> str:
@@ -676,24 +845,21 @@ def _by_size(found: Contrast) -> str:
     )
 
 
-def _trend_words(found: Contrast) -> str:
-    if found.trend is None:
+def _told_trend(found: Contrast, trend: Parts | None, unit: str, digits: int = 2) -> str:
+    """A trend of it in brackets, in a word that follows its interval; empty where there is none."""
+    if trend is None:
         return ""
-    low, high = found.trend.estimate.low, found.trend.estimate.high
-    word = (
-        "no trend with size can be told"
-        if low <= 0 <= high
-        else f"it {'grows' if low > 0 else 'shrinks'} with size"
-    )
-    return f" ({_trend(found.trend)} points per tenfold parameters: {word})"
+    way = _way(found, trend)
+    word = f"it {way} with size" if way else "no trend with size can be told"
+    return f" ({_trend(trend, digits)} {unit}: {word})"
 
 
 def _trend_cell(found: Contrast) -> str:
     return "not identified" if found.trend is None else _trend(found.trend)
 
 
-def _trend(parts: Parts) -> str:
-    return with_interval(parts.estimate.value, parts.estimate.low, parts.estimate.high)
+def _trend(parts: Parts, digits: int = 2) -> str:
+    return with_interval(parts.estimate.value, parts.estimate.low, parts.estimate.high, digits)
 
 
 def _interval(row, digits: int = 2, signed: bool = True) -> str:

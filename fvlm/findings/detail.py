@@ -3,6 +3,7 @@ its validation clips."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
@@ -19,7 +20,8 @@ FIGURE = "figures/captions_detail.png"  # in outputs/, where the page is
 @dataclass(frozen=True)
 class Detail:
     """The gaps of one size by what is in a clip: a table of `gaps_by_detail` per architecture of BESIDE that is
-    there, and how each gap changes along each axis, with p values corrected by Holm for all of them."""
+    there, with `adjusted`, p values corrected by Holm for all parts beside all of them; and how each gap
+    changes along each axis, with p values corrected for all of these."""
 
     pair: str
     gaps: dict[str, pd.DataFrame]
@@ -44,6 +46,12 @@ def detail_of(study: Results, pair: str) -> Detail | None:
             gaps[arch], found = gaps_by_detail(study, detail, pair, "foveated", arch)
             slopes |= {(axis, arch): parts for axis, parts in found.items()}
     adjusted = dict(zip(slopes, holm([parts.estimate.p for parts in slopes.values()])))
+    parts = holm([p for table in gaps.values() for p in table["p"]])
+    ends = np.cumsum([len(table) for table in gaps.values()])
+    gaps = {
+        arch: table.assign(adjusted=mine)
+        for (arch, table), mine in zip(gaps.items(), np.split(parts, ends[:-1]))
+    }
     return Detail(pair, gaps, slopes, adjusted) if gaps else None
 
 
@@ -58,7 +66,7 @@ def detail_section(found: Detail) -> str:
 
 The same runs ({found.pair}, {seeds} seeds), their validation clips parted by what is in them: the foveated model's loss less each
 other one's, in nats per text token frame by frame, with Student's 95 % intervals; below zero the foveated model is better.
-No run was trained for a part, and what is in a clip changes its caption's length too. Parts of fewer than {LEAST_CLIPS} clips are
+Words are said after Holm's correction for all parts, intervals are each one's own. No run was trained for a part, and what is in a clip changes its caption's length too. Parts of fewer than {LEAST_CLIPS} clips are
 left out.
 {picture}
 {detail_table(found).to_markdown(index=False)}
@@ -89,13 +97,14 @@ def detail_sentences(found: Detail) -> list[str]:
 
 
 def _break_even(table: pd.DataFrame) -> str:
-    """In which parts it is better, worse, or neither."""
-    better, worse = table[table["high"] < 0], table[table["low"] > 0]
+    """In which parts it is better, worse, or neither, after Holm's correction."""
+    stands = table["adjusted"] < 0.05
+    better, worse = table[stands & (table["nats"] < 0)], table[stands & (table["nats"] > 0)]
     if len(better) == len(table):
         return "it is better in every part"
     if len(worse) == len(table):
         return "it breaks even in no part: it is worse in every one"
-    neither = table[(table["low"] <= 0) & (table["high"] >= 0)]
+    neither = table[~stands]
     told = [
         f"{word} {_parts(rows)}"
         for word, rows in (

@@ -54,7 +54,8 @@ def mix_section(prediction: dict | None = None, came: pd.DataFrame | None = None
 Mixing laws were fitted to {prediction["runs"]} runs on {prediction["samples"]:,.0f} samples each, of four built-in domains (video, stills, several
 stills compared, text alone), with foveated models and baselines. On {prediction["date"]} they predicted the mixtures below, before these
 were run, with other seeds. Losses in nats per text token, the mean of the domains; intervals hold 95 %: of a prediction for the mean of
-{prediction["seeds"]} seeds, of what came by Student's t over seeds.
+{prediction["seeds"]} seeds, of what came by Student's t over seeds. Two sources of noise are in no interval: what one seed does to all of its
+runs (those that the laws were fitted to share one seed), and which validation clips were drawn.
 
 {pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)}
 

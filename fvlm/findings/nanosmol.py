@@ -1,12 +1,13 @@
 """nanoSmol's five conclusions beside what the runs here show."""
 
+import numpy as np
 import pandas as pd
 
 from fvlm.findings import sources
-from fvlm.findings.captions import captions, contrasts_of, seen
+from fvlm.findings.captions import PRIMARY, STUDY, captions, contrasts_of, ready, seen
 from fvlm.findings.words import DATE, lowest_to_highest, to_be_run_again
 from fvlm.scaling import Results, all_gaps, nanosmol
-from fvlm.scaling.contrasts import AXES
+from fvlm.scaling.contrasts import AXES, Levels, Parts, percent
 from fvlm.scaling.intervals import t_interval
 from fvlm.scaling.runs import REAL, nanosmol_runs
 from fvlm.scaling.tables import flops_conventions, inference_claim, replayed_correction, size_claims
@@ -68,9 +69,13 @@ def _at_which_sizes(micro) -> str:
         if _to_be_run_again(micro.runs)
         else ""
     )
+    study = captions()
+    compared = seen(study).runs.query("arch in @PRIMARY") if study else micro.runs
+    later = compared["params_trainable"] / 1e6
+    of_later = f", one of `{STUDY}` for {later.min():.2g} to {later.max():.2g} M" if study else ""
     return (
         f" A verdict of `micro` holds for its sizes, {here.min():.2g} to {here.max():.2g} M trained "
-        "parameters, its LLMs from\n"
+        f"parameters{of_later}, its LLMs from\n"
         f"scratch; nanoSmol's cells, {there.min():.0f} to {there.max():.0f} M, began pretrained, and on "
         f"other videos.{old}"
     )
@@ -98,7 +103,7 @@ def _verdict_trend(micro):
         ends = row["slope"], row["low"], row["high"]
         trends.append((name, AXES["clips"], ends, _to_be_run_again(micro.runs)))
     study = captions()
-    for found in contrasts_of(seen(study)) if study else []:
+    for found in contrasts_of(seen(study)) if study and ready(study) else []:
         if found.trend:
             trend = found.trend.estimate
             ends = trend.value, trend.low, trend.high
@@ -149,12 +154,34 @@ def _verdict_inference(micro):
 def _verdict_frames(micro):
     if not micro:
         return "cannot decide: no runs with other numbers of frames here yet"
-    runs = micro.runs.pivot(
-        index=["pair", "arch", "seed"], columns="frames", values="loss_autoregressive"
-    ).dropna()
-    if 8 not in runs or 16 not in runs:
+    told = []
+    for arch, changes in frames_changes(micro, 16, 8).items():
+        found = changes.estimate
+        word = _word(found.low > 0, found.high < 0, _to_be_run_again(micro.runs))
+        told.append(f"{arch} {with_interval(found.value, found.low, found.high)} %: {word}")
+    if not told:
         return "cannot decide: one number of frames here so far"
-    change = 100 * (runs[16] / runs[8] - 1)
-    low, high = t_interval(change)
-    word = _word(low > 0, high < 0, _to_be_run_again(micro.runs))
-    return f"16 against 8 frames: {change.mean():+.2f} % ({span(low, high)}, {len(change)} pairs of runs): {word}"
+    return f"16 against 8 frames, mean over sizes: {'; '.join(told)}"
+
+
+def frames_changes(results: Results, many: int, few: int) -> dict[str, Parts]:
+    """By architecture of PRIMARY: how much higher the loss is with `many` frames than with `few`, in percent,
+    mean over the sizes of which every seed has both; seeds move each size, clips all."""
+    found = {}
+    for arch in PRIMARY:
+        by_seed, by_clip = [], []
+        for _, runs in results.runs[results.runs["arch"] == arch].groupby("pair"):
+            losses = runs.pivot(index="seed", columns="frames", values="loss_autoregressive")
+            if not {many, few} <= set(losses) or losses[[many, few]].isna().any(axis=None):
+                continue
+            sides = [
+                results.samples[results.samples["run"].isin(runs.loc[runs["frames"] == frames, "run"])]
+                .groupby("clip_id")["loss_autoregressive"]
+                .mean()
+                for frames in (many, few)
+            ]
+            by_seed.append(losses[[many, few]].to_numpy().T)
+            by_clip.append(np.stack([side.to_numpy() - side.mean() for side in sides]))
+        if by_seed:
+            found[arch] = Levels(by_seed, by_clip).estimate(lambda means: float(percent(means).mean()))
+    return found

@@ -11,18 +11,18 @@ from fvlm.findings import sources
 from fvlm.findings.answer import beside_the_cost, cost_before
 from fvlm.findings.captions import (
     STUDY,
+    answer,
     captions,
     captions_section,
-    cost_sentence,
     readme_table,
     ready,
     run_again,
-    so_far,
 )
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.mixes import mix_section
+from fvlm.findings.named import named_line
 from fvlm.findings.nanosmol import nanosmol_section
-from fvlm.findings.prediction import prediction_section
+from fvlm.findings.prediction import prediction_section, predictions_section
 from fvlm.findings.questions import STUDIES as QUESTIONS
 from fvlm.findings.questions import learning, questions, questions_section
 from fvlm.findings.questions import ready as questions_ready
@@ -61,7 +61,7 @@ def render() -> str:
     micro, study = sources.study(MICRO), captions()
     sections = [_head(), withdrawn_section(micro)]
     if study:
-        sections.append(captions_section(study))
+        sections += [captions_section(study), predictions_section(study)]
     if micro:
         sections += [micro_section(micro), controls_section(micro), prediction_section(micro)]
     if asked := {name: found for name in QUESTIONS if (found := questions(name))}:
@@ -99,10 +99,11 @@ def readme_answer() -> str:
     micro, study = sources.study(MICRO), captions()
     asked = questions()
     others = beside_the_cost(learning(asked) if questions_ready(asked) else "")
+    right = [line] if study and (line := named_line(STUDY)) else []
     if ready(study):
-        return "\n\n".join([cost_sentence(study), *others])
+        return "\n\n".join(["\n- ".join([answer(study), *right]) + ".", *others])
     if micro:
-        parts = [so_far(study)] if study else []
+        parts = [answer(study), *right] if study else []
         before = cost_before(micro, all_gaps(micro), alone=not study)
         return "\n\n".join(["\n- ".join([*parts, f"{before}."]), *others])
     return "No study of sizes has been run here yet."

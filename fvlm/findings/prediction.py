@@ -1,47 +1,141 @@
-"""What the largest size of outputs/micro is expected to show, from the smaller ones, before it is run; and
-what came."""
+"""What sizes were expected to show, from the smaller ones, before they were run; and what came."""
 
 import json
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
-from fvlm.config import ConfigError, RunConfig
+from fvlm.architectures import ARCHITECTURES
+from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import write_json
 from fvlm.findings import sources
-from fvlm.scaling import Results, all_gaps, gap_scaling, parameter_counts
+from fvlm.findings.captions import FRAMES, PRIMARY, STUDY, captions, contrasts_of, seen
+from fvlm.findings.sources import LEAST
+from fvlm.scaling import Results, all_gaps, parameter_counts
+from fvlm.scaling.contrasts import AXES, Contrast
+from fvlm.scaling.intervals import interval_of_difference
 from fvlm.scaling.runs import MICRO
+from fvlm.studies.grid import read_grid
 from fvlm.text import with_interval
 
-PREDICTION = sources.OUTPUTS / MICRO / "prediction.json"
-LARGEST = "T5-T"
+MICRO_PREDICTION = sources.OUTPUTS / MICRO / "prediction.json"
+PREDICTIONS = sources.OUTPUTS / STUDY / "predictions.json"
+LARGEST = "T5-T"  # of outputs/micro
 
 
 def predict(date: str) -> Path:
-    """Write what the largest size will show, from the others. ConfigError if it has been run, or fewer than
-    three others."""
-    micro = sources.study(MICRO)
-    if micro is None or LARGEST in set(micro.runs["pair"]):
-        raise ConfigError(
-            f"a prediction is written when the other sizes of outputs/micro are there and {LARGEST} is not"
-        )
-    found = {}
-    for frames in sorted(set(micro.runs["frames"])):
-        runs = micro.runs[micro.runs["frames"] == frames]
-        gap = gap_scaling(micro.samples[micro.samples["frames"] == frames], runs)
-        at = parameter_counts(RunConfig.from_cell(f"{LARGEST}_{frames}f_fov", device="cpu"))["trainable"]
-        estimate = gap.predict(at)
-        if not np.isfinite(estimate.value):
-            raise ConfigError(f"{frames} frames: a prediction needs three sizes")
-        found[f"micro, {frames} frames"] = dict(value=estimate.value, low=estimate.low, high=estimate.high)
-    write_json(PREDICTION, dict(date=date, sizes=sorted(set(micro.runs["pair"])), gaps=found))
-    return PREDICTION
+    """Write what each planned size of the study of captions will show of which neither side of the primary
+    contrast has a run yet, not even a begun one, from those that are there, beside what was written before.
+    ConfigError if there is none, or no trend: fewer than three sizes."""
+    study = captions()
+    along = _along(study) if study else {}
+    if not along:
+        raise ConfigError(f"a prediction needs three sizes of outputs/{STUDY} with several seeds each")
+    planned = {cell.config.pair: cell.config for cell in _cells() if cell.config.arch == PRIMARY[0]}
+    coming = [pair for pair in planned if not _begun(pair, study)]
+    if not coming:
+        raise ConfigError(f"every size of outputs/{STUDY} has runs: a prediction is written before")
+    said = predictions()
+    for pair in coming:
+        parameters = parameter_counts(planned[pair])["trainable"]
+        told = {"size": pair, "parameters": parameters, "date": date, "gaps": {}}
+        for axis, found in along.items():
+            gap, seeds = found.predict(parameters), found.table.set_index("pair")["seeds"]
+            rests_on = {size: int(count) for size, count in seeds.items()}
+            told["gaps"][axis] = {"value": gap.value, "low": gap.low, "high": gap.high, "from": rests_on}
+        earlier = [each for each in said if each["size"] == pair]
+        if not earlier or earlier[-1]["gaps"] != told["gaps"]:
+            said.append(told)
+    write_json(PREDICTIONS, said)
+    return PREDICTIONS
+
+
+def _begun(pair: str, study: Results) -> bool:
+    """Whether a run of either side at a size is among the study's, or has a folder there."""
+    runs = study.runs[study.runs["arch"].isin(PRIMARY)]
+    folders = (
+        folder
+        for arch in PRIMARY
+        for folder in (sources.OUTPUTS / STUDY).glob(f"{pair}_{FRAMES}f_{ARCHITECTURES[arch].short}_seed*")
+    )
+    return pair in set(runs["pair"]) or any(folders)
+
+
+def predictions() -> list[dict]:
+    """What was written down, the oldest first: each with `size`, its trained `parameters`, `date`, and by axis
+    the gap in percent with its interval and the seeds of each size that it is `from`."""
+    return json.loads(PREDICTIONS.read_text()) if PREDICTIONS.exists() else []
+
+
+def predictions_section(study: Results) -> str:
+    """What was predicted of sizes of the study of captions beside what came; nothing if nothing was."""
+    rows, along = [], _axes(study)
+    for said in predictions():
+        for axis, gap in said["gaps"].items():
+            then = (gap["value"], gap["low"], gap["high"])
+            table, left_out = along[axis].table.set_index("pair"), along[axis].left_out
+            row = {
+                "size": said["size"],
+                "written on": said["date"],
+                "from (seeds)": ", ".join(f"{pair} ({seeds})" for pair, seeds in gap["from"].items()),
+                "gap, %": AXES[axis],
+                "predicted": with_interval(*then),
+                "found": "no common point"
+                if said["size"] in left_out
+                else f"fewer than {LEAST} seeds of both"
+                if _begun(said["size"], study)
+                else "not run yet",
+            }
+            if said["size"] in table.index:
+                now = tuple(table.loc[said["size"], ["percent", "low", "high"]])
+                low, high = interval_of_difference(now, then)
+                word = (
+                    "more than predicted"
+                    if low > 0
+                    else "less than predicted"
+                    if high < 0
+                    else "as predicted, as far as can be told"
+                )
+                row |= {
+                    "found": with_interval(*now),
+                    "found less predicted": with_interval(now[0] - then[0], low, high),
+                    "it is": word,
+                }
+            rows.append(row)
+    if not rows:
+        return ""
+    return f"""## Predicted before it was run
+
+The foveated model's loss over the baseline's at a size of which no run of `{STUDY}/` was there yet, on the straight line in log N
+through the smaller ones (`{STUDY}/predictions.json`, `fvlm findings --predict`). Its interval holds the noise of runs and clips, not
+the line's being wrong; that of the difference holds the noise of what came too, as if that were independent of the other, though
+validation clips are shared: it may be wider than need be. Sweeps of learning rates may have trained the size by then, on a seed that
+neither the prediction nor the study uses.
+
+{pd.DataFrame(rows).fillna("").to_markdown(index=False)}
+"""
+
+
+def _axes(study: Results) -> dict[str, Contrast]:
+    """The primary contrast along every axis but equal loss, whose level changes with the sizes that are there."""
+    return {found.axis: found for found in contrasts_of(seen(study)) if found.axis != "loss"}
+
+
+def _along(study: Results) -> dict[str, Contrast]:
+    """Those of them with a trend."""
+    return {axis: found for axis, found in _axes(study).items() if found.trend is not None}
+
+
+def _cells():
+    cells = read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
+    return [cell for cell in cells if cell.config.frames == FRAMES]
 
 
 def prediction_section(micro: Results) -> str:
-    if not PREDICTION.exists():
+    """What was predicted of the largest size of outputs/micro, and what came."""
+    if not MICRO_PREDICTION.exists():
         return f"## A prediction\n\nNone was written before {LARGEST} was run.\n"
-    said = json.loads(PREDICTION.read_text())
+    said = json.loads(MICRO_PREDICTION.read_text())
     lines = []
     for name, gap in all_gaps(micro).items():
         then, now = said["gaps"].get(name), gap.table.set_index("pair")

@@ -11,7 +11,7 @@ from fvlm.findings import sources
 from fvlm.findings.captions import tuned_rates
 from fvlm.findings.words import budget
 from fvlm.scaling import Results
-from fvlm.scaling.intervals import t_interval
+from fvlm.scaling.intervals import Estimate, student_estimate
 from fvlm.text import with_interval
 
 STUDIES = {  # of one world: what a clip is asked
@@ -63,12 +63,15 @@ def _first_at(level: float, seen: np.ndarray, right: np.ndarray) -> float:
     return seen[i - 1] + (seen[i] - seen[i - 1]) * (level - right[i - 1]) / (right[i] - right[i - 1])
 
 
-def compared(runs: pd.DataFrame, sides: tuple[str, str] = SIDES) -> pd.DataFrame:
+def compared(
+    runs: pd.DataFrame, sides: tuple[str, str] = SIDES, samples: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The first of `sides` beside the second in `learning_rows`: a row per size and number of frames with two
     seeds of each, `seeds` the fewer. `points`: right answers at the end, percentage points more, with Welch's
-    interval over seeds (`low`, `high`). `times`: how many times the clips until LEARNED, geometric means, with
-    Welch's interval of their logarithms; NaN where some seed never got there, of which `learned` and
-    `other_learned` count those that did."""
+    interval over seeds (`low`, `high`), to which `samples` (a study's) add the noise of the clips that all are
+    asked about. `times`: how many times the clips until LEARNED, geometric means, with Welch's interval of
+    their logarithms; NaN where some seed never got there, of which `learned` and `other_learned` count those
+    that did."""
     from scipy.stats import ttest_ind
 
     rows = []
@@ -79,10 +82,8 @@ def compared(runs: pd.DataFrame, sides: tuple[str, str] = SIDES) -> pd.DataFrame
         row = dict(pair=pair, frames=frames, seeds=min(len(one), len(other)))
         row |= dict(learned=int(np.isfinite(one["clips"]).sum()), of=len(one))
         row |= dict(other_learned=int(np.isfinite(other["clips"]).sum()), other_of=len(other))
-        found = ttest_ind(100 * one["right"], 100 * other["right"], equal_var=False).confidence_interval()
-        row |= dict(
-            points=100 * (one["right"].mean() - other["right"].mean()), low=found.low, high=found.high
-        )
+        found = _points(samples, [one, other], [100, -100])
+        row |= dict(points=found.value, low=found.low, high=found.high)
         row |= dict(times=math.nan, times_low=math.nan, times_high=math.nan)
         if row["learned"] == len(one) and row["other_learned"] == len(other):
             logs = [np.log(side["clips"]) for side in (one, other)]
@@ -93,37 +94,59 @@ def compared(runs: pd.DataFrame, sides: tuple[str, str] = SIDES) -> pd.DataFrame
     return pd.DataFrame(rows, columns=None if rows else ["pair", "frames", "seeds"])
 
 
+def _points(samples: pd.DataFrame | None, sides: list[pd.DataFrame], weights: list[float]) -> Estimate:
+    """Right answers of groups of runs (rows of `learning_rows`), weighted and added, with Student's interval
+    over the seeds of each and, where `samples` has several clips, over the clips that all of them share."""
+    rights = [side["right"].to_numpy(float) for side in sides]
+    value = sum(weight * right.mean() for weight, right in zip(weights, rights))
+    seeds = [
+        (float(weight**2 * right.var(ddof=1) / len(right)), len(right) - 1)
+        for weight, right in zip(weights, rights)
+        if len(right) > 1
+    ]
+    clips = (0.0, 1)
+    if samples is not None and samples["clip_id"].nunique() > 1:
+        by_clip = [
+            samples[samples["run"].isin(side["run"])].groupby("clip_id")["right"].mean() for side in sides
+        ]
+        moved = sum(weight * clip for weight, clip in zip(weights, by_clip))
+        clips = (float(moved.var(ddof=1) / len(moved)), len(moved) - 1)
+    return student_estimate(float(value), seeds, clips)
+
+
 def learning_table(study: Results) -> pd.DataFrame:
     """`learning_rows` over seeds, as the page has it: a row per size, number of frames and architecture."""
     rows = []
     order = {arch: i for i, arch in enumerate(ARCHITECTURES)}
     groups = learning_rows(study).groupby(["pair", "frames", "arch"])
     for (pair, frames, arch), mine in sorted(groups, key=lambda g: (*g[0][:2], order[g[0][2]])):
-        percent, reached = 100 * mine["right"], mine["clips"][np.isfinite(mine["clips"])]
-        low, high = t_interval(percent) if len(mine) > 1 else (math.nan, math.nan)
-        when = (
-            f"{reached.median():,.0f} ({reached.min():,.0f} to {reached.max():,.0f})" if len(reached) else ""
-        )
+        clips, found = mine["clips"], _points(study.samples, [mine], [100])
+        reached = int(np.isfinite(clips).sum())
+        when = f"{_clips(clips.median())} ({_clips(clips.min())} to {_clips(clips.max())})" if reached else ""
         rows.append(
             {
                 "size": pair,
                 "frames": frames,
                 "architecture": arch,
                 "seeds": len(mine),
-                "right at the end, %": with_interval(percent.mean(), low, high, 1, signed=False)
+                "right at the end, %": with_interval(found.value, found.low, found.high, 1, signed=False)
                 if len(mine) > 1
-                else f"{percent.mean():.1f}",
-                f"seeds that came to {100 * LEARNED:.0f} %": f"{len(reached)} of {len(mine)}",
+                else f"{found.value:.1f}",
+                f"seeds that came to {100 * LEARNED:.0f} %": f"{reached} of {len(mine)}",
                 "after so many clips, median": when,
             }
         )
     return pd.DataFrame(rows)
 
 
+def _clips(count: float) -> str:
+    return f"{count:,.0f}" if math.isfinite(count) else "not within the run"
+
+
 def learning(study: Results) -> str:
     """Whether the foveated model learns it sooner, and ends better, than the baseline: words that follow the
     intervals, a sentence without its full stop."""
-    table = compared(learning_rows(study))
+    table = compared(learning_rows(study), samples=study.samples)
     told = "; ".join(_beside(row) for row in table.itertuples())
     seen = study.evaluations["samples_seen"].max()
     return (

@@ -24,13 +24,13 @@ from fvlm.findings.words import (
     trends,
     verdict,
 )
+from fvlm.gaze.scores import of_any_object
 from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
 from fvlm.scaling.tables import answer, swapped_table
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import configs
-from fvlm.studies.question import results as question_results
 from fvlm.studies.tune import best_rates, mean_losses, own_rates
 from fvlm.text import with_interval
 from fvlm.training.results import load_run, load_study
@@ -77,11 +77,13 @@ def _caption_gaze(micro: Results) -> str:
     path = sources.OUTPUTS / MICRO / "gaze.parquet"
     if not path.exists():
         return ""
+    rows = read_table(path)
+    clips = of_any_object(rows[rows["asked"] == "caption"])["clip_id"].nunique()
     return f"""
-Where it looks, for captions, of an object drawn by lot. *hit*: the share of frames whose most attended patch is on it. *mass*:
+Where it looks, for captions, of an object drawn by lot (in {clips} of the clips that were scored). *hit*: the share of frames whose most attended patch is on it. *mass*:
 the attention it gets over its share of the frame; 1 is no preference. The difference is foveated less static.{seen_through(micro)}
 
-{_gazes(read_table(path), "caption").to_markdown(index=False)}
+{_gazes(rows, "caption").to_markdown(index=False)}
 
 Again: `fvlm gaze --run outputs/mine/T?-T_8f_{{fov,sta}}_seed? --clips 128 --out outputs/mine/gaze.parquet`.
 """
@@ -91,6 +93,7 @@ def _gazes(gazes: pd.DataFrame, asked: str) -> pd.DataFrame:
     """Per size the foveated model's gaze beside its static control's, means over seeds, and the difference's
     interval."""
     gazes = sources.with_names(gazes[gazes["asked"] == asked]).assign(text_tokens=1)
+    gazes = of_any_object(gazes) if asked == "caption" else gazes
     rows = []
     for pair, part in gazes.groupby("pair"):
         both = [part[part["arch"] == arch] for arch in ("foveated", "static")]
@@ -138,7 +141,7 @@ def _tried_on() -> str:
 def question_seeds_section() -> str:
     """Each run of `make question` with its own intervals."""
     runs = configs()
-    table, config = question_results().set_index("run").loc[[run.folder.name for run in runs]], runs[0]
+    table, config = sources.question_runs().set_index("run").loc[[run.folder.name for run in runs]], runs[0]
     numbers = {
         "answer loss, nats per token": "loss",
         "right answers": "right",

@@ -1,5 +1,6 @@
 """What the sections read: the committed studies, and architectures compared within one size."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +23,27 @@ LONGER = "question_long"  # the study of question runs with more steps
 def study(name: str) -> Results | None:
     """The finished runs of `outputs/<name>`; None if there are none."""
     try:
-        return open_results(str(OUTPUTS / name), unfinished=False)
+        opened = _opened(OUTPUTS / name, _state(OUTPUTS / name))
     except ConfigError:
         return None
+    return Results(*(table.copy(deep=False) for table in opened))
+
+
+def _state(folder: Path) -> tuple:
+    """What changes when something in a folder does."""
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in files)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: Path, state: tuple) -> Results:
+    """A page's sections open the same studies a dozen times."""
+    return open_results(str(folder), unfinished=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _questions(folder: Path, state: tuple) -> pd.DataFrame:
+    return question_results(folder)
 
 
 def rates_path(study: str) -> Path:
@@ -59,12 +78,18 @@ def right_by_shapes(study: str = "question") -> pd.DataFrame:
     )
 
 
+def question_runs() -> pd.DataFrame:
+    """`fvlm.studies.question.results` of the published study."""
+    folder = OUTPUTS / "question"
+    return _questions(folder, _state(folder)).copy(deep=False)
+
+
 def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Of the runs whose answers were scored: the samples of crowded clips, a row per run
     (`fvlm.studies.question.results`), and gazes."""
-    table = question_results()
-    gazes = read_table(OUTPUTS / "question" / "gaze.parquet").query(f"objects >= {CROWDED}")
-    samples = load_study(OUTPUTS / "question").samples
+    folder, table = OUTPUTS / "question", question_runs()
+    gazes = read_table(folder / "gaze.parquet").query(f"objects >= {CROWDED}")
+    samples = load_study(folder).samples
     return (
         samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])],
         table,

@@ -1,14 +1,14 @@
 """What this repository said and no longer says: each reading with its date, the reason, and the figures it
 rested on."""
 
-import numpy as np
 import pandas as pd
 
+from fvlm.config import ConfigError
 from fvlm.findings import sources
 from fvlm.findings.questions import STUDIES as QUESTIONS
 from fvlm.findings.words import DATE, by_shapes, frames_of, longer, percent, trend
 from fvlm.scaling import Results, all_gaps
-from fvlm.scaling.intervals import t_interval
+from fvlm.scaling.contrasts import contrast
 from fvlm.scaling.runs import MICRO
 from fvlm.studies.question import CROWDED
 from fvlm.text import with_interval
@@ -34,7 +34,7 @@ all architectures. The figures that the reading rested on:
 
 - {by_shapes(sources.right_by_shapes())}
 {_longer_line()}
-**{DATE}, the trend with size.** That the gap grows with size was said without its axis, and holds at equal training clips at
+**{DATE}, the trend with size.** That the gap grows with size was said without its axis, and holds in those runs at equal training clips at
 the most{_at_equal_clips(micro)}.{_equal_flops(micro)}
 
 **{DATE}, all LLMs from scratch.** The numbers of {_scaled(False)} come from models with that input scale, and will be
@@ -62,8 +62,8 @@ def withdrawn_in_short() -> str:
         f"shape is meant*: the runs ended after {_steps()} steps, when the foveated model had learned the task and the "
         "baseline had not *yet*; with another scale of the LLM's input the baseline learns it too (T1-T, clips with "
         f"{CROWDED} shapes or more, one seed a learning rate: {_audit()});",
-        "- *that the cost of one token a frame grows with size whatever is held equal*: at equal training FLOPs it was not "
-        f"seen to grow, at equal training clips at the most{_at_equal_clips(sources.study(MICRO))};",
+        "- *that the cost of one token a frame grows with size whatever is held equal*: in those runs it was not seen to grow at "
+        f"equal training FLOPs, at equal training clips at the most{_at_equal_clips(sources.study(MICRO))};",
         f"- {again}{reasons}.",
     ]
     return "\n".join(lines)
@@ -142,30 +142,15 @@ def _equal_flops(micro: Results | None) -> str:
 
 
 def equal_flops(micro: Results, frames: int = 8) -> dict[str, tuple[float, ...]]:
-    """Per size the mean over seeds of `equal_flops_gaps`, with its interval where there are several seeds."""
-    gaps = equal_flops_gaps(micro)
+    """Per size the foveated model's last loss over the baseline's where that had spent the same training FLOPs,
+    in percent, as `contrast` reads it; with its interval where there are several seeds. Of a constant learning
+    rate every evaluation is a valid end."""
+    part = Results(*(table[table["frames"] == frames] for table in micro))
+    try:
+        table = contrast(part, axis="flops").table
+    except ConfigError:  # no seed of both
+        return {}
     return {
-        pair: (values.mean(), *(t_interval(values) if len(values) > 1 else ()))
-        for pair, values in gaps[gaps["frames"] == frames].groupby("pair")["percent"]
+        row.pair: (row.percent, row.low, row.high) if row.seeds > 1 else (row.percent,)
+        for row in table.itertuples()
     }
-
-
-def equal_flops_gaps(results: Results) -> pd.DataFrame:
-    """The foveated model's last loss over the baseline's where that had spent the same training FLOPs, in
-    percent: a row per `pair`, `frames`, `seed`. The baseline's curve is straight in log FLOPs between its
-    evaluations; of a constant learning rate, each of which is a valid end. Left out where the curve does not
-    reach so far."""
-    rows = []
-    for (pair, frames, seed), runs in results.evaluations.groupby(["pair", "frames", "seed"]):
-        curves = {arch: rows.sort_values("step") for arch, rows in runs.groupby("arch")}
-        if not {"foveated", "baseline"} <= set(curves):
-            continue
-        end, curve = curves["foveated"].iloc[-1], curves["baseline"]
-        if curve["flops"].iloc[0] <= end["flops"] <= curve["flops"].iloc[-1]:
-            loss = np.interp(np.log(end["flops"]), np.log(curve["flops"]), curve["loss_autoregressive"])
-            rows.append(
-                dict(
-                    pair=pair, frames=frames, seed=seed, percent=100 * (end["loss_autoregressive"] / loss - 1)
-                )
-            )
-    return pd.DataFrame(rows, columns=["pair", "frames", "seed", "percent"])

@@ -87,6 +87,8 @@ def trained_sizes(study: Results | None, pairs) -> dict[str, str]:
     foveated model trains there, if the study's runs are there."""
     names, unit = {pair: pair for pair in pairs}, "M trained parameters"
     if study is not None:
+        if not any(config.read_attended for config in study.runs["config"]):
+            unit += ", those of the read-out not there yet"
         runs = study.runs[(study.runs["arch"] == "foveated") & study.runs["pair"].isin(names)]
         for pair, count in runs.groupby("pair")["params_trainable"].mean().items():
             names[pair], unit = f"{pair} ({count / 1e6:.2f} {unit})", "M"

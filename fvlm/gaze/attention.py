@@ -163,7 +163,8 @@ class EncodedClip:
         return self.model.features(self.cache)[0].float().cpu().numpy()
 
     def shifted_losses(self, shifts: list[tuple[int, int]], mode: str = "autoregressive") -> np.ndarray:
-        """Text loss, nats per token, with the whole gaze map moved by (down, across) patches: (shifts,)."""
+        """Text loss, nats per token, with what patches carry moved by (down, across) patches in every layer:
+        (shifts,). The first layer's attention stays as it was; later ones follow what it brought."""
         return np.concatenate([self._losses(self.cache.shift(*shift), mode) for shift in shifts])
 
     @torch.no_grad()
@@ -263,13 +264,13 @@ def causal_gaze(
     summary: str = "mean",
     seed: int = 0,
 ) -> list[dict]:
-    """How much the loss rises when patches are hidden: rows of `what`, `patches`, `loss`, `change` (nats per
-    token).
+    """How much the loss rises when patches are hidden: rows of `clip_id`, `what`, `patches`, `loss`, `change`
+    (nats per token).
 
     what: "most attended" (the `patches` most attended of every frame), "random" (as many at random, `draws`
     times), "target" and "elsewhere" (the box of the object asked about, and as many patches outside it),
-    "shifted" (the whole map moved by half the grid). A gaze that matters loses more by the first than by the
-    second."""
+    "shifted" (what patches carry, moved by half the grid in every layer). A gaze that matters loses more by
+    the first than by the second."""
     encoded = EncodedClip(model, clip, tokenizer, task)
     look = encoded.gaze(write=False)
     T, h, w = look.map(summary).shape
@@ -296,11 +297,12 @@ def causal_gaze(
             )
     losses = encoded.masked_losses(np.stack([hidden for *_, hidden in variants]))
     rows = [
-        dict(what=what, patches=n, loss=loss, change=loss - losses[0])
+        dict(clip_id=clip.clip_id, what=what, patches=n, loss=loss, change=loss - losses[0])
         for (what, n, _), loss in zip(variants, losses)
     ]
     for loss in encoded.shifted_losses([(h // 2, 0), (0, w // 2), (h // 2, w // 2)]):
-        rows.append(dict(what="shifted", patches=0, loss=loss, change=loss - losses[0]))
+        change = loss - losses[0]
+        rows.append(dict(clip_id=clip.clip_id, what="shifted", patches=0, loss=loss, change=change))
     return rows
 
 

@@ -48,11 +48,13 @@ def gaze_scores(
 ) -> list[dict]:
     """Scores of a run's gaze on its first validation clips that have a target: a row per clip and question.
 
-    Columns: run, clip_id, kind, objects (how many there are), asked, SCORES and OBJECT_SCORES. asked = "own":
-    the clip's question, scored on its target. asked = "other": a question of the same kind about another
-    object, but scored on the same target as before; a gaze that follows the question leaves it. A run that
-    was not asked (captions) has "caption" rows alone. The null of OBJECT_SCORES has the boxes of the next
-    clip. ConfigError if the run was not made with `shapes`."""
+    Columns: run, clip_id, kind, objects (how many there are), asked, mode, summary, SCORES and OBJECT_SCORES.
+    asked = "own": the clip's question, scored on its target. asked = "other": a question of the same kind
+    about another object, but scored on the same target as before; a gaze that follows the question leaves it.
+    A run that was not asked (captions) has "caption" rows alone, whose target is that of the question it was
+    not asked: of kinds other than ASKED_OF_ANY no object drawn by lot, but the marked one or the last to come
+    in. The null of OBJECT_SCORES has the boxes of the next clip. ConfigError if the run was not made with
+    `shapes`."""
     world = _world(run)
     task, rows = run.config.task, []
     shown = run.validation_clips(clips)
@@ -74,6 +76,8 @@ def gaze_scores(
                 kind=clip.question_kind,
                 objects=objects,
                 asked=which,
+                mode=mode,
+                summary=summary,
             )
             elsewhere = shown[(number + 1) % len(shown)].boxes if len(shown) > 1 else None
             rows.append(
@@ -85,12 +89,14 @@ def gaze_scores(
 
 
 def layer_hits(run: Run, clips: int = 50, mode: str = "autoregressive") -> np.ndarray:
-    """Which layers and heads find what is asked about: the `hit` of each one's own map (layers, H), the mean
-    over clips and frames in which the target is there. ConfigError as `gaze_scores`."""
+    """Which layers and heads find what is asked about, or of a run that is not asked an object drawn by lot:
+    the `hit` of each one's own map (layers, H), the mean over clips and frames in which the target is there.
+    ConfigError as `gaze_scores`."""
     _world(run)
     hits = []
     for clip in run.validation_clips(clips):
-        if clip.target < 0:
+        by_lot = run.config.task == "question" or clip.question_kind in ASKED_OF_ANY
+        if clip.target < 0 or not by_lot:
             continue
         look = EncodedClip(run.model, clip, run.tokenizer, run.config.task).gaze(mode, write=False)
         hits.append(head_hits(look, clip.boxes[:, clip.target]))
@@ -231,13 +237,15 @@ def summarise(rows: list[dict]):
     """Means of SCORES, and of OBJECT_SCORES where the rows have them, with bootstrap 95 % intervals over
     clips: a DataFrame, a row per run and question asked.
 
-    "other" covers the clips alone that have another object to ask about. Where "own" covers more, a row
-    SAME_CLIPS follows it, the clip's question on the clips of "other": the two that may be compared."""
+    `clips` is how many SCORES are of: of captions those alone whose target is an object drawn by lot (`kind`
+    is one of ASKED_OF_ANY). "other" covers the clips alone that have another object to ask about. Where "own"
+    covers more, a row SAME_CLIPS follows it, the clip's question on the clips of "other": the two that may be
+    compared."""
     import pandas as pd
 
     table, given = [], pd.DataFrame(rows)
     scores = [*SCORES, *(name for name in OBJECT_SCORES if name in given)]
-    given = given.reindex(columns=["run", "clip_id", "asked", *scores])
+    given = given.reindex(columns=["run", "clip_id", "kind", "asked", *scores])
     groups = {}
     for (run, asked), group in given.groupby(["run", "asked"], sort=False):
         groups[run, asked] = group
@@ -246,19 +254,26 @@ def summarise(rows: list[dict]):
         if asked == "own" and 0 < len(shared) < len(group):
             groups[run, SAME_CLIPS] = shared
     for (run, asked), group in groups.items():
-        line = dict(run=run, asked=asked, clips=len(group))
+        by_lot = of_any_object(group) if asked == "caption" else group
+        line = dict(run=run, asked=asked, clips=len(by_lot))
         for name in scores:
-            low, high = interval(group[name].to_numpy(float))
-            line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
+            values = (group if name in OBJECT_SCORES else by_lot)[name]
+            low, high = interval(values.to_numpy(float))
+            line |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
         table.append(line)
     return pd.DataFrame(table)
+
+
+def of_any_object(rows):
+    """Of `gaze_scores`' rows those whose target is an object drawn by lot, or of which no kind is known."""
+    return rows[rows["kind"].isin(ASKED_OF_ANY) | rows["kind"].isna()] if "kind" in rows else rows
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Bootstrap interval of a mean (percentile method, 2,000 resamples, always the same)."""
     from scipy.stats import bootstrap
 
-    if not np.isfinite(values).all():
+    if not len(values) or not np.isfinite(values).all():
         return float("nan"), float("nan")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])

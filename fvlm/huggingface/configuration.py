@@ -27,6 +27,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         fine_passes=1,
         query_init_scale=0.1,
         read_attended=False,
+        read_final=False,
         image_size=224,
         sources=(),
         freeze_vision=False,
@@ -38,6 +39,7 @@ class VideoLanguageConfig(PreTrainedConfig):
         self.fine_passes = fine_passes
         self.query_init_scale = kwargs.pop("steer", query_init_scale)  # its name in models saved before
         self.read_attended = read_attended
+        self.read_final = read_final
         self.image_size = image_size
         self.freeze_vision = freeze_vision  # frozen, it is seen by its layers' inputs (`NormedInputs`)
         self.sources = list(sources)

@@ -22,7 +22,7 @@ from fvlm.data.clips import IGNORE
 from fvlm.files import readable
 from fvlm.huggingface.configuration import VideoLanguageConfig
 from fvlm.models.asking import Asking
-from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks, as_pixels
+from fvlm.models.inputs import NO_PROMPT, Context, PromptAndMasks, as_pixels, is_recorded
 from fvlm.models.streaming import Streaming
 from fvlm.models.vision import FoveatedEncoder, FrameCache
 
@@ -435,12 +435,16 @@ class VideoLanguageModel(Asking, Streaming, PreTrainedModel, GenerationMixin):
         if context is not None:
             past = context.mask.size(1)
             mask = context.mask = torch.cat([context.mask, mask], dim=1)
-        # without padding the LLM can use its fast causal path; a compiled graph can't ask
-        padded = torch.compiler.is_compiling() or not bool(mask.all())
+        # without padding the LLM can use its fast causal path; a graph can't ask
+        padded = is_recorded() or not bool(mask.all())
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:] if padded else None
+        attended = mask.long() if padded else None  # (B, S)
+        if is_recorded() and not torch.compiler.is_compiling():  # of (B, S) the LLM would ask
+            causal = torch.ones(x.size(1), mask.size(1), dtype=torch.bool, device=x.device).tril(past)
+            attended = causal & mask[:, None, None]  # (B, 1, S of x, S)
         return self.llm.get_decoder()(
             inputs_embeds=x,
-            attention_mask=mask.long() if padded else None,
+            attention_mask=attended,
             position_ids=positions,
             past_key_values=context.cache if context else None,
             use_cache=context is not None,

@@ -38,6 +38,7 @@ def build_model(config: RunConfig, pretrained: bool = True) -> VideoLanguageMode
             fine_passes=config.fine_passes,
             query_init_scale=config.query_init_scale,
             read_attended=config.read_attended,
+            read_final=config.read_final,
             image_size=config.image_size,
             freeze_vision=config.freeze_vision,
         )

@@ -87,15 +87,16 @@ class StaticVLM(VideoLanguageModel):
 
     def glimpse(self, queries: torch.Tensor, cache: FrameCache) -> torch.Tensor:
         """What queries (B, T, Q) bring back: their states (B, T, D) and, with `config.read_attended`, beside
-        them what the last layer's attention falls on, (B, T, 2 D) in all. With offsets one after the other,
-        (B, T, K D) or (B, T, K 2 D).
+        them what the last layer's attention falls on, as it enters that layer or, with `config.read_final`,
+        as it leaves it, (B, T, 2 D) in all. With offsets one after the other, (B, T, K D) or (B, T, K 2 D).
 
         Alone, a query's state carries little of the clip: it is the sum of what each layer adds to the query
         itself. See LOG.md, 2026-11-25."""
         looks = self.with_offsets(queries)  # (B, T, Q) or (B, T, K, Q)
         found, attention = self.vision.look(looks, cache, return_attention=True)
         if self.config.read_attended:
-            found = torch.cat([found, cache.attended(attention[..., -1, :, :])], dim=-1)
+            attended = cache.attended(attention[..., -1, :, :], self.config.read_final)
+            found = torch.cat([found, attended], dim=-1)
         return found.flatten(2)
 
     def with_offsets(self, queries: torch.Tensor) -> torch.Tensor:
@@ -116,7 +117,7 @@ class StaticVLM(VideoLanguageModel):
         T, D, W = count.config.frames, count.vision_width, count.llm_width
         looks = T * count.config.architecture.tokens_per_frame
         return dict(
-            vision=count.vision(T, final_states=False),
+            vision=count.vision(T, final_states=count.config.read_final),
             static_look=count.look(looks),
             connector=count.linear(looks, (1 + count.config.read_attended) * D, W),
         )
@@ -214,7 +215,7 @@ class FoveatedVLM(StaticVLM):
         T, D, W, passes = count.config.frames, count.vision_width, count.llm_width, count.config.fine_passes
         K = count.config.architecture.tokens_per_frame
         vision, project, to_query = (
-            count.vision(T, final_states=False),
+            count.vision(T, final_states=count.config.read_final),
             count.linear(T * K, (1 + count.config.read_attended) * D, W),
             count.linear(T, W, D),
         )

@@ -1,5 +1,7 @@
 """What a model is given besides frames and text, and what its LLM has read so far."""
 
+import contextlib
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +37,28 @@ NO_PROMPT = PromptAndMasks()  # and nothing is padding
 LARGEST = 20.0  # of normalised pixels, which lie between -2.2 and 2.7
 
 
+_RECORDING = ContextVar("recording", default=False)
+
+
+@contextlib.contextmanager
+def recording():
+    """Inside, what is computed asks the device for no values, as where it becomes a CUDA graph."""
+    token = _RECORDING.set(True)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+def is_recorded() -> bool:
+    """Whether what is computed becomes a graph, torch.compile's or CUDA's, which can't ask for values."""
+    return torch.compiler.is_compiling() or _RECORDING.get()
+
+
 def as_pixels(frames: torch.Tensor) -> torch.Tensor:
     """Frames (…) of any integer type as uint8, those of floats as they are. ValueError for integers that are
     no pixels, and floats that are not normalised."""
-    if frames.dtype == torch.uint8 or torch.compiler.is_compiling():  # a compiled graph can't ask for values
+    if frames.dtype == torch.uint8 or is_recorded():
         return frames
     low, high = (float(value) for value in frames.aminmax()) if frames.numel() else (0.0, 0.0)
     if frames.is_floating_point():

@@ -15,15 +15,15 @@ SUMMARIES = {
     "mean": "the mean over all layers and heads",
     "last": "the mean over the heads of the last layer, nearest to the token",
     "selective": "the one head, of all layers, whose attention on this clip has the least entropy",
-    "value": "attention times the length of what it carries into the token, summed over layers and heads, "
-    "as shares of the whole",
+    "value": "attention times the length of what it adds to the query's state, summed over layers and heads, "
+    "as shares among patches; what is read beside the state is not in it",
 }
 
 
 @dataclass
 class Gaze:
-    """The attention of every layer and head on every frame of one clip: exactly the weights the model
-    used."""
+    """The attention of every layer and head on every frame of one clip: exactly the weights the model used,
+    of several looks at a frame their mean."""
 
     maps: np.ndarray  # (T, layers, H, h, w): attention on each patch
     cls_mass: np.ndarray  # (T, layers, H): attention on CLS; with the patches it sums to 1
@@ -33,7 +33,7 @@ class Gaze:
     caption: str = ""  # what the model says of the clip; "" without a tokenizer
     carried: np.ndarray | None = field(
         default=None, repr=False
-    )  # (T, layers, H, h, w): length of each patch's value in the token
+    )  # (T, layers, H, h, w): length of what each patch's value adds to the query's state
 
     def of_frames(self, frames: Sequence[int]) -> "Gaze":
         """The same gaze in some of its frames, by their numbers from 0."""
@@ -60,6 +60,17 @@ class Gaze:
             weighted = (self.maps * self.carried).sum(axis=(1, 2))
             return _as_shares(weighted)
         raise ValueError(f"summary {summary!r}: valid are {', '.join(SUMMARIES)}")
+
+    def resolved(self, summary: str = "mean", layer: int | None = None, head: int | None = None) -> dict:
+        """Arguments of `map` that mean one and the same map for every gaze and every part of this one: for
+        "selective" the layer and head that it is here."""
+        if layer is not None:
+            return dict(layer=layer, head=head)
+        return (
+            dict(zip(("layer", "head"), self.most_selective()))
+            if summary == "selective"
+            else dict(summary=summary)
+        )
 
     def most_selective(self) -> tuple[int, int]:
         """Layer and head whose attention over CLS and patches has the least entropy, the mean over frames."""

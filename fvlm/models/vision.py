@@ -42,6 +42,9 @@ class KeysValues:
         inputs = None if self.inputs is None else function(self.inputs)
         return KeysValues(function(self.keys), function(self.values), inputs)
 
+    def tensors(self) -> list[torch.Tensor]:
+        return [x for x in (self.keys, self.values, self.inputs) if x is not None]
+
     def join(self, parts: Sequence[Any]) -> "KeysValues":
         """The clips of several as one."""
         inputs = None if self.inputs is None else torch.cat([p.inputs for p in parts])
@@ -91,6 +94,9 @@ class NormedInputs:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "NormedInputs":
         return NormedInputs(function(self.inputs), self.attention)
 
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.inputs]
+
     def join(self, parts: Sequence[Any]) -> "NormedInputs":
         """The clips of several as one."""
         return NormedInputs(torch.cat([p.inputs for p in parts]), self.attention)
@@ -121,7 +127,23 @@ class FrameCache:
         first = caches[0]
         layers = [layer.join([cache.layers[i] for cache in caches]) for i, layer in enumerate(first.layers)]
         shape = (sum(cache.batch_size for cache in caches), len(first))
-        return FrameCache(layers, shape, first.grid, lambda: torch.cat([c.last_hidden_state for c in caches]))
+        hidden = [cache.hidden for cache in caches if cache.hidden is not None]
+        finished = [cache.finished for cache in caches if cache.finished is not None]
+        if hidden and len(hidden) < len(caches):
+            raise ValueError("caches of which some hide patches: all must, or none")
+        return FrameCache(
+            layers,
+            shape,
+            first.grid,
+            lambda: torch.cat([c.last_hidden_state for c in caches]),
+            torch.cat(hidden) if hidden else None,
+            torch.cat(finished) if len(finished) == len(caches) else None,
+        )
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that queries find, (B, ...) each: of caches alike in the same order."""
+        found = [x for layer in self.layers for x in layer.tensors()]
+        return [*found, *(x for x in (self.hidden, self.finished) if x is not None)]
 
     def repeat(self, times: int) -> "FrameCache":
         """The cache of one clip as that of `times` equal ones (B = 1 to B = times); nothing is copied."""
@@ -145,7 +167,7 @@ class FrameCache:
         for layer in self.layers:
             inputs = None if layer.inputs is None else rolled(layer.inputs)
             layers.append(KeysValues(layer.keys, rolled(layer.values), inputs))
-        return replace(self, layers=layers)
+        return replace(self, layers=layers, finish=lambda: rolled(self.last_hidden_state), finished=None)
 
     def _with(self, cut: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int]) -> "FrameCache":
         hidden = None if self.hidden is None else cut(self.hidden)
@@ -169,10 +191,11 @@ class FrameCache:
         """Each layer's values (B, T, H, N, d)."""
         return [layer.values for layer in self.layers]
 
-    def attended(self, attention: torch.Tensor) -> torch.Tensor:
-        """What the last layer's attention (B, T, H, N) falls on: its normed inputs, weighted with the
-        attention's mean over heads, (B, T, D); of K queries a frame, (B, T, K, H, N), (B, T, K, D)."""
-        inputs = self.layers[-1].inputs
+    def attended(self, attention: torch.Tensor, final: bool = False) -> torch.Tensor:
+        """What the last layer's attention (B, T, H, N) falls on, weighted with its mean over heads: that
+        layer's normed inputs or, `final`, the states it makes of them, (B, T, D); of K queries a frame,
+        (B, T, K, H, N), (B, T, K, D)."""
+        inputs = self.last_hidden_state if final else self.layers[-1].inputs
         assert inputs is not None, "the last layer's are kept"
         weights = attention.mean(-2)  # (B, T, N) or (B, T, K, N)
         return weights @ inputs if weights.dim() == 4 else (weights.unsqueeze(-2) @ inputs).squeeze(-2)
@@ -302,15 +325,16 @@ class FoveatedEncoder(PreTrainedModel):
         for layer in layers:
             h, x, k, v = self._recomputable(self.encode_layer, layer, x)
             seen.append(self._seen(layer, h, k, v, (B, T)))
+        known = None
         if self.foveal and self.frozen:
             seen.append(self._seen(last, last.norm1(x), None, None, (B, T)))
         elif self.foveal:
-            h, k, v = self._recomputable(self.keys_and_values, last, x)
+            h, k, v = known = self._recomputable(self.keys_and_values, last, x)
             seen.append(KeysValues(k.unflatten(0, (B, T)), v.unflatten(0, (B, T)), h.unflatten(0, (B, T))))
 
         def finish():
             with self._own_precision(frames.device.type):
-                h, k, v = self._recomputable(self.keys_and_values, last, x)
+                h, k, v = known or self._recomputable(self.keys_and_values, last, x)
                 y = self._recomputable(self.attend, last, x, h, k, v)
                 y = self.dinov2.layernorm(y).unflatten(0, (B, T))  # (B, T, N, D)
                 return self._as_read(y) if self.frozen else y

@@ -38,12 +38,15 @@ def gap_along_axes(contrasts: Sequence[Contrast], title: str = "") -> go.Figure:
     """The gap in percent at every size with its 95 % interval, a colour per axis; those of a size stand a
     little apart, so that intervals do not cover each other."""
     figure = empty_figure(title, "params_trainable", LOSS, log=True)
-    figure.update_yaxes(title="gap, %", zeroline=True, zerolinecolor=REFERENCE)
+    figure.update_yaxes(title="gap, %", rangemode="tozero", zeroline=True, zerolinecolor=REFERENCE)
     there = [found for found in contrasts if len(found.table)]
+    sizes = {row.pair: row.params for found in there for row in found.table.itertuples()}
+    named = [f"{pair}<br>{params / 1e6:.3g} M" for pair, params in sizes.items()]
+    figure.update_xaxes(title="size, parameters trained", tickvals=list(sizes.values()), ticktext=named)
     for i, found in enumerate(there):
         table, colour = found.table, GAP_COLOURS[i % len(GAP_COLOURS)]
         figure.add_scatter(
-            x=table["params"] * 1.06 ** (i - (len(there) - 1) / 2),
+            x=table["params"] * 1.03 ** (i - (len(there) - 1) / 2),
             y=table["percent"],
             error_y=uneven_error_bar(table["percent"], table["low"], table["high"]),
             mode="lines+markers",
@@ -53,7 +56,7 @@ def gap_along_axes(contrasts: Sequence[Contrast], title: str = "") -> go.Figure:
             line=dict(color=colour, width=1, dash=DASHES[i % len(DASHES)]),
             marker=dict(color=colour, size=9, symbol=SYMBOLS[i % len(SYMBOLS)]),
         )
-    figure.update_layout(legend=dict(orientation="h", y=1.02, yanchor="bottom"))
+    figure.update_layout(legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"), margin_t=110)
     return figure if there else nothing(figure, "no size has a seed of both")
 
 

@@ -149,7 +149,7 @@ def gaze_strip(
     which: arguments of `Gaze.map`, the mean if there are none. boxes (T, n, 4) are drawn, the target's
     thicker. Colours share one scale over all frames. Of a clip longer than MOST_FRAMES as many are shown,
     evenly from the first to the last. Lines of the title that are too long are broken."""
-    numbers = spread(len(gaze.frames))
+    numbers, which = spread(len(gaze.frames)), gaze.resolved(**which)
     gaze, boxes = gaze.of_frames(numbers), None if boxes is None else boxes[numbers]
     T, (height, width) = len(gaze.frames), gaze.frames.shape[2:]
     figure = make_subplots(
@@ -159,7 +159,7 @@ def gaze_strip(
         horizontal_spacing=0.008,
         column_titles=[f"frame {t + 1}" for t in numbers],
     )
-    colour_bar = dict(title="attention", len=0.45, y=0.24)
+    colour_bar = dict(title=weights_name(**which), len=0.45, y=0.24)
     for t in range(T):
         image, heat, _, fixation, *outlines = overlay(gaze, t, boxes, target, **which)
         heat.update(showscale=t == 0, colorbar=colour_bar)
@@ -180,8 +180,9 @@ def gaze_strip(
 def lit_frames(gaze, maps: np.ndarray, scale: int = 1) -> np.ndarray:
     """Frames lit by attention: (T, height, width, 3) uint8, `scale` times as large; maps (T, h, w).
 
-    Light is attention relative to the brightest patch of the clip; a patch's square shows where the weights
-    are, with no smoothing."""
+    Light is attention relative to the brightest patch of these maps, so two clips, or one that was asked
+    twice, may be lit alike by unlike weights; a patch's square shows where the weights are, with no
+    smoothing."""
     height, width = gaze.frames.shape[2:]
     light = maps / maps.max()
     light = light.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)[
@@ -199,7 +200,7 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which)
     none."""
     from PIL import Image
 
-    numbers = spread(len(gaze.frames))
+    numbers, which = spread(len(gaze.frames)), gaze.resolved(**which)
     gaze, boxes = gaze.of_frames(numbers), None if boxes is None else boxes[numbers]
     T, height, width = len(gaze.frames), *(scale * side for side in gaze.frames.shape[2:])
     frames = gaze.frames.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
@@ -216,7 +217,8 @@ def gaze_picture(gaze, boxes: np.ndarray | None = None, scale: int = 2, **which)
 
 def question_picture(clips: list, looks: list, scale: int = 2):
     """One clip that was asked several questions as one `PIL.Image`, a row per question: its frames, then the
-    same frames lit by the attention of the query that read each, the most attended patch in red. Above a row
+    same frames lit by the attention of the query that read each, relative to the row's brightest patch, the
+    most attended patch in red. Above a row
     stand the question, what the model answered and whether that is right, and in how many frames that patch
     is on what is asked about, whose box is outlined.
 
@@ -278,7 +280,7 @@ def gaze_player(
 
     def moment(t):
         traces = overlay(gaze, t, boxes, target, **which)
-        traces[1].update(opacity=opacity, colorscale=scale, colorbar_title="attention")
+        traces[1].update(opacity=opacity, colorscale=scale, colorbar_title=weights_name(**which))
         if limits is not None:
             traces[1].update(zmin=limits[t][0], zmax=limits[t][1])
         return traces
@@ -289,6 +291,20 @@ def gaze_player(
     figure.update_layout(LAYOUT, width=560, height=510, **player_controls(T))
     figure.update_layout(margin_t=10)
     return with_title(figure, title)
+
+
+def weights_name(summary: str = "mean", layer: int | None = None, head: int | None = None) -> str:
+    """What the weights of a map are, for a colour bar."""
+    return "share" if layer is None and summary == "value" else "attention"
+
+
+def map_name(summary: str = "mean", layer: int | None = None, head: int | None = None) -> str:
+    """Which map arguments of `Gaze.map` mean, in few words."""
+    if layer is None:
+        return {"mean": "mean map", "last": "last layer", "value": "value map"}.get(
+            summary, f"{summary} head"
+        )
+    return f"layer {layer + 1}" + ("" if head is None else f", head {head + 1}")
 
 
 def gaze_title(question: str | None, said: str, *names: str) -> str:
@@ -397,7 +413,7 @@ def film_pictures(
         picture.paste(bar, (wide + 10, top + 20))
         for value, y in zip(limits[t], (top + high - 20, top + 20)):
             pen.text((wide + 32, y), f"{value:.3g}", fill=INK, font=small, anchor="lm")
-        pen.text((wide + 10, top + 8), "attention", fill=CAPTION, font=small, anchor="lm")
+        pen.text((wide + 10, top + 8), weights_name(**which), fill=CAPTION, font=small, anchor="lm")
         pictures.append(picture)
     return pictures
 
@@ -424,8 +440,8 @@ def causal_figure(rows) -> go.Figure:
     random ones.
 
     rows: `fvlm.gaze.attention.causal_gaze` of one or more clips. Bars are the 5th to 95th percentile over
-    clips."""
-    table = pd.DataFrame(rows)
+    clips, each the mean of its draws."""
+    table = pd.DataFrame(rows).groupby(["clip_id", "what", "patches"], as_index=False)["change"].mean()
     figure = go.Figure(
         layout=LAYOUT
         | dict(

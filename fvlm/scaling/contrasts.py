@@ -10,7 +10,7 @@ K sizes, A architectures, S seeds, R validation clips.
 import functools
 import itertools
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ LOSS = "loss_autoregressive"
 AXES = {  # by which a gap can be equal, and how that is said
     "clips": "at equal clips",
     "flops": "at equal training FLOPs",
-    "flops_without_vision": "at equal training FLOPs, the frozen vision encoder left out",
+    "flops_without_vision": "at equal training FLOPs with those of the frozen vision encoder left out",
     "loss": "at equal loss of the baseline",
 }
 
@@ -97,21 +97,45 @@ def percent(means: np.ndarray) -> np.ndarray:
     return 100 * (means[..., 0] / means[..., 1] - 1)
 
 
+def _nats(means: np.ndarray) -> np.ndarray:
+    """The first architecture's loss less the second's (..., A)."""
+    return means[..., 0] - means[..., 1]
+
+
 @dataclass(frozen=True)
 class Contrast:
     """One architecture's gap to another along one of AXES. Made by `contrast`.
 
     table: a row per size, smallest first: `pair`, `params` (trained, of the first architecture), `loss_a`,
     `loss_b`, `clips_a`, `clips_b` (where they were read), `percent` with `low`, `high`, `p`, `seeds`,
-    `share_of_seeds`. trend: percentage points per tenfold `params`, None below three sizes. level: of axis
-    "loss" the loss at which the sizes were compared. left_out: sizes that have both architectures, but no
-    point of that axis at which both were seen."""
+    `share_of_seeds`, `nats` with `nats_low`, `nats_high` (the same gap as a difference), and `curved`, the
+    percentage where curves are read as bent between evaluations, not as straight (the same where they are
+    read at their end). trend, nats_trend: percentage points and nats per tenfold `params`, None below three
+    sizes. level: of axis "loss" the loss at which the sizes were compared. left_out: sizes that
+    have both architectures, but no point of that axis at which both were seen."""
 
     axis: str
     table: pd.DataFrame
     trend: Parts | None
     left_out: tuple[str, ...] = ()
     level: float = float("nan")
+    levels: Levels | None = field(default=None, repr=False, compare=False)  # that the rows rest on
+    nats_trend: Parts | None = None
+
+    def predict(self, params: float) -> Estimate:
+        """The gap in percent on the trend's straight line at a size with so many trained parameters. Its 95 %
+        interval holds the noise of runs and clips, not the line's being wrong. ConfigError below three
+        sizes."""
+        if self.trend is None or self.levels is None:
+            raise ConfigError("a trend with size needs three sizes")
+        x = np.log10(self.table["params"].to_numpy(float))
+        weights = 1 / len(x) + _per_tenfold(x) * (np.log10(params) - x.mean())
+        return self.levels.estimate(lambda means: float(weights @ percent(means))).estimate
+
+
+def _per_tenfold(x: np.ndarray) -> np.ndarray:
+    """The weights of points at log10 of sizes `x` (K,) in the slope of their least-squares line."""
+    return (x - x.mean()) / ((x - x.mean()) ** 2).sum()
 
 
 def contrast(
@@ -121,10 +145,11 @@ def contrast(
     of AXES.
 
     results: finished runs of one study, task and number of frames. Equal FLOPs: both are read at what the
-    cheaper one had spent at its last evaluation at the full rate, straight in log FLOPs between evaluations.
-    Equal loss: `b`'s mean curve passes the lowest loss that it reaches at every size at the full rate, and
-    both are read there, straight in log clips. ConfigError for an unknown axis, and if no size has so many
-    seeds of both."""
+    cheaper one had spent at its last evaluation at the full rate. Equal loss: `b`'s mean curve passes the
+    lowest loss that it reaches at every size at the full rate, and both are read there. Between evaluations a
+    curve is straight in the logarithms of both; `curved`, by a monotone cubic in them (PCHIP), says how much
+    hangs on that, which the intervals do not hold. ConfigError for an unknown axis, and if no size has so
+    many seeds of both."""
     if axis not in AXES:
         raise ConfigError(f"axis = {axis!r}: valid are {', '.join(AXES)}")
     sizes = _sizes(results, (a, b), seeds)
@@ -135,6 +160,7 @@ def contrast(
         ends = [size.curves["clips"][b].loss.mean(0)[-1:] for size in sizes]  # none on a cosine
         level = max((float(end[0]) for end in ends if len(end)), default=np.nan)
     read = [(size, size.read(axis, level)) for size in sizes]
+    bent = [size.read(axis, level, curved=True) for size, reading in read if reading is not None]
     found = [(size, reading) for size, reading in read if reading is not None]
     left_out = tuple(size.pair for size, reading in read if reading is None)
     if not found:
@@ -143,6 +169,7 @@ def contrast(
     rows = []
     for k, (size, (losses, clips)) in enumerate(found):
         parts = levels.estimate(lambda means, k=k: float(percent(means)[k]))
+        nats = levels.estimate(lambda means, k=k: float(_nats(means)[k])).estimate
         rows.append(
             dict(
                 pair=size.pair,
@@ -157,21 +184,38 @@ def contrast(
                 p=parts.estimate.p,
                 seeds=parts.seeds,
                 share_of_seeds=parts.share_of_seeds,
+                nats=nats.value,
+                nats_low=nats.low,
+                nats_high=nats.high,
+                curved=float(percent(bent[k][0].mean(1))),
             )
         )
     table = pd.DataFrame(rows, columns=COLUMNS)
-    trend = None
+    trend = nats_trend = None
     if len(table) > 2:
-        x = np.log10(table["params"].to_numpy(float))
-        line = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+        line = _per_tenfold(np.log10(table["params"].to_numpy(float)))
         trend = levels.estimate(lambda means: float(line @ percent(means)))
-    return Contrast(axis, table, trend, left_out, float(level))
+        nats_trend = levels.estimate(lambda means: float(line @ _nats(means)))
+    return Contrast(axis, table, trend, left_out, float(level), levels, nats_trend)
 
 
 COLUMNS = [
     *("pair", "params", "loss_a", "loss_b", "clips_a", "clips_b"),
-    *("percent", "low", "high", "p", "seeds", "share_of_seeds"),
+    *("percent", "low", "high", "p", "seeds", "share_of_seeds", "nats", "nats_low", "nats_high", "curved"),
 ]
+
+
+def reading_error(results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1) -> float:
+    """How far evaluations at the full rate are from what their neighbours would have them by, when they are
+    left out in turn and read as `contrast` reads between evaluations: the root mean square over seeds, sizes
+    and both architectures, in percent of the loss. NaN where there are no three evaluations in a row."""
+    missed = []
+    for size in _sizes(results, (a, b), seeds):
+        for curve in size.curves["clips"].values():
+            for i in range(1, len(curve.at) - 1):
+                beside = _Curve(np.delete(curve.at, i), np.delete(curve.loss, i, axis=1))
+                missed.extend(100 * (beside.read(curve.at[i]) / curve.loss[:, i] - 1))
+    return float(np.sqrt(np.mean(np.square(missed)))) if missed else float("nan")
 
 
 def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1) -> pd.DataFrame:
@@ -179,9 +223,10 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", see
     `low`, `high`, `p` (of as many), `seeds`, and `level`, the mean loss at which they are compared.
 
     Of each seed it is the loss that both reach at the full rate, the last one of the worse of the two; curves
-    are straight in log clips between evaluations. Student's t over the seeds' logarithms, NaN with one seed.
-    Left out are sizes with fewer `seeds` of both, those without an evaluation at the full rate, and those
-    where some seed's curve is below that loss from its first evaluation on, as it does not say since when."""
+    are read as in `contrast`. Student's t over the seeds' logarithms, NaN with one seed; the clips' noise is
+    not in it, as only those of the end are kept. Left out are sizes with fewer `seeds` of both, those without
+    an evaluation at the full rate, and those where some seed's curve is below that loss from its first
+    evaluation on, as it does not say since when."""
     rows = []
     for pair in _pairs(results, (a, b)):
         size = _Size(results, pair, (a, b))
@@ -215,7 +260,7 @@ def clips_needed(results: Results, a: str = "foveated", b: str = "baseline", see
 
 def gaps_by_clips(results: Results, a: str = "foveated", b: str = "baseline", seeds: int = 1) -> pd.DataFrame:
     """The gap at equal clips at every evaluation of `a` at the full rate that lies on both learning curves: a
-    row per size and evaluation with `pair`, `clips`, `percent`, `low`, `high`, `seeds`.
+    row per size and evaluation with `pair`, `clips`, `percent`, `low`, `high`, `nats`, `seeds`.
 
     The clips' share of the noise is that of the last evaluation, the only one whose clips are kept."""
     rows = []
@@ -230,10 +275,11 @@ def gaps_by_clips(results: Results, a: str = "foveated", b: str = "baseline", se
                     percent=found.value,
                     low=found.low,
                     high=found.high,
+                    nats=float(losses[0].mean() - losses[1].mean()),
                     seeds=parts.seeds,
                 )
             )
-    return pd.DataFrame(rows, columns=["pair", "clips", "percent", "low", "high", "seeds"])
+    return pd.DataFrame(rows, columns=["pair", "clips", "percent", "low", "high", "nats", "seeds"])
 
 
 def gap_growth(
@@ -316,9 +362,16 @@ class _Curve:
     at: np.ndarray
     loss: np.ndarray
 
-    def read(self, at: float) -> np.ndarray:
-        """Each seed's loss (S,), straight between evaluations in the logarithm of the axis."""
-        return np.array([np.interp(np.log(at), np.log(self.at), losses) for losses in self.loss])
+    def read(self, at: float, curved: bool = False) -> np.ndarray:
+        """Each seed's loss (S,): between evaluations straight in the logarithms of loss and axis, or by a
+        monotone cubic in them. `at` a rounding error beyond an end is that end."""
+        x, y = np.log(self.at), np.log(self.loss)
+        at = np.clip(np.log(at), x[0], x[-1])
+        if curved and len(x) > 1:
+            from scipy.interpolate import PchipInterpolator
+
+            return np.exp(PchipInterpolator(x, y, axis=1)(at))
+        return np.exp([np.interp(at, x, losses) for losses in y])
 
 
 class _Size:
@@ -388,15 +441,17 @@ class _Size:
             return []
         return [(float(at), _both(curves, at)) for at in curves[0].at if _inside(curves, at)]
 
-    def read(self, axis: str, level: float) -> tuple[np.ndarray, tuple[float, float]] | None:
+    def read(
+        self, axis: str, level: float, curved: bool = False
+    ) -> tuple[np.ndarray, tuple[float, float]] | None:
         """Losses (2, S) of both architectures where the axis has them equal, and the clips that each had seen
-        there; None where their curves have no such place."""
+        there; None where their curves have no such place. curved: how they are read (`_Curve.read`)."""
         if axis == "clips":
             return self.ends, (self.clips_seen[0], self.clips_seen[1])
         if axis == "loss":
             curves = [self.curves["clips"][arch] for arch in self.archs]
             at = _crossing(curves[1], level) if all(len(curve.at) for curve in curves) else None
-            return None if at is None or not _inside(curves, at) else (_both(curves, at), (at, at))
+            return None if at is None or not _inside(curves, at) else (_both(curves, at, curved), (at, at))
         curves = [self.curves[axis][arch] for arch in self.archs]
         if any(not len(curve.at) or not np.isfinite(curve.at).all() for curve in curves):
             return None
@@ -404,7 +459,7 @@ class _Size:
         if not _inside(curves, at):
             return None
         clips = [self.curves["clips"][arch].at[-1] * at / c.at[-1] for arch, c in zip(self.archs, curves)]
-        return _both(curves, at), (clips[0], clips[1])
+        return _both(curves, at, curved), (clips[0], clips[1])
 
 
 def full_rate_until(config: RunConfig) -> int:
@@ -414,8 +469,8 @@ def full_rate_until(config: RunConfig) -> int:
     return config.steps if config.schedule == "constant" else 0
 
 
-def _both(curves: Sequence[_Curve], at: float) -> np.ndarray:
-    return np.stack([curve.read(at) for curve in curves])
+def _both(curves: Sequence[_Curve], at: float, curved: bool = False) -> np.ndarray:
+    return np.stack([curve.read(at, curved) for curve in curves])
 
 
 def _inside(curves: Sequence[_Curve], at: float) -> bool:
@@ -423,14 +478,14 @@ def _inside(curves: Sequence[_Curve], at: float) -> bool:
 
 
 def _crossing(curve: _Curve, level: float) -> float | None:
-    """Where the mean over seeds first comes down to a level, straight between evaluations in the logarithm of
-    the axis; None where it never does, or was below it from the first evaluation on."""
+    """Where the mean over seeds first comes down to a level, straight between evaluations in logarithms; None
+    where it never does, or was below it from the first evaluation on."""
     mean, x = curve.loss.mean(0), np.log(curve.at)
     if not len(mean) or mean[0] < level * (1 - 1e-12):
         return None
     for i, (before, after) in enumerate(itertools.pairwise(mean)):
         if after <= level * (1 + 1e-12) < before + 1e-12:
-            share = (before - level) / (before - after) if before > after else 0.0
+            share = np.log(before / level) / np.log(before / after) if before > after else 0.0
             return float(np.exp(x[i] + min(share, 1.0) * (x[i + 1] - x[i])))
     return float(curve.at[0]) if np.isclose(mean[0], level) else None
 

@@ -60,9 +60,9 @@ def gaps_by_detail(
     (see `details`).
 
     Returns a row per axis and count that LEAST_CLIPS clips or more have, with `axis`, `value`, `clips`,
-    `loss_a`, `loss_b`, `nats`, `low`, `high` (Student's 95 %, seeds and clips as in `contrast`), `seeds`; and
-    for each axis with two counts or more how far the gap changes with each one more, by a straight line
-    through the counts."""
+    `loss_a`, `loss_b`, `nats`, `low`, `high`, `p` (Student's 95 %, seeds and clips as in `contrast`),
+    `seeds`; and for each axis with two counts or more how far the gap changes with each one more, by a
+    straight line through the counts."""
     rows, slopes = [], {}
     for axis in detail.columns:
         counts = detail[axis].value_counts().sort_index()
@@ -84,12 +84,13 @@ def gaps_by_detail(
                     nats=found.estimate.value,
                     low=found.estimate.low,
                     high=found.estimate.high,
+                    p=found.estimate.p,
                     seeds=found.seeds,
                 )
             )
         if len(values) > 1:
             slopes[axis] = _slope(levels, values)
-    columns = ["axis", "value", "clips", "loss_a", "loss_b", "nats", "low", "high", "seeds"]
+    columns = ["axis", "value", "clips", "loss_a", "loss_b", "nats", "low", "high", "p", "seeds"]
     return pd.DataFrame(rows, columns=columns), slopes
 
 

@@ -14,6 +14,7 @@ from fvlm.scaling.intervals import widening
 
 HUBER = 1e-3  # the least log-loss residual from which errors count linearly; that of Hoffmann et al. 2022
 STEEPEST = 3.0  # an exponent above this is no power law but a step
+EXPONENTS = (0.03, 0.1, 0.3, 1.0)  # where searches begin
 DEGENERATE = 0.05  # share of bootstrap refits that may run away before a fit counts as not identified
 
 
@@ -144,21 +145,23 @@ def _fit(axes, loss, names, runs, bootstrap, huber) -> Fit:
             y.size,
         )
     delta, everything = huber or HUBER, np.ones((1, y.size))
-    theta = _best(logx, logy, delta)
+    nearby = np.array(list(itertools.product(EXPONENTS, repeat=k)))
+    rough = _best(logx, logy, delta, nearby)
     if huber is None:
-        spread = 1.4826 * np.median(np.abs(logy - _log_loss(theta, logx)))
+        spread = 1.4826 * np.median(np.abs(logy - _log_loss(rough, logx)))
         delta = max(HUBER, 1.345 * spread)
-    theta = _refit(theta[None], logx, logy, everything, delta, iterations=200)[0]
-    projected = _projected(logx, logy, theta, delta)
-    residuals = logy - _log_loss(theta, logx)
-    disagreement = float(np.abs(np.expm1(_log_loss(projected, logx) - _log_loss(theta, logx))).max())
-    draws = np.empty((0, len(names)))
-    if bootstrap:
+    rough = _best(logx, logy, delta, rough[None, 1 + k :])
+    (theta,), arrived = _projected(np.r_[nearby, rough[None, 1 + k :]], logx, logy, everything, delta)
+    fitted = _log_loss(theta, logx)
+    disagreement = float(np.abs(np.expm1(_log_loss(rough, logx) - fitted)).max())
+    residuals = logy - fitted
+    draws, reason = np.empty((0, len(names))), _runaway(theta[None], arrived, k)
+    if bootstrap and not reason:
         weights = _resampled(count, bootstrap)[:, labels]
-        thetas = _refit(np.tile(theta, (bootstrap, 1)), logx, logy, weights, delta)
-        reason = _runaway(thetas, k)
+        own = theta[None, 1 + k :]
+        thetas, arrived = _projected(np.r_[nearby, own] if k == 1 else own, logx, logy, weights, delta)
+        reason = _runaway(thetas, arrived, k)
         draws = _natural(thetas, centre)
-    reason = reason or _runaway(theta[None], k)
     values = dict(zip(names, map(float, _natural(theta[None], centre)[0])))
     r2 = float(1 - (residuals**2).sum() / ((logy - logy.mean()) ** 2).sum())
     return Fit(values, r2, residuals, not reason, reason, draws, disagreement, count, y.size)
@@ -178,18 +181,23 @@ def _design_fault(x, names, runs) -> str:
     return ""
 
 
-def _runaway(thetas, k) -> str:
-    """Whether too many solutions (b, p) ran off to where a term is no power law, as a reason; "" if not."""
+def _runaway(thetas, arrived, k) -> str:
+    """Whether too many solutions (b, p) ran off to where a term is no power law, or did not arrive (b,) at a
+    minimum, as a reason; "" if not."""
     exponents, scales = thetas[:, 1 + k :], thetas[:, 1 : 1 + k]
     bad = (
         (exponents < 0.01).any(1)
         | (exponents > STEEPEST).any(1)
         | (thetas[:, 0] < scales.max(1) - 12)
         | ~np.isfinite(thetas).all(1)
+        | ~arrived
     )
     if bad.mean() <= DEGENERATE:
         return ""
-    return f"{bad.mean():.0%} of the fits run off to an exponent of 0 or above {STEEPEST:g}, or to no floor"
+    return (
+        f"{bad.mean():.0%} of the fits run off to an exponent of 0 or above {STEEPEST:g}, or to no floor, or "
+        "find no minimum"
+    )
 
 
 def _log_model(theta, logx):
@@ -224,89 +232,128 @@ def _huber(residuals, delta):
     return np.where(size <= delta, 0.5 * residuals**2, delta * (size - 0.5 * delta))
 
 
-def _best(logx, logy, delta, starts: int = 24):
-    """The best solution of L-BFGS from the most promising points of a grid, each brought near first, all at
-    once."""
-    from scipy.optimize import minimize
+def _huber_weights(residuals, delta):
+    """With which squared errors have the slope that `_huber` has."""
+    return np.minimum(1, delta / np.maximum(np.abs(residuals), 1e-300))
 
-    k = logx.shape[1]
-    floors = np.log(np.exp(logy.min()) * np.array([0.3, 0.6, 0.8, 0.95]))
-    scales = np.log(np.exp(logy.mean()) * np.array([0.03, 0.1, 0.3, 0.6]))
-    grid = np.array(list(itertools.product(floors, *[scales] * k, *[(0.1, 0.25, 0.5, 1.0)] * k)))
+
+def _best(logx, logy, delta, nearby, starts: int = 2):
+    """The best solution (p,) of L-BFGS from the most promising of some exponents (s, k)."""
+    from scipy.optimize import minimize
 
     def objective(theta):
         predicted, gradient = _log_model(theta, logx)
         residuals = logy - predicted
         return _huber(residuals, delta).sum(), -(np.clip(residuals, -delta, delta) @ gradient)
 
-    parts = np.array_split(grid, -(-len(grid) // 512))
-    costs = np.concatenate([_huber(logy - _log_loss(part, logx), delta).sum(1) for part in parts])
-    near = _refit(
-        grid[np.argsort(costs)[:starts]], logx, logy, np.ones((starts, len(logy))), delta, iterations=20
-    )
-    costs = _huber(logy - _log_loss(near, logx), delta).sum(1)
-    found = [minimize(objective, near[i], jac=True, method="L-BFGS-B") for i in np.argsort(costs)[:4]]
+    scales, costs = _scales(nearby, None, logx, logy, np.ones((1, len(logy))), delta, 6)
+    thetas = np.c_[np.log(np.maximum(scales, 1e-6 * scales.max(1, keepdims=True))), nearby]
+    found = [minimize(objective, thetas[i], jac=True, method="L-BFGS-B") for i in np.argsort(costs)[:starts]]
     return min(found, key=lambda result: result.fun).x
 
 
-def _projected(logx, logy, theta, delta):
-    """The same optimum another way: for given exponents floor and scales follow by non-negative least
-    squares, so only the exponents are searched (Nelder-Mead), with the Huber weights of the first
-    solution."""
-    from scipy.optimize import minimize, nnls
-
-    k = logx.shape[1]
-    residuals = np.abs(logy - _log_loss(theta, logx))
-    weights = np.sqrt(np.minimum(1, delta / np.maximum(residuals, 1e-12))) / np.exp(logy)
-
-    def solve(exponents):
-        columns = np.c_[np.ones(len(logy)), np.exp(-exponents * logx)] * weights[:, None]
-        return nnls(columns, np.exp(logy) * weights)
-
-    found = minimize(
-        lambda e: solve(e)[1],
-        theta[1 + k :],
-        method="Nelder-Mead",
-        options=dict(xatol=1e-6, fatol=1e-12, maxiter=4000),
-    )
-    linear = np.maximum(solve(found.x)[0], 1e-12)
-    return np.concatenate([np.log(linear), found.x])
+def _scales(exponents, scales, logx, logy, weights, delta, iterations: int = 4):
+    """For given exponents (b, k) the floor and the scales (b, 1 + k) that fit best, none of them negative,
+    and their cost (b,): by iteratively reweighted least squares from the scales before, or from the data."""
+    columns = _columns(exponents, logx)
+    predicted = np.exp(logy)[None] if scales is None else np.einsum("bj,bjn->bn", scales, columns)
+    for _ in range(iterations):
+        residuals = logy - np.log(predicted)
+        w = weights * _huber_weights(residuals, delta) / predicted**2
+        weighted = columns * w[:, None]
+        target = weighted @ (predicted * np.maximum(1 + residuals, 0.1))[..., None]
+        scales = _not_negative(weighted @ columns.swapaxes(1, 2), target[..., 0])
+        predicted = np.einsum("bj,bjn->bn", scales, columns)
+    return scales, (weights * _huber(logy - np.log(predicted), delta)).sum(1)
 
 
-def _refit(thetas, logx, logy, weights, delta, iterations: int = 50):
-    """Levenberg-Marquardt on the Huber loss for many sets of weights at once: starts (b, p), weights (b,
-    n)."""
-    thetas, p = thetas.copy(), thetas.shape[1]
-    going = np.arange(len(thetas))
-    predicted, gradient = _log_model(thetas, logx)
-    cost = (weights * _huber(logy - predicted, delta)).sum(1)
-    damping = np.full(len(thetas), 1e-3)
+def _columns(exponents, logx):
+    """What one unit of the floor and of each scale adds to the loss at every point: (b, 1 + k, n)."""
+    powers = np.exp(-exponents[:, :, None] * logx.T)
+    return np.concatenate([np.ones_like(powers[:, :1]), powers], axis=1)
+
+
+def _not_negative(gram, target):
+    """The minimum of x G x / 2 - t x over x >= 0 for many small problems: grams (b, j, j), targets (b, j).
+    Where the free minimum is none, the best of those in which some unknowns are 0 and none is negative."""
+    ridge = 1e-13 * np.einsum("bjj->b", gram)[:, None, None] * np.eye(gram.shape[1])
+    best = np.linalg.solve(gram + ridge, target[..., None])[..., 0]
+    infeasible = np.flatnonzero((best <= 0).any(1))
+    if not len(infeasible):
+        return best
+    gram, target = (gram + ridge)[infeasible], np.maximum(target[infeasible], 0)
+    alone = target / np.einsum("bjj->bj", gram)  # all others 0
+    value = -alone * target / 2
+    found = np.where(value == value.min(1, keepdims=True), alone, 0)
+    lowest = value.min(1)
+    for size in range(2, gram.shape[1]):
+        for at in map(list, itertools.combinations(range(gram.shape[1]), size)):
+            part = np.linalg.solve(gram[:, np.array(at)[:, None], at], target[:, at, None])[..., 0]
+            value = -(part * target[:, at]).sum(1) / 2
+            better = (part > 0).all(1) & (value < lowest)
+            lowest[better], found[better] = value[better], 0
+            found[np.ix_(better, at)] = part[better]
+    best[infeasible] = found
+    return best
+
+
+def _projected(nearby, logx, logy, weights, delta, iterations: int = 50):
+    """Fits of the Huber loss for many sets of weights (b, n) at once by variable projection: for given
+    exponents floor and scales follow by linear least squares, so only the exponents are searched, by
+    Levenberg-Marquardt from the best of some (s, k).
+
+    Solutions (b, p), and which of them arrived at a minimum (b,). Floor and scales are no unknowns of the
+    search as the loss is a bent valley in them where the data hardly tell a floor from a small exponent:
+    there a search over all parameters took hundreds of steps, and fifty left refits where they began."""
+    b, k = len(weights), logx.shape[1]
+    costs = [_scales(np.tile(e, (b, 1)), None, logx, logy, weights, delta, 2)[1] for e in nearby]
+    exponents = nearby[np.argmin(costs, axis=0)]
+    scales, cost = _scales(exponents, None, logx, logy, weights, delta, 8)
+    solved, arrived = np.c_[scales, exponents], np.zeros(b, bool)
+    going, damping = np.arange(b), np.full(b, 1e-3)
     for _ in range(iterations):  # the state of those that still move
-        residuals = logy - predicted
-        w = weights * np.minimum(1, delta / np.maximum(np.abs(residuals), 1e-300))
-        slope = ((w * residuals)[:, None] @ gradient)[:, 0]
-        curvature = (gradient * w[..., None]).swapaxes(1, 2) @ gradient
-        damped = (
-            curvature + np.eye(p) * (damping[:, None] * np.einsum("bpp->bp", curvature) + 1e-12)[:, None, :]
-        )
-        trial = thetas[going] + np.clip(np.linalg.solve(damped, slope[..., None])[..., 0], -1, 1)
-        trial_predicted, trial_gradient = _log_model(trial, logx)
-        trial_cost = (weights * _huber(logy - trial_predicted, delta)).sum(1)
+        step, follow = _step(exponents, scales, logx, logy, weights, delta, damping)
+        trial = exponents + step
+        trial_scales, trial_cost = _scales(trial, follow, logx, logy, weights, delta)
         better = trial_cost < cost
-        done = (better & (cost - trial_cost < 1e-9 * cost)) | (~better & (damping > 1e3))
-        thetas[going[better]] = trial[better]
-        predicted[better], gradient[better] = trial_predicted[better], trial_gradient[better]
+        done = (np.abs(cost - trial_cost) < 1e-8 * cost) | (~better & (damping > 1e3))
+        exponents = np.where(better[:, None], trial, exponents)
+        scales = np.where(better[:, None], trial_scales, scales)
         cost = np.where(better, trial_cost, cost)
         damping = np.where(better, np.maximum(damping / 5, 1e-9), damping * 5)
-        if done.any():
-            left = ~done
-            going, predicted, gradient, cost, damping = (
-                v[left] for v in (going, predicted, gradient, cost, damping)
-            )
-            weights = weights[left]
-        if not len(going):
+        done |= (exponents < 0).any(1) | (exponents > 2 * STEEPEST).any(1)
+        solved[going] = np.c_[scales, exponents]
+        arrived[going[done]], left = True, ~done
+        if not left.any():
             break
-    return thetas
+        going, exponents, scales, cost, damping, weights = (
+            v[left] for v in (going, exponents, scales, cost, damping, weights)
+        )
+    with np.errstate(divide="ignore"):
+        solved[:, : 1 + k] = np.log(solved[:, : 1 + k])
+    return solved, arrived
+
+
+def _step(exponents, scales, logx, logy, weights, delta, damping):
+    """The Gauss-Newton step of exponents (b, k), damped (b,), and the scales that follow (b, 1 + k)."""
+    columns = _columns(exponents, logx)
+    terms = scales[..., None] * columns
+    predicted = terms.sum(1)
+    residuals = logy - np.log(predicted)
+    linear = columns / predicted[:, None] * (scales > 0)[..., None]
+    slopes = -terms[:, 1:] * logx.T / predicted[:, None]
+    w = (weights * _huber_weights(residuals, delta))[:, None]
+    within = (linear * w) @ linear.swapaxes(1, 2)
+    within += np.eye(within.shape[1]) * (1e-12 + (scales <= 0)[:, None, :])
+    across = (linear * w) @ slopes.swapaxes(1, 2)
+    held = np.linalg.solve(within, np.concatenate([across, (linear * w) @ residuals[..., None]], axis=2))
+    curvature = (slopes * w) @ slopes.swapaxes(1, 2) - across.swapaxes(1, 2) @ held[..., :-1]
+    slope = (slopes * w) @ residuals[..., None] - across.swapaxes(1, 2) @ held[..., -1:]
+    diagonal = np.einsum("bkk->bk", curvature)
+    curvature = curvature + np.eye(curvature.shape[1]) * (damping[:, None] * diagonal + 1e-12)[:, None, :]
+    step = np.clip(np.linalg.solve(curvature, slope), -0.5, 0.5)
+    follow = (held[..., -1:] - held[..., :-1] @ step)[..., 0]
+    return step[..., 0], np.maximum(scales + follow, 0.1 * scales)
 
 
 def _resampled(count: int, draws: int, seed: int = 0) -> np.ndarray:

@@ -29,6 +29,14 @@ def t_interval(values) -> tuple[float, float]:
     return values.mean() - half, values.mean() + half
 
 
+def interval_of_difference(one, other):
+    """The interval of `one` less `other`, each a value with its own interval (value, low, high), independent
+    of each other (MOVER, Zou and Donner 2008): numbers or arrays; it may reach further one way than the
+    other."""
+    (a, a_low, a_high), (b, b_low, b_high) = one, other
+    return a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
+
+
 def widening(freedom: float, level: float = 0.95) -> float:
     """How much wider Student's interval is than the normal one. A bootstrap of few is too narrow by about
     that."""

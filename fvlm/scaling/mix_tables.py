@@ -10,6 +10,7 @@ from fvlm.costs.mixes import FROM, SIZES, domain_costs, gpu_hours, mix_costs
 from fvlm.data.catalogue import catalogue
 from fvlm.data.mix import Mix, read_mix
 from fvlm.scaling import tables
+from fvlm.scaling.intervals import interval_of_difference
 from fvlm.scaling.mix import LAW, Limits
 from fvlm.scaling.mixtures import (
     beside,
@@ -196,21 +197,20 @@ def tried_table(prediction: dict | None, came: pd.DataFrame) -> pd.DataFrame:
 
 def moved_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Does one visual token a frame want another mixture than 16 do? By domain: the weight each wants, and
-    the difference with its interval, from refits to the same runs."""
+    the difference with its interval."""
     if runs.empty or not {ONE_TOKEN, SIXTEEN} <= set(runs["arch"]):
         return design_missing()
     best = {arch: best_mixture(runs, arch) for arch in (ONE_TOKEN, SIXTEEN)}
     one, many = best[ONE_TOKEN], best[SIXTEEN]
-    half = np.sqrt(((one.high - one.low) / 2) ** 2 + ((many.high - many.low) / 2) ** 2)
-    difference = one.weights - many.weights
+    low, high = interval_of_difference(*((each.weights, each.low, each.high) for each in (one, many)))
     return pd.DataFrame(
         dict(
             domain=one.domains,
             one_token=one.weights,
             sixteen_tokens=many.weights,
-            difference=difference,
-            low=difference - half,
-            high=difference + half,
+            difference=one.weights - many.weights,
+            low=low,
+            high=high,
         )
     )
 

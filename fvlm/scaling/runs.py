@@ -132,13 +132,17 @@ def runs_table(
 
 def _flops_per_sample(runs: pd.DataFrame) -> pd.DataFrame:
     """Training FLOPs of a clip of each run, a column per convention that counts from shapes; runs that differ
-    in their seed alone are counted once. runs: with `config` and `text_tokens`."""
+    in their seed alone are counted once. Without a frozen vision encoder it is what the run itself counted,
+    questions included, less the encoder's. runs: with `config`, `text_tokens`, `flops`, `samples_seen`."""
     found, rows = {}, []
-    for config, text_tokens in zip(runs["config"], runs["text_tokens"]):
-        same = dataclasses.replace(config, seed=0, study="runs", out="."), text_tokens
+    for row in runs.itertuples():
+        same = dataclasses.replace(row.config, seed=0, study="runs", out="."), row.text_tokens
         if same not in found:
-            found[same] = {c.column: c.flops(config, 1, text_tokens) for c in CONVENTIONS if c.per_sample}
-        rows.append(found[same])
+            counted = {c.column: c.flops(row.config, 1, row.text_tokens) for c in CONVENTIONS if c.per_sample}
+            found[same] = counted, flops_per_sample(row.config)["vision"]
+        counted, vision = found[same]
+        less = row.flops / row.samples_seen - vision if row.config.freeze_vision else float("nan")
+        rows.append(counted | dict(flops_without_vision=less))
     return pd.DataFrame(rows, index=runs.index)
 
 
@@ -198,8 +202,8 @@ def nanosmol_training_flops(config: RunConfig) -> float:
 
 def read_gaze_scores(names: str = "auto") -> pd.DataFrame:
     """The gaze scores that `fvlm gaze` or `make question` left in these studies, summarised: a row per run
-    and text asked, `fvlm.gaze.scores.summarise`'s columns and `study`; empty if there are none. names as in
-    `open_results`."""
+    and text asked, `fvlm.gaze.scores.summarise`'s columns and `study`; empty if there are none. Of several
+    files the frame-by-frame mean maps alone, each clip of a run once. names as in `open_results`."""
     from fvlm.gaze.scores import summarise
 
     tables = []
@@ -213,8 +217,18 @@ def read_gaze_scores(names: str = "auto") -> pd.DataFrame:
         if paths:
             found = list(_readable(paths))
             if found:
-                tables.append(summarise(pd.concat(found).to_dict("records")).assign(study=folder.name))
+                rows = _of_one_kind(pd.concat(found, ignore_index=True))
+                tables.append(summarise(rows.to_dict("records")).assign(study=folder.name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _of_one_kind(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of `gaze_scores`' rows those of one mode and map, each run, clip and question once, the last read; rows
+    from before these were kept are of that kind."""
+    for name, kind in (("mode", "autoregressive"), ("summary", "mean")):
+        if name in rows:
+            rows = rows[rows[name].fillna(kind) == kind]
+    return rows.drop_duplicates(["run", "clip_id", "asked"], keep="last")
 
 
 def _readable(paths: list[Path]) -> Iterator[pd.DataFrame]:

@@ -137,19 +137,20 @@ def time_left(run: GridRun) -> float | None:
 
 def list_cells(grid: Grid, planning: float = math.inf):
     """A DataFrame, a row per cell: its state, FLOPs, and the memory and time it is expected to take on this
-    machine. planning: seconds after which no further cell's memory is worked out, which is then NaN; what
-    was worked out is known the next time."""
+    machine. planning: seconds of CPU time of this process, its start included, after which no further cell's
+    memory is worked out, which is then NaN; half a second is always spent on it, and what was worked out is
+    known the next time."""
     from fvlm.costs.machine import matmul_rate
     from fvlm.costs.memory import HEADROOM, device_memory
     from fvlm.costs.plan import expected_seconds, what_would_fit
 
-    rates, rows, begun = {}, [], time.monotonic()
+    rates, rows, until = {}, [], max(planning, time.process_time() + 0.5)
     for cell in grid.cells:
         config = cell.config
         kind = config.device, config.precision
         rates.setdefault(kind, matmul_rate(config, side=1024) if kind not in rates else None)
         there = device_memory(config.device)
-        over = time.monotonic() - begun > planning and not cell.is_planned
+        over = time.process_time() > until and not cell.is_planned
         memory = math.nan if over else cell.memory()
         note = ""
         if cell.is_published and cell.published is not None and not cell.folder.exists():

@@ -68,7 +68,8 @@ def rates_folder(study: str) -> Path:
 
 
 def found(folder: Path) -> list[dict]:
-    """A row per finished run of a sweep: pair, arch, rate, steps, seed, loss (parallel, the last one)."""
+    """A row per finished run of a sweep: pair, arch, rate, steps, seed, loss (parallel, the last one), and
+    precision, what it was trained in."""
     rows = []
     for path in sorted(folder.glob("*/*/evaluations.parquet")):
         run = load_run(path.parent)
@@ -82,6 +83,7 @@ def found(folder: Path) -> list[dict]:
                     steps=config.steps,
                     seed=config.seed,
                     loss=last["loss_parallel"],
+                    precision=last["precision"],
                 )
             )
     return rows

@@ -12,7 +12,7 @@ from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import MicroBatch
 from fvlm.data import Batch
 from fvlm.data.clips import IGNORE
-from fvlm.files import damaged, seal, sync, write_json
+from fvlm.files import damaged, put, seal, sync, write_json
 from fvlm.training.distributed import Processes
 from fvlm.training.progress import TrainingError
 
@@ -162,8 +162,4 @@ def save_model(config: RunConfig, model, processor, processes: Processes):
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building, state_dict=weights)
     processor.save_pretrained(building)
-    for path in (*building.iterdir(), building):
-        sync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    building.rename(final)
-    sync(config.folder)
+    put(building, final)

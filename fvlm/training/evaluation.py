@@ -10,10 +10,11 @@ from fvlm.costs.machine import autocast
 from fvlm.costs.memory import MicroBatch, evaluation_sizes
 from fvlm.data import Batch, Collator, validation_batches
 from fvlm.data.clips import IGNORE
-from fvlm.models import FrameCache
 from fvlm.models.base import MODES, VideoTextOutput
+from fvlm.models.inputs import PromptAndMasks
 from fvlm.training.distributed import Processes
 from fvlm.training.features import Features, batch_inputs
+from fvlm.training.recorded import RecordedLooks, recorder
 from fvlm.training.results import LOSSES
 
 
@@ -26,26 +27,28 @@ def evaluate(
     processes: Processes | None = None,
     on_batch: Callable[[], None] = lambda: None,
     features: Features | None = None,
+    recorded: bool = True,
 ) -> tuple[dict[str, float], list[dict]]:
     """Losses over the validation samples in every mode, in nats per text token, and `right`, the share of
     texts whose every token is the likeliest one, frame by frame: the means, and one row per sample.
 
-    Each clip goes through the vision model once. Models whose modes do not differ have one loss: parallel and
-    autoregressive are the same number, static is NaN. Several processes share the samples; each gets all
-    rows."""
+    Each clip goes through the vision model once. On a GPU frame by frame is `recorded` as a CUDA graph.
+    Models whose modes do not differ have one loss: parallel and autoregressive are the same number, static is
+    NaN. Several processes share the samples; each gets all rows."""
     processes = processes or Processes(config)
     model.eval()
     size, together = evaluation_sizes(config, model.config.vision_config, micro)
     store = features and features.store
-    device, mine = processes.device(config), []
-    for batch in validation_batches(config, collator, together, processes.rank, processes.world_size, store):
-        who: dict = dict(cell=config.cell, seed=config.seed)
-        rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
-        for clip_id, domain in zip(batch.clip_ids, batch.domains):
-            rows[clip_id]["domain"] = domain
-        apart = not processes.fsdp
-        with autocast(config):
-            for part, outputs in part_outputs(model, batch, config, size, device, on_batch, features, apart):
+    device, mine, apart = processes.device(config), [], not processes.fsdp
+    looks = RecordedLooks(model, recorder(str(device)) if recorded and apart and not config.compile else None)
+    batches = validation_batches(config, collator, together, processes.rank, processes.world_size, store)
+    with autocast(config):  # one for all batches: weights are cast once, and stay where a graph reads them
+        for batch in batches:
+            who: dict = dict(cell=config.cell, seed=config.seed)
+            rows = {clip_id: who | dict(clip_id=clip_id) for clip_id in batch.clip_ids}
+            for clip_id, domain in zip(batch.clip_ids, batch.domains):
+                rows[clip_id]["domain"] = domain
+            for part, outputs in part_outputs(model, batch, size, device, looks, on_batch, features, apart):
                 tokens = (part.labels != IGNORE).sum(1)
                 for mode, out in outputs.items():
                     assert out.token_losses is not None and out.token_right is not None
@@ -54,12 +57,12 @@ def evaluate(
                     for clip_id, count, *found in zip(part.clip_ids, tokens.tolist(), losses, right):
                         found = zip((f"loss_{mode}", f"right_{mode}"), found)
                         rows[clip_id] |= {"text_tokens": count} | dict(found)
-        for row in rows.values():
-            row.setdefault("loss_autoregressive", row["loss_parallel"])
-            row.setdefault("loss_static", math.nan)
-            right = {mode: row.pop(f"right_{mode}", math.nan) for mode in MODES}
-            row["right"] = right["autoregressive" if model.modes_differ else "parallel"]
-        mine.append(list(rows.values()))
+            for row in rows.values():
+                row.setdefault("loss_autoregressive", row["loss_parallel"])
+                row.setdefault("loss_static", math.nan)
+                right = {mode: row.pop(f"right_{mode}", math.nan) for mode in MODES}
+                row["right"] = right["autoregressive" if model.modes_differ else "parallel"]
+            mine.append(list(rows.values()))
     in_order = [row for batches in zip(*processes.all_gather(mine)) for rows in batches for row in rows]
     rows = list({row["clip_id"]: row for row in in_order}.values())  # batches may have been filled up
     return mean_losses(rows) | dict(right=sum(row["right"] for row in rows) / len(rows)), rows
@@ -84,9 +87,9 @@ def domain_losses(rows: list[dict]) -> dict[str, dict]:
 def part_outputs(
     model,
     batch: Batch,
-    config: RunConfig,
     size: int,
     device: str,
+    looks: RecordedLooks,
     on_batch,
     features: Features | None,
     apart: bool = True,
@@ -111,5 +114,7 @@ def part_outputs(
         batch = batch.take(batch.by_length())
         inputs = batch.inputs(device)
         inputs.pop("frames", None)
-        out = model(FrameCache.cat(caches), **inputs, mode="autoregressive", return_logits=False)
+        given = PromptAndMasks(inputs.get("prompt_ids"), inputs.get("prompt_mask"))
+        clips, queries = looks.together(caches, given)
+        out = model(clips, **inputs, queries=queries, mode="autoregressive", return_logits=False)
         yield batch, {"autoregressive": out}

@@ -5,7 +5,7 @@ B batch, T frames, N tokens of a frame (CLS first), D vision width.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from fvlm.models.vision import NormedInputs
 class Features:
     """The features of a run's clips: read from its store where they are there, computed and kept where not.
 
-    Kept is what queries find, each layer's normed input (T, N, D), or for models without queries the patches'
-    final states, in the vision model's precision; so losses do not depend on what is there.
-    `hits` and `misses` count clips."""
+    Kept is what queries find, each layer's normed input (T, N, D), and the patches' final states for models
+    that read them, each in a store of its own that all such models share, in the vision model's precision; so
+    losses do not depend on what is there. `hits` and `misses` count clips."""
 
     def __init__(self, config: RunConfig, model: VideoLanguageModel):
         """ValueError if the vision model is not frozen: its features change with every step."""
@@ -33,75 +33,110 @@ class Features:
         side = config.image_size // PATCH
         self.grid, self.layers = (side, side), len(model.vision.dinov2.encoder.layer)
         frame = (config.frames, 1 + side**2, model.config.vision_config.hidden_size)
-        foveal = model.vision.foveal
         half = config.precision in ("bf16", "bf16_vision")
         self.read_in = torch.bfloat16 if config.precision == "bf16" else torch.float32
         about = dict(
             vision=_digest(model.vision.dinov2),
             layers=self.layers,
-            keeps="normed inputs" if foveal else "final states",
             image_size=config.image_size,
             frames=config.frames,
             precision="bf16" if half else "fp32",
             device=config.device.partition(":")[0],
         )
-        shape = (self.layers, *frame) if foveal else frame
         self.dtype = torch.bfloat16 if half else torch.float32
-        self.store = FeatureStore(about, shape, "<u2" if half else "<f4")
+        kept = {}
+        if model.vision.foveal:
+            kept["normed inputs"] = (self.layers, *frame)
+        if not model.vision.foveal or model.config.read_final:
+            kept["final states"] = frame
+        self.stores = {
+            keeps: FeatureStore(about | dict(keeps=keeps), shape, "<u2" if half else "<f4")
+            for keeps, shape in kept.items()
+        }
         self.hits = self.misses = 0
         self._datasets = {split: open_dataset(config, split) for split in ("train", "validation")}
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store whose clips are loaded without their frames."""
+        return next(iter(self.stores.values()))
 
     def __call__(self, batch: Batch, device: str, split: str) -> FrameCache:
         """What the vision model makes of a batch's clips, on `device`. split: whose clips they are, to draw
         one whose file was damaged, or taken away since it was looked for."""
-        found: dict[int, torch.Tensor] = {}
+        found: dict[int, list[torch.Tensor]] = {}
         missing: dict[int, np.ndarray] = {}
         for i, clip in enumerate(batch.clips):
             if not clip.shows:  # a text alone, whose frames are masked
-                found[i] = torch.zeros(self.store.shape, dtype=self.dtype, device=device)
+                shapes = [store.shape for store in self.stores.values()]
+                found[i] = [torch.zeros(shape, dtype=self.dtype, device=device) for shape in shapes]
             elif clip.frames is not None:
                 missing[i] = clip.frames
             elif (stored := self._read(clip.key)) is not None:
-                found[i] = stored.to(device, non_blocking=True)
+                found[i] = [part.to(device, non_blocking=True) for part in stored]
             else:
                 missing[i] = self._frames(split, clip.position)
         alone = sum(not clip.shows for clip in batch.clips)
         self.hits, self.misses = self.hits + len(found) - alone, self.misses + len(missing)
         if missing:
             computed = self.compute(torch.from_numpy(np.stack(list(missing.values()))).to(device))
-            for i, features in zip(missing, computed):
+            for i, *features in zip(missing, *computed):
                 found[i] = features
-                self.store.write(batch.clips[i].key, _as_numpy(features, self.store.dtype))
-        features = torch.stack([found[i] for i in range(len(batch.clips))], dim=-4)
-        return self._cache(features.to(self.read_in))
+                self._write(batch.clips[i].key, features)
+        parts = zip(*(found[i] for i in range(len(batch.clips))))
+        return self._cache([torch.stack(part, dim=-4).to(self.read_in) for part in parts])
 
-    def compute(self, frames: torch.Tensor) -> torch.Tensor:
-        """Features of frames (B, T, 3, S, S): (B, layers, T, N, D), or (B, T, N, D) of a model without
-        queries."""
+    def compute(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Features of frames (B, T, 3, S, S), one for each store: normed inputs (B, layers, T, N, D), final
+        states (B, T, N, D)."""
         with torch.no_grad(), autocast(self.config):
             cache = self.vision.encode(frames)
-            if not self.vision.foveal:
-                return cache.last_hidden_state.to(self.dtype)
-            seen = [layer.inputs for layer in cache.layers if isinstance(layer, NormedInputs)]
-            return torch.stack(seen, dim=1).to(self.dtype)
+            found = []
+            if "normed inputs" in self.stores:
+                seen = [layer.inputs for layer in cache.layers if isinstance(layer, NormedInputs)]
+                found.append(torch.stack(seen, dim=1).to(self.dtype))
+            if "final states" in self.stores:
+                found.append(cache.last_hidden_state.to(self.dtype))
+            return found
+
+    def keep(self, key: str, frames: torch.Tensor) -> bool:
+        """Compute a clip's features from its frames (1, T, 3, S, S) and write what is not there. Whether all
+        of it was written."""
+        return self._write(key, [part[0] for part in self.compute(frames)])
+
+    def has(self, key: str) -> bool:
+        return all(store.has(key) for store in self.stores.values())
 
     def _frames(self, split: str, position: int) -> np.ndarray:
         frames = self._datasets[split][position].frames
         assert frames is not None, "a dataset's own clip has frames"
         return frames
 
-    def _read(self, key: str) -> torch.Tensor | None:
-        stored = self.store.read(key)
-        return None if stored is None else torch.from_numpy(stored).view(self.dtype)
+    def _read(self, key: str) -> list[torch.Tensor] | None:
+        found = []
+        for store in self.stores.values():
+            stored = store.read(key)
+            if stored is None:
+                return None
+            found.append(torch.from_numpy(stored).view(self.dtype))
+        return found
 
-    def _cache(self, features: torch.Tensor) -> FrameCache:
-        """(layers, B, T, N, D), or (B, T, N, D), as `encode` returns them."""
-        B, T = features.shape[-4:-2]
-        if not self.vision.foveal:
-            return FrameCache([], (B, T), self.grid, lambda: features)
-        layers = zip(features, self.vision.dinov2.encoder.layer)
+    def _write(self, key: str, features: Sequence[torch.Tensor]) -> bool:
+        """Write the parts that are not there yet; whether all are there now."""
+        there = [
+            store.has(key) or store.write(key, _as_numpy(part, store.dtype))
+            for store, part in zip(self.stores.values(), features)
+        ]
+        return all(there)
+
+    def _cache(self, parts: list[torch.Tensor]) -> FrameCache:
+        """Normed inputs (layers, B, T, N, D), final states (B, T, N, D), as `encode` returns them."""
+        kept = dict(zip(self.stores, parts))
+        B, T = parts[0].shape[-4:-2]
+        layers = zip(kept.get("normed inputs", ()), self.vision.dinov2.encoder.layer)
         seen = [NormedInputs(h, layer.attention) for h, layer in layers]
-        return FrameCache(seen, (B, T), self.grid, _not_kept)
+        final = kept.get("final states")
+        return FrameCache(seen, (B, T), self.grid, _not_kept if final is None else lambda: final)
 
 
 def _not_kept():
@@ -159,10 +194,10 @@ def fill(
     there = kept = 0
     for done, (dataset, position) in enumerate(todo, 1):
         key = dataset.key(position)
-        if not dataset.told(position).shows or features.store.has(key):
+        if not dataset.told(position).shows or features.has(key):
             there += 1
-        elif not features.store.full:
+        elif not any(store.full for store in features.stores.values()):
             frames = torch.from_numpy(dataset[position].frames)[None].to(config.device)
-            kept += features.store.write(key, _as_numpy(features.compute(frames)[0], features.store.dtype))
+            kept += features.keep(key, frames)
         progress(done, len(todo))
     return dict(clips=len(todo), there=there, kept=kept, folder=str(features.store.folder))

@@ -21,7 +21,7 @@ from fvlm.gaze.scores import askable, chance_hit, head_hits
 from fvlm.models.base import MODES
 from fvlm.models.looks import SUMMARIES
 from fvlm.plots.clips import image_bytes
-from fvlm.plots.gaze import colour_table, gaze_picture, gaze_title, save_gaze
+from fvlm.plots.gaze import colour_table, gaze_picture, gaze_title, map_name, save_gaze
 from fvlm.plots.style import DIFFERENCES, SCALES
 from fvlm.training.learned import BADGE_COLOUR, verdict
 from fvlm.training.results import Run
@@ -272,22 +272,22 @@ class Explorer(ipw.VBox):
         encoded = self.encoded(name, question)
         return None if encoded.asks and not encoded.clip.question else encoded.gaze(mode)
 
-    def map_of(self, look: Gaze) -> dict:
+    def map_of(self, look: Gaze, beside: Gaze | None = None) -> dict:
         """The map that is chosen, as arguments of `Gaze.map`; layers and heads that a model lacks are its
-        last."""
+        last. beside: a gaze of the same model, whose most selective head this one is shown in too."""
         if isinstance(self.map.value, str):
-            return dict(summary=self.map.value)
+            return (beside or look).resolved(self.map.value)
         layers, heads = look.maps.shape[1:3]
         head = None if self.head.value < 0 else min(self.head.value, heads - 1)
         return dict(layer=min(self.map.value, layers - 1), head=head)
 
-    def _shown(self, look: Gaze | None, encoded: EncodedClip) -> "_Seen":
-        """What a view is told of a gaze under the map that is chosen, from memory where it was told
+    def _shown(self, look: Gaze | None, encoded: EncodedClip, beside: Gaze | None = None) -> "_Seen":
+        """What a view is told of a gaze under the map that is chosen, `map_of`, from memory where it was told
         before."""
         clip = encoded.clip
         if look is None:
             return _Seen(None, clip, encoded.task, None, None, None)
-        which = self.map_of(look)
+        which = self.map_of(look, beside)
         key = id(look), id(clip), *which.items()
         if key not in self._seen:
             self._seen[key] = _Seen(
@@ -302,9 +302,9 @@ class Explorer(ipw.VBox):
                 del self._seen[oldest]
         return self._seen[key]
 
-    def seen(self, name: str, mode: str, question: str | None = None) -> "_Seen":
-        """What a view is told of the gaze of a run, in a mode, on a question."""
-        return self._shown(self.gaze(name, mode, question), self.encoded(name, question))
+    def seen(self, name: str, mode: str, question: str | None = None, beside: Gaze | None = None) -> "_Seen":
+        """What a view is told of the gaze of a run, in a mode, on a question. beside: as of `map_of`."""
+        return self._shown(self.gaze(name, mode, question), self.encoded(name, question), beside)
 
     def _another_clip(self):
         """A new clip is asked its own question first."""
@@ -333,7 +333,6 @@ class Explorer(ipw.VBox):
         self._offer_frames(len(encoded.clip.frames))
         self._offer_questions()
         self._write_text()
-        self._write_note()
         self._write_badge()
         self._ask_without()
         self._draw()
@@ -407,6 +406,7 @@ class Explorer(ipw.VBox):
             return
         self.head.disabled = isinstance(self.map.value, str)
         with self._lock:
+            self._write_note()
             self._on_screen = self._gather()
             self._highest = max((s.maps.max() for s in self._on_screen if s.maps is not None), default=1.0)
             first = self._on_screen[0]
@@ -420,11 +420,16 @@ class Explorer(ipw.VBox):
         run, mode, tab = self.run.value, self.mode.value, self.tabs.selected_index
         mine = self.seen(run, mode)
         if tab == ONE and self.without is not None:
-            return [mine, self._shown(self.without.look, self.encoded(run))]
+            return [mine, self._shown(self.without.look, self.encoded(run), mine.look)]
         if tab == QUESTIONS:
-            return [mine, self.seen(run, mode, self.second.value)] if self.second.value.strip() else [mine]
+            asks = self.runs[run].config.task == "question" and self.second.value.strip()
+            return [mine, self.seen(run, mode, self.second.value, mine.look)] if asks else [mine]
         if tab == RUNS:
-            return [self.seen(column.run.value, column.mode.value) for column in self._columns]
+            first: dict[str, Gaze | None] = {}
+            columns = [(column.run.value, column.mode.value) for column in self._columns]
+            for name, how in columns:
+                first.setdefault(name, self.gaze(name, how))
+            return [self.seen(name, how, beside=first[name]) for name, how in columns]
         return [mine]
 
     def _limits(self, t: int) -> tuple[float, float]:
@@ -531,9 +536,9 @@ class Explorer(ipw.VBox):
         )
         moved = (np.abs(change[t]).sum() + abs(change[t].sum())) / 2  # what patches lack, CLS has
         self._pair_note.value = (
-            f"Frame {t + 1}: {moved:.1%} of the attention goes elsewhere; red where the second question "
-            "draws more, blue where less."
-            if steered(self.runs[run].model, "question", mode)
+            f"Frame {t + 1}: {moved:.1%} of the attention of this map goes elsewhere; red where the second "
+            "question draws more, blue where less."
+            if steered(self.runs[run].model, self.runs[run].config.task, mode)
             else _note(
                 "No question moves this query, so both maps are the same by construction; only answers can "
                 "differ."
@@ -585,8 +590,8 @@ class Explorer(ipw.VBox):
             chosen=[layer, self.head.value],
         )
         self._heads_note.value = (
-            f"Frame {t + 1}. Hits: in how many of the clip's frames a head's most attended patch is on the "
-            f"target ({chance:.2f} by chance). Click a map to enlarge it."
+            f"Frame {t + 1}. Hits: in how many of the frames with the target a head's most attended patch is "
+            f"on it ({chance:.2f} by chance). Click a map to enlarge it."
             if known
             else f"Frame {t + 1}. No target is known, so no hits. Click a map to enlarge it."
         )
@@ -622,6 +627,10 @@ class Explorer(ipw.VBox):
     def _write_note(self):
         others = [mode for mode in MODES if mode != self.mode.value]
         told = [self._same(self.run.value, self.mode.value, other) for other in others]
+        if self.map.value == "selective" and self.look is not None:
+            told.insert(
+                0, f"The head that every view of this run shows: {map_name(**self.map_of(self.look))}."
+            )
         self.note.value = "".join(_note(line) for line in dict.fromkeys(filter(None, told)))
 
     def _write_text(self):
@@ -782,17 +791,21 @@ class Explorer(ipw.VBox):
             return
         encoded, kind = self.encoded(self.run.value), self.format.value
         clip, name = encoded.clip, Path(encoded.clip.clip_id)
-        run, clip_name = self.run.value.replace("/", "_"), name.stem
+        run, clip_name, which = self.run.value.replace("/", "_"), name.stem, self.map_of(self.look)
+        shown = (
+            "" if self.map.value == "mean" else f"_{map_name(**which).replace(', ', '_').replace(' ', '')}"
+        )
+        told = f"{self.mode.value}, {map_name(**which)}"
         path = save_gaze(
             self.look,
-            self.folder / f"{run}_{clip_name}_{self.mode.value}.{kind}",
+            self.folder / f"{run}_{clip_name}_{self.mode.value}{shown}.{kind}",
             clip.boxes,
             clip.target,
-            title=gaze_title(encoded.question, self.look.caption, name.name, self.run.value),
+            title=gaze_title(encoded.question, self.look.caption, name.name, self.run.value, told),
             opacity=self.opacity.value,
             scale=self.scale.value,
             limits=[self._limits(t) for t in range(len(self.look.frames))],
-            **self.map_of(self.look),
+            **which,
         )
         self.download.show(name=path.name, type=TYPES[kind], content=path.read_bytes())
         self.message.value = f"written: {html.escape(str(path))}"
@@ -802,7 +815,8 @@ class Explorer(ipw.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         if self.look is None:
             return bundle
-        picture = gaze_picture(self.look, self.encoded(self.run.value).clip.boxes, scale=1)
+        boxes = self.encoded(self.run.value).clip.boxes
+        picture = gaze_picture(self.look, boxes, scale=1, **self.map_of(self.look))
         picture.thumbnail(STORED)
         return bundle | {"image/png": image_bytes(picture, "PNG", optimize=True)}
 

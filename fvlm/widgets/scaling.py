@@ -305,13 +305,17 @@ class ScalingExplorer(ipw.VBox):
         return below_its_legend(draw[shown]())
 
     def _finished(self, base: go.Figure) -> go.Figure:
-        """A figure with the scales and the title that are chosen."""
+        """A figure with the scales and the title that are chosen; itself, where none is."""
+        title = self.title.value.strip()
+        scales = {axis: getattr(self, f"{axis}_scale").value for axis in "xy"}
+        if not title and set(scales.values()) == {AS_DRAWN}:
+            return base
         figure = go.Figure(base)
-        for axis, control in (("x", self.x_scale), ("y", self.y_scale)):
-            if control.value != AS_DRAWN:
-                set_scale(figure, axis, control.value)
-        if self.title.value.strip():
-            figure.update_layout(title_text=html.escape(self.title.value.strip()))
+        for axis, scale in scales.items():
+            if scale != AS_DRAWN:
+                set_scale(figure, axis, scale)
+        if title:
+            figure.update_layout(title_text=html.escape(title))
         return figure
 
     def _pointed_at(self, how: str, trace: int, index: int):

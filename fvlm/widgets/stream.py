@@ -107,7 +107,8 @@ class Watcher(ipw.VBox):
 
     def _show(self, glimpse: Glimpse):
         asked = f"asked: {glimpse.question}" if glimpse.question else "describes"
-        self.now.value = f"{clock(glimpse.seconds)} &nbsp; {html.escape(asked)}"
+        most = f"brightest patch: {glimpse.gaze.map()[0].max():.1%} of the attention"  # each frame's own
+        self.now.value = f"{clock(glimpse.seconds)} &nbsp; {html.escape(asked)} &nbsp; <small>{most}</small>"
         boxes, target, true = self._truth(glimpse)
         clip = Clip(glimpse.gaze.frames, None, "", boxes=boxes, target=target)
         self._view.show_look(glimpse.gaze, 0, clip, 0.5, SCALE)

@@ -33,6 +33,9 @@ def counted(config, text, prompt, training=True, mode="parallel", checkpointing=
 CASES = [(arch, dict(freeze_vision=frozen), 0) for arch in ARCHITECTURES for frozen in (True, False)] + [
     ("foveated", dict(freeze_vision=False, freeze_llm=True), 5),
     ("foveated", dict(fine_passes=2), 5),
+    ("foveated", dict(read_attended=True, read_final=True), 5),
+    ("foveated", dict(read_attended=True, read_final=True, freeze_vision=False), 0),
+    ("static", dict(read_attended=True, read_final=True), 0),
     ("foveated", dict(vision_layers=6), 5),
     ("baseline", dict(freeze_llm=True), 5),
 ]

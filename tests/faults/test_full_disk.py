@@ -1,6 +1,7 @@
 """A full disk ends a preparation and a run with one message; when there is room they go on, to what they
 would have left without it."""
 
+import errno
 import json
 import os
 import random
@@ -128,6 +129,18 @@ def test_a_cache_of_downloads_that_is_full_is_no_record_to_be_skipped(tmp_path, 
             downloader.fetch(f"http://127.0.0.1:{http.server_port}/x.mp4")
         assert disk_refuses(told.value) and not list(disk.folder.iterdir())
         http.shutdown()
+
+
+def test_a_disk_that_refuses_what_was_downloaded_last_is_no_record_to_be_skipped(tmp_path, monkeypatch):
+    def refuses(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    downloader = Downloader(tmp_path)
+    monkeypatch.setattr(downloader, "_download", lambda session, address, path, limit: path.write_bytes(b"x"))
+    monkeypatch.setattr("fvlm.files.sync", refuses)
+    with pytest.raises(OSError, match="No space left"):
+        downloader.fetch("http://127.0.0.1/x.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 # ── Training ─────────────────────────────────────────────────────────────────────────────────────

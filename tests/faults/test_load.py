@@ -82,6 +82,18 @@ def test_a_plan_is_traced_once_for_all_processes(tmp_path, monkeypatch):
     assert plan._traced.__wrapped__(config, micro, True) == first and traced
 
 
+def test_no_more_traces_are_kept_than_serve(tmp_path, monkeypatch):
+    monkeypatch.setenv("FVLM_CACHE", str(tmp_path))
+    monkeypatch.setattr(plan, "MOST_TRACES", 2)
+    monkeypatch.setattr(plan, "_trace", lambda config, micro, accumulates: ([], micro.size, 0))
+    for number in range(1, 5):
+        plan._traced.__wrapped__(tiny("blind"), MicroBatch(number, False), True)
+        for path in (tmp_path / "plans").iterdir():  # all of them older than what comes next
+            os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**9))
+    kept = [json.loads(path.read_text())["layers"] for path in (tmp_path / "plans").iterdir()]
+    assert sorted(kept) == [3, 4]
+
+
 def computed() -> float:
     """Seconds that the processors have spent on processes that this one started."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

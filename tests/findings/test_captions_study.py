@@ -14,6 +14,8 @@ from fvlm.findings import captions as module
 from fvlm.findings import page, sources
 from fvlm.findings.captions import (
     STUDY,
+    answer,
+    axes_table,
     captions,
     captions_section,
     compared_table,
@@ -24,14 +26,16 @@ from fvlm.findings.captions import (
     growth_table,
     rates_at_the_edge,
     rates_table,
+    readme_table,
     ready,
     seeing,
     sentences,
+    several_precisions,
     sides_table,
-    so_far,
+    summary,
 )
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import contrast, full_rate_until, gaps_by_clips
+from fvlm.scaling.contrasts import AXES, contrast, full_rate_until, gaps_by_clips, reading_error
 from fvlm.studies.grid import read_grid
 
 ARCHS = ("fov", "bas", "avg", "sta", "bli")
@@ -126,6 +130,66 @@ def test_a_gap_that_stays_is_said_to_stay():
     assert "neither grows nor shrinks with training as far as can be told" in told
 
 
+@pytest.mark.parametrize(
+    ("gap", "slope", "said", "way"),
+    [
+        (1.1, 0.06, "% more loss at T1-T, T2-T, T3-T, T4-T, T5-T;", "grows"),
+        (1.1, -0.02, "% more loss at T1-T, T2-T, T3-T, T4-T, T5-T;", "shrinks"),
+        (0.8, -0.06, "% less loss at T1-T, T2-T, T3-T, T4-T, T5-T;", "falls"),
+        (0.8, 0.06, "% less loss at T1-T, T2-T, T3-T, T4-T, T5-T;", "rises"),
+    ],
+)
+def test_the_summary_has_the_sign_and_the_trend_of_its_rows(gap, slope, said, way):
+    along = [contrast(study(gap=gap, slope=slope), axis=axis) for axis in ("clips", "flops")]
+    told = summary(along)
+    assert said in told and f"with size the gap {way} at equal clips in percent; " in told
+    found = re.search(r"clips: ([\d.]+) to ([\d.]+) %", told).groups()
+    ends = sorted(along[0].table["percent"].abs().iloc[[0, -1]])
+    assert list(map(float, found)) == pytest.approx(ends, abs=0.05 if ends[0] < 10 else 0.5)
+    nats = along[0].nats_trend.estimate
+    word = "shows no trend" if nats.low <= 0 <= nats.high else way
+    assert re.search(rf"; {word}[a-z ]* in nats; ", told), "a ratio can grow where a difference does not"
+
+
+def test_the_gap_in_nats_has_its_interval_and_its_trend():
+    results = study(sizes=SIZES[:3])
+    table, ends = (
+        contrast(results).table,
+        results.runs.groupby(["pair", "arch"])["loss_autoregressive"].mean(),
+    )
+    for row in table.itertuples():
+        assert row.nats == pytest.approx(row.loss_a - row.loss_b)
+        assert row.nats == pytest.approx(ends[row.pair, "foveated"] - ends[row.pair, "baseline"], rel=0.05)
+        assert row.nats_low < row.nats < row.nats_high
+    told = axes_table(results)["at equal clips, nats"]
+    assert [cell.split()[0] for cell in told[:3]] == [f"{value:+.3f}" for value in table["nats"]]
+    slope = np.polyfit(np.log10(table["params"]), table["nats"], 1)[0]
+    assert told.iloc[-1].startswith(f"{slope:+.3f} (")
+
+
+def test_how_far_curves_are_off_between_evaluations_is_measured_by_leaving_some_out():
+    results = study(sizes=SIZES[:1], archs=("fov", "bas"), seeds=2)
+    evaluations = results.evaluations.copy()
+    evaluations["loss_autoregressive"] = 3 * evaluations["samples_seen"] ** -0.2
+    straight = Results(results.runs, evaluations, results.samples)
+    assert reading_error(straight) == pytest.approx(0, abs=1e-9)
+    middle = evaluations["step"] == sorted(evaluations["step"].unique())[3]
+    evaluations.loc[middle, "loss_autoregressive"] *= 1.1
+    assert 3 < reading_error(Results(results.runs, evaluations, results.samples)) < 6
+    assert np.isnan(
+        reading_error(Results(results.runs, evaluations[evaluations["step"] < 3], results.samples))
+    )
+
+
+def test_the_summary_tells_sizes_apart_and_no_trend_of_two():
+    results, size = study(sizes=SIZES[:2]), SIZES[0]
+    by = contrast(results).table.set_index("pair").loc[size, "percent"]
+    table = results.samples
+    table.loc[(table["arch"] == "foveated") & (table["pair"] == size), "loss_autoregressive"] /= 1 + by / 100
+    told = summary([contrast(results)])
+    assert re.search(r"no difference can be told at T1-T, [\d.]+ % more loss at T2-T$", told), told
+
+
 @pytest.mark.parametrize("change", [0.2, -0.2])
 def test_what_the_last_clips_at_the_full_rate_gave_is_told(change):
     results = study(sizes=SIZES[:1])
@@ -144,10 +208,10 @@ def test_one_size_is_not_compared_at_a_loss_of_its_own():
 def test_an_interim_result_says_what_is_there_of_what_was_planned():
     planned = read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
     seeds = {c.config.seed for c in planned if c.config.pair == "T1-T" and c.config.arch == "foveated"}
-    told = so_far(study(sizes=SIZES[:1], seeds=3))
+    told = answer(study(sizes=SIZES[:1], seeds=3))
     assert "interim: 1 of 5 sizes, T1-T (" in told and f"3 of {len(seeds)} seeds)" in told
     assert "T3-T, chosen beforehand for the main comparison, is still to come" in told
-    assert "still to come" not in so_far(study(sizes=SIZES[2:3], seeds=3))
+    assert "still to come" not in answer(study(sizes=SIZES[2:3], seeds=3))
     assert (
         told.count("\n- ") > 4
         and "one token a frame keeps at T1-T, made by each of these architectures: foveated " in told
@@ -180,7 +244,10 @@ def test_a_best_rate_at_the_edge_of_what_was_tried_is_named(losses, said):
     assert said in rates_at_the_edge(pd.DataFrame(rows))
 
 
-@pytest.mark.parametrize(("slope", "said"), [(0.06, "it grows with size"), (-0.06, "it shrinks with size")])
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [(0.06, "it grows with size"), (-0.02, "it shrinks with size"), (-0.06, "it falls with size")],
+)
 def test_the_trend_has_the_sign_of_its_rows(slope, said):
     told = cost_sentence(study(slope=slope)).partition("; at equal training FLOPs")[0]
     assert said in told
@@ -199,19 +266,43 @@ def test_each_control_has_its_sentence_and_its_numbers():
     assert "it is better" in told[3] and "it is worse" not in told[3], "blind was planted at 30 %"
 
 
+def test_a_control_s_share_of_the_flops_and_where_curves_are_read_are_its_runs():
+    results = study(sizes=SIZES[:2], seeds=2)
+    means = results.runs.groupby(["pair", "arch"])["flops_without_vision"].mean()
+    for line, arch in zip(sentences(results)[1:], ("meanpool", "static", "blind")):
+        shares = sorted(means[pair, arch] / means[pair, "foveated"] for pair in SIZES[:2])
+        assert f"; it spends {shares[0]:.2f} to {shares[1]:.2f} times the foveated model's" in line
+    unknown = results.runs.assign(flops_without_vision=np.nan)
+    assert "it spends" not in sentences(Results(unknown, results.evaluations, results.samples))[1]
+    told = cost_sentence(results)
+    for axis in ("flops", "flops_without_vision"):
+        row = contrast(results, axis=axis).table.iloc[0]
+        assert f"are read after {row['clips_a']:,.0f} and {row['clips_b']:,.0f} clips at T1-T" in told
+
+
+def test_that_a_look_reads_a_layer_less_than_the_others_is_told_while_it_does():
+    results = study(sizes=SIZES[:1], seeds=2)
+    words = "a look reads patches as they enter the last vision layer"
+    assert words in answer(results) and words in captions_section(results)
+    configs = [dataclasses.replace(each, read_final=each.read_attended) for each in results.runs["config"]]
+    deeper = Results(results.runs.assign(config=configs), results.evaluations, results.samples)
+    assert words not in answer(deeper) and words not in captions_section(deeper)
+
+
 def test_holm_counts_every_comparison_of_the_table_but_the_primary_one():
     results = study()
     compared = {pair: contrast(results, *pair) for pair in contrasts(results)}
     table = compared_table(compared)
-    assert len(table) == 5 * 5 and next(iter(compared)) == ("foveated", "baseline")
-    raw = np.concatenate([found.table["p"] for found in compared.values()])
+    assert len(table) == 5 * (5 + 1) and next(iter(compared)) == ("foveated", "baseline")
+    assert (table["size"] == "per tenfold").sum() == 5, "trends are claims too"
+    raw = np.concatenate([[*found.table["p"], found.trend.estimate.p] for found in compared.values()])
     (primary,) = np.flatnonzero(table["p"].str.endswith(", primary"))
     assert list(table.loc[primary, ["first", "second", "size"]]) == ["foveated", "baseline", "T3-T"]
     p = table["p"].str.removesuffix(", primary").str.removeprefix("< ").astype(float).to_numpy()
     assert p[primary] == pytest.approx(max(raw[primary], 0.001), abs=5e-4)
     others = np.delete(raw, primary)
     worst, best = np.argmax(others), np.argmin(others)
-    assert np.delete(p, primary)[best] == pytest.approx(max(others[best] * 24, 0.001), abs=5e-4)
+    assert np.delete(p, primary)[best] == pytest.approx(max(others[best] * 29, 0.001), abs=5e-4)
     assert np.delete(p, primary)[worst] >= min(1, others[worst]) - 5e-4
     assert list(table["stands"]) == ["yes" if value < 0.05 else "no" for value in p]
 
@@ -225,6 +316,11 @@ def test_a_run_that_does_not_see_is_left_out_and_named():
     kept, names = seeing(changed)
     assert names == [lost] and lost not in set(kept.samples["run"]) | set(kept.evaluations["run"])
     assert f"not under that of the blind run of their seed: {lost}" in captions_section(changed)
+    for told in (answer(changed), cost_sentence(changed), readme_table(changed)):
+        assert lost in told, "left out means that the gap is of those that learned to see"
+    whole = contrast(changed).table.set_index("pair").loc["T2-T"]
+    with_it = f"; with them, at equal clips, {whole['percent']:+.2f} ({whole['low']:+.2f} to"
+    assert all(with_it in told(changed).partition(lost)[2] for told in (answer, cost_sentence))
     assert seeing(study(archs=("fov", "bas")))[1] == [] and "Every run is under" in captions_section(results)
 
 
@@ -254,8 +350,10 @@ def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
             page.sources, "study", lambda name, micro=micro: micro if name == "micro" else None
         )
         monkeypatch.setattr(page, "beside_the_cost", lambda learning: [])
+        monkeypatch.setattr(page, "named_line", lambda study: "")
         said = page.readme_answer()
-        assert (said == cost_sentence(results)) == has == ("run again" not in said)
+        assert said.startswith(answer(results)) and has == ("run again" not in said)
+        assert has == (summary([contrast(results, axis=axis) for axis in list(AXES)[:3]]) in said)
         table = contrast(results).table
         assert f"{table['percent'].iloc[0]:+.2f} ({table['low'].iloc[0]:+.2f}" in said
         assert ("in brackets: seeds" in page.readme_results()) == has
@@ -324,6 +422,24 @@ def test_a_rate_table_has_the_best_of_each_row_in_bold():
         ["T1-T", "foveated", "**0.700**", "0.800"],
         ["T1-T", "baseline", "0.600", "**0.500**"],
     ]
+
+
+def test_rates_tried_in_several_precisions_are_named():
+    def row(arch, rate, precision):
+        return dict(pair="T1-T", arch=arch, rate=rate, steps=9, seed=100, loss=1.0, precision=precision)
+
+    rows = [
+        row("foveated", 1e-3, "bf16"),
+        row("foveated", 2e-3, "bf16"),
+        row("foveated", 5e-4, "bf16_vision"),
+    ]
+    rows += [row("baseline", 1e-3, "fp32"), row("baseline", 2e-3, None)]
+    told = several_precisions(pd.DataFrame(rows))
+    assert (
+        told == " Not all in one precision: foveated at T1-T (0.001, 0.002 in bf16; 0.0005 in bf16_vision)."
+    )
+    assert several_precisions(pd.DataFrame(rows[3:])) == ""
+    assert several_precisions(pd.DataFrame(rows).drop(columns="precision")) == ""
 
 
 def test_the_grid_trains_at_the_rates_that_the_sweep_found():

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from planted import SIZES, planted
 
-from fvlm import ConfigError, RunConfig
+from fvlm import RunConfig
 from fvlm.cli import main
 from fvlm.config import REPOSITORY
 from fvlm.findings import nanosmol, page, prediction, sections, sources, words
 from fvlm.findings.answer import beside_the_cost
-from fvlm.findings.nanosmol import nanosmol_section
+from fvlm.findings.nanosmol import frames_changes, nanosmol_section
 from fvlm.findings.page import PAGE, README, readme_results, render, with_answer
-from fvlm.findings.prediction import predict, prediction_section
+from fvlm.findings.prediction import prediction_section
 from fvlm.findings.sections import (
     controls_section,
     micro_section,
@@ -30,7 +30,7 @@ from fvlm.findings.sections import (
     real_weights_section,
     sees_section,
 )
-from fvlm.findings.withdrawn import DATE, equal_flops_gaps
+from fvlm.findings.withdrawn import DATE, equal_flops
 from fvlm.findings.words import (
     answers_beside,
     beside,
@@ -43,7 +43,7 @@ from fvlm.findings.words import (
     trends,
     verdict,
 )
-from fvlm.scaling import all_gaps, parameter_counts
+from fvlm.scaling import Results, all_gaps, parameter_counts
 from fvlm.scaling.runs import NANOSMOL_SAMPLES
 from fvlm.studies.grid import read_grid
 from fvlm.studies.question import GRID
@@ -74,7 +74,7 @@ def as_micro(study, monkeypatch, tmp_path):
             table.assign(study="micro")[table["pair"].isin(pairs)].reset_index(drop=True) for table in study
         ]
         monkeypatch.setattr(sources, "study", lambda name: study._make(tables) if name == "micro" else None)
-        monkeypatch.setattr(prediction, "PREDICTION", tmp_path / "prediction.json")
+        monkeypatch.setattr(prediction, "MICRO_PREDICTION", tmp_path / "prediction.json")
         return study._make(tables)
 
     return put
@@ -477,7 +477,7 @@ def asked(monkeypatch, tmp_path):
     study.said.to_parquet(tmp_path / "question" / "answers.parquet")
     loaded = Study(pd.DataFrame(), pd.DataFrame(study.samples))
     monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
-    monkeypatch.setattr(sources, "question_results", lambda: pd.DataFrame(study.runs))
+    monkeypatch.setattr(sources, "question_runs", lambda: pd.DataFrame(study.runs))
     monkeypatch.setattr(sources, "load_study", lambda folder: loaded)
     return study
 
@@ -782,7 +782,8 @@ def test_one_vision_model_decides_nothing_about_its_size(as_micro):
     assert verdicts(conclusions(as_micro())["LLM size"]) == ["cannot decide"]
 
 
-def test_without_a_study_of_sizes_nothing_is_decided_about_them():
+def test_without_a_study_of_sizes_nothing_is_decided_about_them(monkeypatch):
+    monkeypatch.setattr(nanosmol, "captions", lambda: None)
     assert (
         verdicts(conclusions(None)["The cost"])
         == verdicts(conclusions(None)["64 frames"])
@@ -796,6 +797,23 @@ def test_the_sizes_a_verdict_holds_for_are_told_beside_nanosmol_s(as_micro):
     assert f"{min(sizes):.2g} to {max(sizes):.2g} M" in text and "157 to 411 M" in text
 
 
+def test_what_frames_change_is_told_of_each_architecture(study):
+    """More frames make the foveated model's loss higher by a twentieth, and leave the baseline's."""
+    runs = study.runs.copy()
+    few = runs[runs["frames"] == 8].set_index(["pair", "arch", "seed"])["loss_autoregressive"]
+    many = runs["frames"] == 16
+    who = pd.MultiIndex.from_frame(runs.loc[many, ["pair", "arch", "seed"]])
+    factor = np.where(runs.loc[many, "arch"] == "foveated", 1.05, 1.0)
+    runs.loc[many, "loss_autoregressive"] = few.reindex(who).to_numpy() * factor
+    found = frames_changes(Results(runs, study.evaluations, study.samples), 16, 8)
+    assert found["foveated"].estimate.value == pytest.approx(5) and found["foveated"].estimate.low > 0
+    assert found["baseline"].estimate.value == pytest.approx(0, abs=1e-9)
+    told = nanosmol._verdict_frames(Results(runs, study.evaluations, study.samples))
+    assert re.search(r"foveated \+5.00 .*supports; baseline [+-]0.00 .*cannot decide", told), told
+    eight = Results(*(table[table["frames"] == 8] for table in study))
+    assert frames_changes(eight, 16, 8) == {} and "one number of frames" in nanosmol._verdict_frames(eight)
+
+
 def test_the_gap_at_equal_flops_lies_between_those_at_the_evaluations_around(study):
     curves = {
         (row.arch, row.seed, row.step): row
@@ -805,7 +823,7 @@ def test_the_gap_at_equal_flops_lies_between_those_at_the_evaluations_around(stu
     end = curves["foveated", 0, steps[-1]]
     before, last = (curves["baseline", 0, step] for step in steps[-2:])
     assert before.flops < end.flops < last.flops
-    (found,) = equal_flops_gaps(study).query("pair == 'T1-T' and frames == 8 and seed == 0")["percent"]
+    (found,) = equal_flops(Results(*(table[table["seed"] == 0] for table in study)))["T1-T"]
     losses = before.loss_autoregressive, last.loss_autoregressive
     low, high = sorted(100 * (end.loss_autoregressive / loss - 1) for loss in losses)
     assert low < found < high
@@ -826,37 +844,27 @@ def test_what_is_withdrawn_is_dated_has_its_figures_and_is_said_nowhere_else(pat
 # ── The prediction ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_prediction_has_an_interval_for_each_number_of_frames_and_the_sizes_it_rests_on(as_micro):
-    as_micro(SIZES[:4])
-    said = json.loads(predict("2026-01-02").read_text())
-    assert said["date"] == "2026-01-02" and said["sizes"] == list(SIZES[:4])
-    assert set(said["gaps"]) == {"micro, 8 frames", "micro, 16 frames"}
-    assert all(gap["low"] < gap["value"] < gap["high"] for gap in said["gaps"].values())
-
-
 def test_a_prediction_is_compared_with_what_came_once_the_largest_size_is_there(as_micro):
     few = as_micro(SIZES[:4])
-    said = json.loads(predict("2026-01-02").read_text())["gaps"]
+    assert "None was written before T5-T was run" in prediction_section(few)
+    true = gap_of(as_micro(), "T5-T", 8, "foveated", "baseline")
+    gaps = {
+        "micro, 8 frames": dict(value=true + 1, low=true - 1, high=true + 3),
+        "micro, 16 frames": dict(value=60.0, low=50.0, high=70.0),
+    }
+    said = dict(date="2026-01-02", sizes=list(SIZES[:4]), gaps=gaps)
+    prediction.MICRO_PREDICTION.write_text(json.dumps(said))
     assert "found" not in prediction_section(few)
     whole = as_micro()
     text = prediction_section(whole)
     assert "2026-01-02" in text
-    for name, gap in said.items():
+    for name, gap in gaps.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"- {name}")]
         predicted, found = re.findall(r"[-+][\d.]+ % \([-+][\d.]+ to [-+][\d.]+\)", line)
         assert interval(predicted) == tuple(round(gap[key], 2) for key in ("value", "low", "high"))
         came = gap_of(whole, "T5-T", int(name.split()[1]), "foveated", "baseline")
         assert interval(found)[0] == pytest.approx(came, abs=0.006)
         assert line.endswith(": inside." if gap["low"] <= came <= gap["high"] else ": outside.")
-
-
-def test_a_prediction_comes_before_the_largest_size_and_after_three_others(as_micro):
-    as_micro()
-    with pytest.raises(ConfigError, match="T5-T is not"):
-        predict("2026-01-02")
-    as_micro(SIZES[:2])
-    with pytest.raises(ConfigError, match="needs three sizes"):
-        predict("2026-01-02")
 
 
 def test_the_command_can_write_a_prediction(capsys):

@@ -102,6 +102,41 @@ def test_two_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
     assert questions() is None and not ready(None), "one seed is compared with nothing"
 
 
+def test_the_clips_that_all_seeds_are_asked_about_are_noise_too():
+    """Seeds that agree on forty clips: another forty would say something else."""
+    results = study(dict(fov=6400, bas=1e9), pairs=("T1-T",), spread=0)
+    dice, rows = np.random.default_rng(0), []
+    hard = dice.random(40)
+    for run, arch in results.runs[["run", "arch"]].itertuples(index=False):
+        share = 0.9 if arch == "foveated" else 0.3
+        rows += [dict(run=run, clip_id=f"clip{i}", right=float(hard[i] < share)) for i in range(40)]
+    runs, samples = learning_rows(results), pd.DataFrame(rows)
+    seeds, both = compared(runs).iloc[0], compared(runs, samples=samples).iloc[0]
+    assert both["points"] == seeds["points"] and seeds["high"] - seeds["low"] < 5
+    sides = [
+        samples[samples["run"].str.contains(arch)].pivot(index="clip_id", columns="run")
+        for arch in ("fov", "bas")
+    ]
+    error = 100 * (sides[0].mean(axis=1) - sides[1].mean(axis=1)).std() / 40**0.5
+    assert 2 * error < (both["high"] - both["low"]) / 2 < 3 * error
+
+
+def test_seeds_that_never_get_there_count_in_the_median():
+    results = study(dict(fov=6400, bas=1e9), pairs=("T1-T",), seeds=3, spread=3)
+    runs = learning_rows(results).query("arch == 'foveated'")
+    reached = np.sort(runs["clips"])
+    assert np.isfinite(reached).tolist() == [True, True, True]
+    late = results.evaluations["run"].isin(list(runs.sort_values("clips")["run"])[1:])
+    evaluations = results.evaluations.copy()
+    evaluations.loc[late, "right"] = 0.3
+    row = (
+        learning_table(results._replace(evaluations=evaluations)).query("architecture == 'foveated'").iloc[0]
+    )
+    assert row["seeds that came to 80 %"] == "1 of 3"
+    when = row["after so many clips, median"]
+    assert when == f"not within the run ({reached[0]:,.0f} to not within the run)"
+
+
 def test_the_page_and_the_readme_tell_it_once_it_is_there(monkeypatch):
     kept = sources.study
     planted = study(dict(fov=6400, bas=9000, sta=1e9))
@@ -116,6 +151,8 @@ def test_the_page_and_the_readme_tell_it_once_it_is_there(monkeypatch):
 
 def test_the_two_grids_differ_in_what_a_clip_is_asked_alone():
     grids = [read_grid(REPOSITORY / "params" / f"{name}.yaml") for name in STUDIES]
+    for cell in (cell for grid in grids for cell in grid.cells):
+        assert cell.config.schedule == "constant", "each evaluation is an end, as the page says"
     for one, other in zip(*(grid.cells for grid in grids)):
         (change,) = one.config.changes_from(other.config)
         assert change.startswith("dataset was ")

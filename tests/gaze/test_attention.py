@@ -102,6 +102,9 @@ def test_summaries_are_what_they_say(looked):
     assert np.array_equal(look.map("selective"), look.maps[:, layer, head])
     assert entropies[layer, head] <= np.median(list(entropies.values()))
     assert np.allclose(look.map("value").sum((1, 2)), 1)
+    whole = look.resolved("selective")
+    assert whole == dict(layer=layer, head=head) and look.resolved("last") == dict(summary="last")
+    assert look.resolved(layer=1, head=None) == dict(layer=1, head=None)
     with pytest.raises(ValueError, match="valid are mean, last, selective, value"):
         look.map("best")
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import python, tiny
 
@@ -23,6 +24,7 @@ from fvlm.gaze.scores import (
     score,
     summarise,
 )
+from fvlm.scaling import read_gaze_scores
 from fvlm.studies.question import chosen_runs
 from fvlm.tables import run_table
 
@@ -259,3 +261,45 @@ def test_every_question_that_a_clip_can_be_asked_with_its_truth(runs):
                 assert one.answer == str(len(scene.things)) and one.target == -1
     assert kinds == {"mark", "colour", "shape", "motion", "enters", "count"}
     assert askable(run, replace(clip, boxes=None, clip_id="own.mp4")) == []
+
+
+def test_a_caption_s_target_counts_where_it_is_an_object_drawn_by_lot():
+    """The marked object draws the eye, and is no object drawn by lot; objects are looked at in every clip."""
+    rows = [
+        dict(run="a", clip_id=f"{kind}{i}", kind=kind, asked="caption")
+        | dict.fromkeys(SCORES, float(kind == "mark"))
+        | dict.fromkeys(OBJECT_SCORES, float(i % 2))
+        for kind in ("colour", "shape", "motion", "mark", "enters")
+        for i in range(4)
+    ]
+    (row,) = summarise(rows).to_dict("records")
+    assert row["clips"] == 12 and row["hit"] == 0 and row["coverage"] == 0.5
+    asked = summarise([row | dict(asked="own") for row in rows]).iloc[0]
+    assert asked["clips"] == 20 and asked["hit"] == pytest.approx(0.2)
+    marked = summarise([row for row in rows if row["kind"] == "mark"]).iloc[0]
+    assert marked["clips"] == 0 and np.isnan(marked["hit"]) and marked["coverage"] == 0.5
+
+
+def test_of_several_files_each_clip_of_a_run_counts_once_and_in_one_mode(tmp_path):
+    def row(clip, hit, **kind):
+        who = dict(run="a", clip_id=str(clip), kind="colour", asked="own")
+        return who | dict.fromkeys(SCORES, hit) | kind
+
+    folder = tmp_path / "study"
+    (folder / "a").mkdir(parents=True)
+    before = [row(clip, float(clip % 2)) for clip in range(10)]  # without mode and summary
+    pd.DataFrame(before).to_parquet(folder / "gaze.parquet")
+    once = read_gaze_scores(str(folder)).iloc[0]
+    known = [each | dict(mode="autoregressive", summary="mean") for each in before]
+    others = [row(clip, 0.0, mode="static", summary="mean") for clip in range(10)]
+    others += [row(clip, 0.0, mode="autoregressive", summary="last") for clip in range(10)]
+    pd.DataFrame(known + others).to_parquet(folder / "a" / "gaze.parquet")
+    (twice,) = read_gaze_scores(str(folder)).to_dict("records")
+    assert twice["clips"] == once["clips"] == 10
+    assert (twice["hit"], twice["hit_low"]) == (once["hit"], once["hit_low"]) == (0.5, once["hit_low"])
+
+
+def test_scores_say_in_which_mode_and_map_they_were_made(runs):
+    for mode, summary in (("autoregressive", "mean"), ("static", "last")):
+        rows = gaze_scores(runs["foveated"], clips=2, mode=mode, summary=summary)
+        assert {(row["mode"], row["summary"]) for row in rows} == {(mode, summary)}

@@ -95,6 +95,43 @@ def test_what_attention_falls_on_is_the_last_layer_s_input_there(frozen):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_attention_falls_on_can_be_read_as_the_last_layer_leaves_it(frozen):
+    encoder = FoveatedEncoder(backbone_config("small"), frozen=frozen).eval()
+    frames = torch.randn(2, 3, 3, 112, 112)
+    cache = encoder.encode(frames)
+    final = encoder.dinov2(normalise(frames.flatten(0, 1))).last_hidden_state.unflatten(0, (2, 3))
+    weights = torch.rand(2, 3, 6, 65).softmax(-1)
+    expected = torch.einsum("bthn,btnd->btd", weights, final) / 6
+    assert torch.allclose(cache.attended(weights, final=True), expected, atol=1e-4)
+    several = weights.unsqueeze(2).repeat(1, 1, 2, 1, 1)  # two queries a frame
+    assert torch.allclose(cache.attended(several, final=True)[:, :, 1], expected, atol=1e-4)
+    one = torch.zeros(2, 3, 6, 65)
+    one[..., 7] = 1.0
+    moved = cache.shift(0, 1).attended(one, final=True)
+    assert torch.allclose(moved, final[:, :, 8], atol=1e-4), "what a query gets is the patch beside it"
+    assert torch.equal(cache.shift(0, 1).shift(0, -1).last_hidden_state, cache.last_hidden_state)
+    part = cache[1:2].attended(one[:, 1:2], final=True)
+    assert torch.equal(part, cache.attended(one, final=True)[:, 1:2])
+    together = FrameCache.cat([cache, encoder.encode(frames[:1])])
+    both = torch.cat([one, one[:1]])
+    assert torch.equal(together.attended(both, final=True)[:2], cache.attended(one, final=True))
+
+
+@torch.no_grad()
+def test_what_is_hidden_stays_hidden_among_other_clips(encoder):
+    frames, queries = torch.randn(2, 2, 3, 56, 56), torch.randn(2, 2, 384)
+    caches = [encoder.encode(clip[None]) for clip in frames]
+    hidden = torch.zeros(1, 2, 16, dtype=torch.bool)
+    hidden[..., 5:9] = True
+    together = FrameCache.cat([cache.hide(hidden) for cache in caches])
+    _, weights = encoder.look(queries, together, return_attention=True)
+    assert (weights[..., 6:10] == 0).all() and weights[..., 1:6].sum() > 0
+    with pytest.raises(ValueError, match="all must, or none"):
+        FrameCache.cat([caches[0], caches[1].hide(hidden)])
+
+
+@torch.no_grad()
 def test_queries_enter_with_the_norm_of_the_cls_token(pretrained_small):
     encoder = FoveatedEncoder(backbone_config("small"))
     encoder.dinov2.load_state_dict(Dinov2Model.from_pretrained(pretrained_small).state_dict())

@@ -319,6 +319,24 @@ def test_figures_of_many_clips_show_their_numbers():
         ("random", 4, 0.1),
         ("shifted", 0, 9),
     ]
-    rows = [dict(what=what, patches=n, loss=1, change=change) for what, n, change in changes]
+    rows = [
+        dict(clip_id=str(i % 2), what=what, patches=n, loss=1, change=change)
+        for i, (what, n, change) in enumerate(changes)
+    ]
     attended, random = causal_figure(rows).data
     assert attended.y[0] == pytest.approx(0.3) and list(random.x) == [1, 4] and list(random.y) == [0, 0.1]
+
+
+def test_the_bars_of_hidden_patches_are_over_clips_not_over_draws():
+    """Twenty clips that are all alike, each with four draws that differ."""
+    draws = [
+        dict(clip_id=str(clip), what="random", patches=4, change=change)
+        for clip in range(20)
+        for change in (-0.3, -0.1, 0.1, 0.3)
+    ]
+    attended = [
+        dict(clip_id=str(clip), what="most attended", patches=4, change=0.1 * clip) for clip in range(20)
+    ]
+    shown, random = causal_figure(draws + attended).data
+    assert abs(random.y[0]) < 1e-9 and max(random.error_y.array[0], random.error_y.arrayminus[0]) < 1e-9
+    assert shown.error_y.array[0] > 0.5

@@ -164,6 +164,25 @@ def test_at_equal_flops_a_gap_that_is_compute_alone_is_gone():
     assert (found.table["clips_a"] != found.table["clips_b"]).all()
 
 
+def test_a_learning_curve_that_is_a_power_law_is_read_exactly_between_its_evaluations():
+    """A steep one: what is straight in log FLOPs alone reads it too high, by up to some percent."""
+    results = with_curves(planted(CELLS, seeds=range(3)), lambda row: 3 * row.flops**-0.6)
+    table = contrast(results, axis="flops").table
+    assert table[["percent", "curved"]].abs().max(axis=None) < 1e-6
+    needed = clips_needed(with_curves(results, lambda row: 3 * row.samples_seen**-0.6))
+    assert np.allclose(needed["times"], 1, atol=1e-9)
+
+
+def test_how_a_bent_curve_is_read_between_evaluations_is_told():
+    results = planted(CELLS, seeds=range(3))
+    most = np.log(results.evaluations["flops"].max())
+    bent = with_curves(results, lambda row: np.exp(0.3 * (most - np.log(row.flops)) ** 2 / 10))
+    table = contrast(bent, axis="flops").table
+    assert (table["curved"] - table["percent"]).abs().max() > 0.01
+    ends = contrast(bent).table
+    assert (ends["curved"] == ends["percent"]).all(), "nothing is read between evaluations"
+
+
 def test_without_the_vision_encoder_compute_is_another():
     results = planted(CELLS, seeds=range(3))
     whole, less = (contrast(results, axis=axis).table for axis in ("flops", "flops_without_vision"))

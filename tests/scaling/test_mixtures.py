@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,17 @@ def test_with_runs_every_table_has_both_architectures(runs):
     assert ((moved["low"] <= 0) & (moved["high"] >= 0)).all(), "the same laws but for a factor"
 
 
+def test_the_interval_of_a_difference_reaches_as_far_as_those_of_both(runs, monkeypatch):
+    """One weight may be far higher and hardly lower, so the difference may as well."""
+    ends = {"foveated": ([0.1], [0.1], [0.6]), "baseline": ([0.1], [0.0], [0.1])}
+    best = {arch: dict(zip(("weights", "low", "high"), map(np.array, found))) for arch, found in ends.items()}
+    monkeypatch.setattr(
+        mix_tables, "best_mixture", lambda _, arch: SimpleNamespace(domains=["video"], **best[arch])
+    )
+    (row,) = mix_tables.moved_table(runs).itertuples()
+    assert (row.difference, row.low) == (0, 0) and row.high == pytest.approx(np.hypot(0.5, 0.1))
+
+
 # ── The recommendation ───────────────────────────────────────────────────────────────────────────
 
 
@@ -213,3 +225,22 @@ def test_smolvlm_s_proportions_are_those_published_and_samples_suffice():
         for part, weight in zip(mix.parts, mix.weights):
             assert part.samples is None or samples * weight < part.samples * part.epochs
             assert part.prepare.endswith(f"--out {part.data}") and part.text_tokens
+
+
+def test_every_fit_of_the_study_on_mixtures_arrives(monkeypatch):
+    """Of this repository's own runs, bootstrap refits as well: one that is stopped on the way is nearer to
+    where it began, and its interval too narrow."""
+    import scipy.optimize
+
+    solve, statuses = scipy.optimize.least_squares, []
+
+    def watched(*arguments, **settings):
+        result = solve(*arguments, **settings)
+        statuses.append(result.status)
+        return result
+
+    monkeypatch.setattr(scipy.optimize, "least_squares", watched)
+    runs = pd.read_parquet(REPOSITORY / "outputs/mix/runs.parquet")
+    for arch in ("baseline", "foveated"):
+        mixing_laws(runs, arch, bootstrap=30)
+    assert len(statuses) > 240 and min(statuses) > 0, "0: stopped before it arrived"

@@ -4,6 +4,7 @@ them."""
 import dataclasses
 import multiprocessing
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from fvlm.training.loop import accumulate_gradient, frozen_weights
 from fvlm.weights import load_tokenizer
 
 ARCHS = ("foveated", "static", "baseline", "meanpool")
+FINAL = dict(read_attended=True, read_final=True)
 SHORT = dict(steps=3, eval_every=3, eval_samples=4, effective_batch=4, micro_batch=2)
 
 
@@ -39,15 +41,20 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_vision", "fp32"])
-@pytest.mark.parametrize("arch", ARCHS)
-def test_losses_are_the_same_with_and_without_a_store(tmp_path, arch, precision):
+@pytest.mark.parametrize(
+    ("arch", "settings"), [*((arch, {}) for arch in ARCHS), ("foveated", FINAL)], ids=[*ARCHS, "final"]
+)
+def test_losses_are_the_same_with_and_without_a_store(tmp_path, arch, settings, precision):
     """Without, filling it, and reading it: bit for bit where vision is bf16, to rounding in fp32."""
     losses = []
     for out, features in (("without", False), ("filling", True), ("reading", True)):
-        config = tiny(arch, precision=precision, out=str(tmp_path / out), features=features, **SHORT)
+        given = SHORT | settings | dict(out=str(tmp_path / out), features=features)
+        config = tiny(arch, precision=precision, **given)
         run = train(config)
         losses.append(run.samples[["loss_parallel", "loss_autoregressive"]].to_numpy())
-    assert stores()[0].clips == 3 * 4 + 4, "each training and validation clip once"
+    kept = stores()
+    assert len(kept) == (2 if settings else 1)
+    assert all(store.clips == 3 * 4 + 4 for store in kept), "each training and validation clip once"
     if precision != "fp32":
         assert np.array_equal(losses[0], losses[1]) and np.array_equal(losses[0], losses[2])
     assert np.allclose(losses, losses[0], atol=1e-5, rtol=0)
@@ -76,6 +83,41 @@ def test_a_damaged_file_is_noticed_and_made_again(harm):
     found = features(told, "cpu", "train").layers[1].inputs
     assert torch.equal(found, expected) and (features.hits, features.misses) == (3, 1)
     assert path.read_bytes() == content, "and it is there again"
+
+
+def test_final_states_are_shared_with_the_models_without_queries():
+    """What the baseline has kept is not kept again, and a clip is found when all of it is there."""
+    collator = Collator(load_tokenizer("tiny1"), "caption")
+    bas, fov = (
+        tiny(arch, precision="bf16", **SHORT, **more)
+        for arch, more in (("baseline", {}), ("foveated", FINAL))
+    )
+    assert fill(bas, build_model(bas), 4)["kept"] == 8 and fill(fov, build_model(fov), 4)["kept"] == 8
+    assert sorted(store.clips for store in stores()) == [8, 8]
+    features = Features(fov, build_model(fov))
+    (told,) = list(training_batches(dataclasses.replace(fov, steps=1), collator, store=features.store))
+    expected = features(told, "cpu", "train")
+    assert (features.hits, features.misses) == (4, 0) and all(clip.frames is None for clip in told.clips)
+    assert torch.equal(
+        expected.last_hidden_state, Features(bas, build_model(bas))(told, "cpu", "train").last_hidden_state
+    )
+    features.stores["final states"].path(told.clips[1].key).unlink()
+    found = features(told, "cpu", "train")
+    assert (features.hits, features.misses) == (7, 1)
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+    assert features.has(told.clips[1].key), "and it is there again"
+
+
+def test_nothing_more_is_computed_once_one_of_two_stores_is_full(monkeypatch):
+    config, computed = tiny(precision="bf16", **SHORT | FINAL), []
+    fill(config, build_model(config), 1)
+    for store in stores():
+        if store.about["keeps"] == "final states":
+            shutil.rmtree(store.folder)
+    own = Features.compute
+    monkeypatch.setattr(Features, "compute", lambda *given: computed.append(1) or own(*given))
+    monkeypatch.setenv("FVLM_FEATURES_GB", "0")
+    assert fill(config, build_model(config), 1)["kept"] == 0 and len(computed) == 1
 
 
 @pytest.mark.slow

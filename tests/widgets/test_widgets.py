@@ -466,3 +466,49 @@ def test_what_a_user_did_wrong_is_one_line_in_a_notebook():
         RunConfig(llm="tiny", steps=0)
     (line,) = wrong.value._render_traceback_()
     assert line.startswith("ConfigError: steps = 0")
+
+
+def test_the_most_selective_head_is_one_in_all_that_is_compared(explorer, runs, monkeypatch):
+    """The second gaze's own most selective head is another, and would be compared with the first one's."""
+    run = runs["foveated"]
+    questions = askable(run, run.validation_clips(1)[0])
+    other = next(clip for clip in questions if clip.target not in (-1, questions[0].target))
+    heads = {questions[0].question: (1, 2), other.question: (3, 4)}
+    looks = {question: explorer.gaze(explorer.run.value, "autoregressive", question) for question in heads}
+    chosen = {id(look): heads[question] for question, look in looks.items()}
+    monkeypatch.setattr(type(explorer.look), "most_selective", lambda look: chosen.get(id(look), (0, 0)))
+    explorer.map.value = "selective"
+    explorer.tabs.selected_index = 1
+    explorer.second.value = other.question
+    first, second = explorer._on_screen
+    assert np.array_equal(first.maps, first.look.map(layer=1, head=2))
+    assert np.array_equal(second.maps, second.look.map(layer=1, head=2))
+    assert "layer 2, head 3" in explorer.note.value
+    explorer.map.value = "mean"
+    assert "layer 2, head 3" not in explorer.note.value
+
+
+def test_a_run_on_captions_is_not_said_to_follow_a_question(runs, tmp_path):
+    out = str(tmp_path / "out")
+    captions = train(tiny("foveated", out=out, **SHORT | dict(task="caption")))
+    asked = train(tiny("foveated", out=out, **SHORT | dict(seed=1)))
+    explorer = Explorer([asked, captions], clips=2, folder=tmp_path)
+    explorer.tabs.selected_index = 1
+    explorer.second.value = "Which shape is green?"
+    explorer.run.value = next(name for name in explorer.runs if explorer.runs[name].config.task == "caption")
+    assert "goes elsewhere" not in explorer._pair_note.value and len(explorer._on_screen) == 1
+
+
+def test_an_export_says_which_map_it_shows_and_is_not_another_s_file(explorer):
+    paths, pictures = {}, {}
+    explorer.format.value = "html"
+    for value in ("mean", "value", 2):
+        explorer.map.value = value
+        explorer.export.click()
+        paths[value] = explorer.folder / explorer.download.name
+        pictures[value] = explorer._repr_mimebundle_()["image/png"]
+    assert len(set(paths.values())) == 3 == len(set(pictures.values()))
+    pages = {value: path.read_text().split("Plotly.newPlot")[-1] for value, path in paths.items()}
+    for value, name in (("mean", "mean map"), ("value", "value map"), (2, "layer 3")):
+        assert f"autoregressive, {name}" in pages[value]
+    assert '"text":"share"' in pages["value"] and '"text":"share"' not in pages["mean"]
