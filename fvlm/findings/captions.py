@@ -10,10 +10,11 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
+from fvlm.findings.depth import depth_line, depth_section
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.named import named_section
 from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
-from fvlm.findings.sources import LEAST
+from fvlm.findings.sources import LEAST, has_seeds
 from fvlm.findings.words import DATE, budget, seen_through, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import (
@@ -48,12 +49,12 @@ def captions() -> Results | None:
     """The finished runs of the study; None before some size has LEAST seeds that see of both sides of the
     primary contrast."""
     study = sources.study(STUDY)
-    return study if study is not None and _has(seen(study), *PRIMARY) else None
+    return study if study is not None and has_seeds(seen(study), *PRIMARY) else None
 
 
 def ready(study: Results | None) -> bool:
     """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both sides."""
-    if study is None or not _has(part := seen(study), *PRIMARY):
+    if study is None or not has_seeds(part := seen(study), *PRIMARY):
         return False
     return int((contrast(part, *PRIMARY, seeds=LEAST).table["seeds"] >= SEEDS).sum()) >= SIZES
 
@@ -95,7 +96,7 @@ first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all o
 written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
+{_kept(part)}{_noise(compared)}{depth_section(part)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -147,7 +148,7 @@ def contrasts(study: Results) -> list[tuple[str, str]]:
         ("foveated16", "meanpool16"),
         ("meanpool16", "baseline"),
     ]
-    return [pair for pair in asked if _has(study, *pair)]
+    return [pair for pair in asked if has_seeds(study, *pair)]
 
 
 def losses_table(study: Results) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def growth_table(study: Results) -> pd.DataFrame:
     a row per size and evaluation, a column per architecture."""
     gaps, places = {}, {}
     for arch in ("baseline", "meanpool", "static"):
-        if not _has(study, "foveated", arch):
+        if not has_seeds(study, "foveated", arch):
             continue
         for _, row in gaps_by_clips(study, "foveated", arch, seeds=LEAST).iterrows():
             gaps[row["pair"], row["clips"], arch] = _interval(row)
@@ -305,7 +306,7 @@ def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]
     stops."""
     told = []
     for arch in archs:
-        if _has(study, "foveated", arch):
+        if has_seeds(study, "foveated", arch):
             found = contrast(study, "foveated", arch, seeds=LEAST)
             cost = _share_spent(study, arch, list(found.table["pair"]))
             told.append(
@@ -320,9 +321,10 @@ def _other_depth(study: Results) -> list[str]:
     configs = study.runs.loc[study.runs["arch"] == "foveated", "config"]
     if all(config.read_final for config in configs):
         return []
+    found = depth_line(study) or "how much of these differences is that layer's is open"
     return [
         "a look reads patches as they enter the last vision layer; the 16 tokens, and the mean of all patches, are made of what "
-        "leaves it: how much of these differences is that layer's is open (`read_final`, LOG.md, 2026-11-27)"
+        f"leaves it: {found} (`read_final`, LOG.md, 2026-11-27)"
     ]
 
 
@@ -340,7 +342,7 @@ def _share_spent(study: Results, arch: str, pairs: list[str]) -> str:
 def cost_sentence(study: Results) -> str:
     """The primary contrast in words: each axis at the smallest and the largest size, and the trend."""
     part, unseeing = seeing(_of(study))
-    told = "; ".join([*_costs(part, contrasts_of(part)), *_with_unseeing(study, unseeing)])
+    told = "; ".join([*_costs(contrasts_of(part), part), *_with_unseeing(study, unseeing)])
     return (
         f"{COST}, in percent above the loss of a baseline that reads 16 (captions of the "
         f"built-in world, LLMs from scratch, {FRAMES} frames): {told}."
@@ -373,18 +375,20 @@ def _how_read(study: Results, along: list[Contrast]) -> list[str]:
     ]
 
 
-def _costs(study: Results, along: list[Contrast]) -> list[str]:
-    """A clause per axis, one on how the gap went with training, one on how curves are read, and one on the trend
-    where there is none."""
+def _costs(along: list[Contrast], study: Results | None = None) -> list[str]:
+    """A clause per axis, and one on the trend where there is none; of a study also where curves are read, how the
+    gap went with training, and how much hangs on the reading."""
     told = []
     for found in along:
         if len(found.table):
+            read = _read_after(found) if study else ""
             told.append(
-                f"{_said(found.axis, found)} {_ends(found)}{_told_trend(found, found.trend, POINTS)}{_read_after(found)}"
+                f"{_said(found.axis, found)} {_ends(found)}{_told_trend(found, found.trend, POINTS)}{read}"
             )
         if found.axis == "clips":
-            told += [*_in_nats(found), *_growth(study, found)]
-    told += _how_read(study, along)
+            told += [*_in_nats(found), *(_growth(study, found) if study else [])]
+    if study:
+        told += _how_read(study, along)
     return told if any(found.trend for found in along) else [*told, "a trend needs three sizes"]
 
 
@@ -418,12 +422,13 @@ def _growth(study: Results, at_end: Contrast) -> list[str]:
     ends, told = at_end.table.set_index("pair")["nats"], []
     for pair in dict.fromkeys([*list(grown)[:1], *list(grown)[-1:]]):
         found, mine = grown[pair], rows[rows["pair"] == pair]
+        up, down = ("rises", "falls") if (mine["percent"] < 0).all() else ("grows", "shrinks")
         word = (
-            "grows with training"
+            f"{up} with training"
             if found.low > 0
-            else "shrinks with training"
+            else f"{down} with training"
             if found.high < 0
-            else "neither grows nor shrinks with training as far as can be told"
+            else f"neither {up} nor {down} with training as far as can be told"
         )
         first, last = (
             f"{row['percent']:+.2f} after {row['clips']:,.0f} clips ({row['nats']:+.3f} nats)"
@@ -440,23 +445,27 @@ def _growth(study: Results, at_end: Contrast) -> list[str]:
 
 def answer(study: Results) -> str:
     """The study's answer, a line and a list, without the last full stop: with a summary in words once there is
-    enough of it (`ready`), until then as an interim one."""
+    enough of it (`ready`), until then as an interim one. How curves are read, and how gaps went with training, is in
+    FINDINGS.md alone."""
     part, unseeing = seeing(_of(study))
     config = part.runs["config"].iloc[0]
     along = [found for found in contrasts_of(part) if found.axis != "loss"]
-    head = f": {summary(along)}; run so far:" if ready(study) else ", run again, interim:"
-    turn = "" if _whole(part) else ", seeds and sizes are looked at as they come, so that this may turn"
-    lines = [*_costs(part, along), *_kept_words(part), *controls(part, ("meanpool", "static"))]
-    lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
-    return "\n- ".join(
-        [
-            f"{COST}{head} {_progress(part)}{turn}; captions of the built-in world, LLMs from scratch, "
-            f"{config.steps * config.effective_batch:,} clips of {FRAMES} frames; the foveated model's loss in percent "
-            "above that of a baseline that reads 16 tokens a frame, 95 % intervals over seeds; equal FLOPs are read while "
-            "the learning rate is full, equal clips at the end:",
-            *lines,
-        ]
+    how = (
+        f"captions of the built-in world, LLMs from scratch, {config.steps * config.effective_batch:,} clips of {FRAMES} "
+        "frames; the foveated model's loss in percent above that of a baseline that reads 16 tokens a frame, 95 % intervals "
+        "over seeds; equal FLOPs are read while the learning rate is full, equal clips at the end"
     )
+    there = _progress(part)
+    if not _whole(part):
+        there += ", seeds and sizes are looked at as they come, so that this may turn"
+    head = (
+        [f": {summary(along)}", f"run so far: {there}", how]
+        if ready(study)
+        else [f", run again, interim: {there}; {how}:"]
+    )
+    lines = [*_costs(along), *_kept_words(part), *controls(part, ("meanpool", "static"))]
+    lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
+    return COST + "\n- ".join([*head, *lines])
 
 
 def summary(along: list[Contrast]) -> str:
@@ -583,7 +592,7 @@ def _shares_kept(study: Results) -> dict[str, pd.DataFrame]:
     return {
         arch: share_kept(study, arch, seeds=LEAST)
         for arch in ("foveated", "meanpool", "static")
-        if _has(study, arch, "baseline", "blind")
+        if has_seeds(study, arch, "baseline", "blind")
     }
 
 
@@ -805,16 +814,6 @@ def _times(row) -> str:
 def _of(study: Results) -> Results:
     """The study's runs with FRAMES frames."""
     return Results(*(table[table["frames"] == FRAMES] for table in study))
-
-
-def _has(study: Results, *archs: str) -> bool:
-    """Whether some size has LEAST seeds of all of these."""
-    seeds = [
-        set(map(tuple, study.runs.loc[study.runs["arch"] == arch, ["pair", "seed"]].to_numpy()))
-        for arch in archs
-    ]
-    counts = Counter(pair for pair, _ in set.intersection(*seeds))
-    return max(counts.values(), default=0) >= LEAST
 
 
 def _heading(axis: str, found: Contrast) -> str:

@@ -62,17 +62,6 @@ def _apart(one: np.ndarray, other: np.ndarray) -> bool:
     return there and bool((low >= high).any(axis=1).all())
 
 
-def draw_gap() -> Path:
-    """The gap at every size of outputs/micro, with its trend. ConfigError if there is no such study, or no
-    kaleido."""
-    from fvlm.plots import gap_vs_scale, save_figures
-    from fvlm.scaling import all_gaps, open_results
-
-    micro = open_results(str(REPOSITORY / "outputs" / "micro"), unfinished=False)
-    (path,) = save_figures(dict(gap=gap_vs_scale(micro.runs, all_gaps(micro))), FOLDER, ["png"])
-    return path
-
-
 def run_again_figure():
     """The gap of the study of captions at every size along every axis, as far as it has come."""
     from fvlm.findings.captions import captions, contrasts_of, seen

@@ -3,12 +3,10 @@
 import contextlib
 from pathlib import Path
 
-import pandas as pd
-
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import read_table, write_text
 from fvlm.findings import sources
-from fvlm.findings.answer import beside_the_cost, cost_before
+from fvlm.findings.answer import beside_the_cost
 from fvlm.findings.captions import (
     STUDY,
     answer,
@@ -16,7 +14,6 @@ from fvlm.findings.captions import (
     captions_section,
     readme_table,
     ready,
-    run_again,
 )
 from fvlm.findings.costs import readme_costs
 from fvlm.findings.mixes import mix_section
@@ -39,15 +36,11 @@ from fvlm.findings.sections import (
 from fvlm.findings.tree import tree
 from fvlm.findings.trust import readme_trust
 from fvlm.findings.withdrawn import withdrawn_section
-from fvlm.findings.words import budget, frames_of, percent, still_falling
-from fvlm.scaling import all_gaps
 from fvlm.scaling.runs import MICRO, REAL
 from fvlm.studies.page import study_page
-from fvlm.text import with_interval
 from fvlm.training.results import Study, load_study
 
 PAGE, README = sources.OUTPUTS / "FINDINGS.md", REPOSITORY / "README.md"
-RUN_AGAIN = "run again on captions of the built-in world with the mended input scale, interim"
 END = "<!-- to here -->"
 
 
@@ -94,43 +87,20 @@ def published() -> dict[str, Study]:
 
 
 def readme_answer() -> str:
-    """The README's first block: the answer in three paragraphs, from the study of captions once it is far
-    enough (`ready`); until then what it says so far, before the earlier one."""
-    micro, study = sources.study(MICRO), captions()
-    asked = questions()
+    """The README's first block: the answer in three paragraphs, what a token costs by the study of captions,
+    which says of itself that it is interim until it is far enough."""
+    study, asked = captions(), questions()
     others = beside_the_cost(learning(asked) if questions_ready(asked) else "")
-    right = [line] if study and (line := named_line(STUDY)) else []
-    if ready(study):
-        return "\n\n".join(["\n- ".join([answer(study), *right]) + ".", *others])
-    if micro:
-        parts = [answer(study), *right] if study else []
-        before = cost_before(micro, all_gaps(micro), alone=not study)
-        return "\n\n".join(["\n- ".join([*parts, f"{before}."]), *others])
-    return "No study of sizes has been run here yet."
+    if not study:
+        return "\n\n".join(["No study of sizes has been run here yet.", *others])
+    right = [line] if (line := named_line(STUDY)) else []
+    return "\n\n".join(["\n- ".join([answer(study), *right]) + ".", *others])
 
 
 def readme_results() -> str:
     """The README's second block: one table of results, a row per size."""
-    micro, study, lines = sources.study(MICRO), captions(), []
-    if ready(study):
-        lines = [readme_table(study)]
-    elif micro:
-        gaps = all_gaps(micro)
-        again = run_again().to_markdown(index=False) if study else ""
-        lines = [
-            *(
-                [f"The foveated model's loss over the baseline's in percent, {RUN_AGAIN}.\n\n{again}\n"]
-                if study
-                else []
-            ),
-            "What runs of before 2026-11-25 gave, short and with the input scale that has been mended since (see "
-            "*Withdrawn* in `outputs/FINDINGS.md`): the foveated model's loss over the baseline's, then over that of controls, on captions of the "
-            f"built-in world, {micro.runs['pair'].nunique()} LLM sizes from scratch, in percent with 95 % "
-            "intervals; below zero the foveated model is better.\n",
-            _answer_table(micro, gaps).to_markdown(index=False),
-            "\n![The gap at every size with its interval, and the trend](outputs/figures/gap.png)\n",
-            f"{budget(micro)} {still_falling(micro)} `fvlm grid params/micro.yaml --study mine` runs it again.\n",
-        ]
+    study = captions()
+    lines = [readme_table(study)] if ready(study) else []
     lines += [real_weights_in_a_line(study) + "\n" for study in map(sources.study, REAL) if study]
     lines.append(
         "[`outputs/FINDINGS.md`](outputs/FINDINGS.md) has each claim with its number, interval, cells and "
@@ -139,20 +109,6 @@ def readme_results() -> str:
         "conclusions of nanoSmol, the earlier study that this repository follows."
     )
     return "\n".join(lines)
-
-
-def _answer_table(micro, gaps) -> pd.DataFrame:
-    rows, samples = [], sources.captions(micro)
-    for pair, size in micro.runs[micro.runs["arch"] == "foveated"].groupby("pair"):
-        row = {"size": pair, "parameters trained": f"{size['params_trainable'].mean() / 1e6:.2f} M"}
-        for name, gap in gaps.items():
-            found = gap.table.set_index("pair")
-            if pair in found.index:
-                value, low, high = found.loc[pair, ["raw_percent", "raw_percent_low", "raw_percent_high"]]
-                row[f"against the baseline, {frames_of(name)}"] = with_interval(value, low, high)
-        found = sources.against(samples[samples["pair"] == pair])
-        rows.append(row | {f"against {arch}": percent(gap) for arch, gap in found.items()})
-    return pd.DataFrame(rows).fillna("")
 
 
 BLOCKS = dict(answer=readme_answer, results=readme_results, costs=readme_costs, trust=readme_trust, tree=tree)

@@ -1,6 +1,7 @@
 """What the sections read: the committed studies, and architectures compared within one size."""
 
 import functools
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -95,3 +96,13 @@ def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         table,
         gazes,
     )
+
+
+def has_seeds(study: Results, *archs: str) -> bool:
+    """Whether some size has LEAST seeds of all of these."""
+    seeds = [
+        set(map(tuple, study.runs.loc[study.runs["arch"] == arch, ["pair", "seed"]].to_numpy()))
+        for arch in archs
+    ]
+    counts = Counter(pair for pair, _ in set.intersection(*seeds))
+    return max(counts.values(), default=0) >= LEAST

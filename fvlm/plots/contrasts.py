@@ -56,7 +56,10 @@ def gap_along_axes(contrasts: Sequence[Contrast], title: str = "") -> go.Figure:
             line=dict(color=colour, width=1, dash=DASHES[i % len(DASHES)]),
             marker=dict(color=colour, size=9, symbol=SYMBOLS[i % len(SYMBOLS)]),
         )
-    figure.update_layout(legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"), margin_t=110)
+    above = 22 * len(there)  # names are long: each may have a line of the legend for itself
+    figure.update_layout(legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
+    figure.update_layout(margin_t=60 + above, height=figure.layout.height + above)
+    figure.update_layout(title=dict(y=1, yref="container", yanchor="top", pad_t=14))
     return figure if there else nothing(figure, "no size has a seed of both")
 
 

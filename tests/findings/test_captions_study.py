@@ -94,6 +94,12 @@ def test_how_the_gap_goes_with_training_has_the_sign_of_its_rows(change, said):
     assert [value.split()[0] for value in table["over baseline"]] == [f"{value:+.2f}" for value in numbers]
 
 
+@pytest.mark.parametrize(("change", "said"), [(0.1, "rises with training"), (-0.1, "falls with training")])
+def test_a_lead_neither_grows_nor_shrinks_but_rises_or_falls(change, said):
+    told = cost_sentence(with_last_gap(study(sizes=SIZES[:1], gap=0.7), change))
+    assert f"the gap at {SIZES[0]} {said}, by " in told
+
+
 def test_the_way_is_told_in_the_order_of_clips_whatever_is_missing():
     results = study(sizes=SIZES[:2], seeds=2)
     runs = results.runs[~((results.runs["pair"] == SIZES[1]) & (results.runs["arch"] == "static"))]

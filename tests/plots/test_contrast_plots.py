@@ -26,6 +26,11 @@ def test_every_axis_has_its_points_and_intervals(study):
         assert list(trace.text) == list(SIZES[:3])
     places = [trace.x[0] for trace in figure.data]
     assert len(set(places)) == len(places), "intervals stand beside each other"
+    title, line = 40, 20  # pixels
+    assert figure.layout.margin.t >= title + line * len(figure.data), (
+        "a legend of so many lines is below the title"
+    )
+    assert figure.layout.title.yref == "container" and figure.layout.title.y == 1
 
 
 def test_tokens_and_ways_of_making_them_are_apart(study):

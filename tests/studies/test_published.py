@@ -113,7 +113,16 @@ def test_scores_of_a_published_run_are_written_beside_it(study, tmp_path):
 def test_the_repository_s_studies_are_published_and_their_own_commands_keep_off():
     studies = {path.parents[1] for path in (REPOSITORY / "outputs").glob("*/*/config.json")}
     kept = {path for path in studies if (path / PUBLISHED).exists()}
-    names = {"captions", "micro", "question", "question_long", "sees", "study_cpu", "trained"}
+    names = {
+        "captions",
+        "captions_final",
+        "micro",
+        "question",
+        "question_long",
+        "sees",
+        "study_cpu",
+        "trained",
+    }
     assert {path.name for path in kept} == names
     for name in ("micro", "question", "question_long"):
         grid = apart(read_grid(REPOSITORY / "params" / f"{name}.yaml"))
