@@ -62,7 +62,7 @@ def ready(study: Results | None) -> bool:
 def captions_section(study: Results) -> str:
     """The study's section of FINDINGS.md."""
     part, unseeing = seeing(_of(study))
-    compared = {pair: contrast(part, *pair, seeds=LEAST) for pair in contrasts(part)}
+    compared = compared_with(part)
     lines = "\n".join(f"- {line}" for line in sentences(study))
     return f"""## What one token a frame costs, from scratch
 
@@ -93,7 +93,8 @@ ones (LOG.md, 2026-11-25); of the baseline and mean-pool nothing but the learnin
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
 first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table, trends with size among them
 (points per tenfold parameters, seeds of the size with the fewest), are corrected for their number (*p*, by Holm): more than were
-written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands.
+written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands; what is said of other axes than equal clips
+follows each one's own interval.
 
 {compared_table(compared).to_markdown(index=False)}
 {_kept(part)}{_noise(compared)}{depth_section(part)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
@@ -266,9 +267,9 @@ def run_again() -> pd.DataFrame:
     return axes_table(seen(study)) if study else pd.DataFrame()
 
 
-def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
-    """Every contrast at every size, and its trend with size, with its p value, which but for the primary one's
-    is what is left after Holm's correction for all of them."""
+def _corrected(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
+    """A row per contrast and size, and one for each trend with size, with `primary`, and `adjusted`: the p value,
+    which but for the primary one's is what is left after Holm's correction for all of them."""
     rows = []
     for (a, b), found in compared.items():
         rows += [dict(first=a, second=b, **row._asdict()) for row in found.table.itertuples(index=False)]
@@ -280,6 +281,13 @@ def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
     primary = (table[["first", "second", "pair"]] == [*PRIMARY, PRIMARY_SIZE]).all(axis=1)
     adjusted = table["p"].to_numpy(copy=True)
     adjusted[~primary] = holm(table.loc[~primary, "p"])
+    return table.assign(primary=primary, adjusted=adjusted)
+
+
+def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
+    """Every contrast at every size, and its trend with size, with its p value as `_corrected` has it."""
+    table = _corrected(compared)
+    adjusted, primary = table["adjusted"], table["primary"]
     return pd.DataFrame(
         {
             "first": table["first"],
@@ -303,16 +311,23 @@ def sentences(study: Results) -> list[str]:
 
 def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]:
     """The foveated model at equal clips beside each of these that is there, sentences without their full
-    stops."""
-    told = []
+    stops, in words that follow the p values of `compared_table`."""
+    compared = compared_with(study)
+    table, told = _corrected(compared).set_index("pair"), []
     for arch in archs:
-        if has_seeds(study, "foveated", arch):
-            found = contrast(study, "foveated", arch, seeds=LEAST)
+        if found := compared.get(("foveated", arch)):
             cost = _share_spent(study, arch, list(found.table["pair"]))
+            mine = table[(table["first"] == "foveated") & (table["second"] == arch)]
+            by_size = _by_size(found, mine["adjusted"])
             told.append(
-                f"**Beside {ARCHITECTURES[arch].description}**, at equal clips, at the end: {_by_size(found)}{cost}"
+                f"**Beside {ARCHITECTURES[arch].description}**, at equal clips, at the end: {by_size}{cost}"
             )
     return told
+
+
+def compared_with(study: Results) -> dict[tuple[str, str], Contrast]:
+    """Each of `contrasts` of a study."""
+    return {pair: contrast(study, *pair, seeds=LEAST) for pair in contrasts(study)}
 
 
 def _other_depth(study: Results) -> list[str]:
@@ -837,9 +852,11 @@ def _outermost(found: Contrast) -> list[pd.Series]:
     return [found.table.iloc[i] for i in sorted({0, len(found.table) - 1})]
 
 
-def _by_size(found: Contrast) -> str:
+def _by_size(found: Contrast, adjusted: pd.Series) -> str:
+    """Each size, in a word that follows its p value, by size."""
     return "; ".join(
-        f"{_interval(row)} % at {row['pair']}, {verdict_of(row['low'], row['high'])}"
+        f"{_interval(row)} % at {row['pair']}, "
+        + (verdict_of(row["low"], row["high"]) if adjusted[row["pair"]] < 0.05 else verdict_of(-1, 1))
         for _, row in found.table.iterrows()
     )
 

@@ -272,6 +272,16 @@ def test_each_control_has_its_sentence_and_its_numbers():
     assert "it is better" in told[3] and "it is worse" not in told[3], "blind was planted at 30 %"
 
 
+def test_what_is_said_of_controls_is_what_stands_in_the_table(monkeypatch):
+    results = study(sizes=SIZES[:3])
+    assert all("it is " in line for line in sentences(results)[1:])
+    monkeypatch.setattr(module, "holm", lambda p: np.full(len(p), 0.06))
+    table = compared_table(module.compared_with(results)).query("size != 'T3-T' or second != 'baseline'")
+    assert set(table["stands"]) == {"no"}
+    for line in sentences(results)[1:]:
+        assert line.count("no difference can be told") == 3 and "it is " not in line
+
+
 def test_a_control_s_share_of_the_flops_and_where_curves_are_read_are_its_runs():
     results = study(sizes=SIZES[:2], seeds=2)
     means = results.runs.groupby(["pair", "arch"])["flops_without_vision"].mean()

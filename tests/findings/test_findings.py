@@ -204,18 +204,28 @@ def test_a_loss_is_lower_or_higher_where_its_interval_is(ends, said):
 # ── The README's part ────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_readme_has_a_row_for_every_size_with_its_parameters_and_gaps(as_micro):
-    study, text = as_micro(), readme_results()
-    assert still_falling(study) in text, "and says how far from converged they are"
-    table = rows(text, "size", "parameters trained")
+def test_the_readme_has_a_row_for_every_size_with_its_parameters_and_gaps(monkeypatch):
+    study = planted([f"{pair}_8f_{arch}" for pair in SIZES for arch in ("fov", "bas")], seeds=range(3))
+    monkeypatch.setattr(page, "captions", lambda: study)
+    text = readme_results()
+    table = rows(text, "size", "trained parameters, foveated")
     assert [row["size"] for row in table] == list(SIZES)
     for row in table:
-        assert float(row["parameters trained"].split()[0]) == round(size_of(row["size"]), 2)
-        gaps = [cell for name, cell in row.items() if name.startswith("against") and cell]
-        assert len(gaps) == (5 if row["size"] in ("T1-T", "T3-T", "T5-T") else 2)
+        parameters = float(row["trained parameters, foveated"].split()[0])
+        assert parameters == round(size_of(row["size"]), 2)
+    table = rows(text, "size", "seeds", "at equal clips, %")
+    assert [row["size"] for row in table] == [*SIZES, "per tenfold"]
+    for row in table:
+        gaps = [cell for name, cell in row.items() if name.startswith("at equal") and cell]
+        assert len(gaps) == 5, "nats, clips, FLOPs with and without vision, loss"
         for cell in gaps:
             value, low, high = interval(cell)
             assert low < value < high
+
+
+def test_how_far_from_converged_the_earlier_runs_are_is_said(as_micro):
+    study = as_micro()
+    assert still_falling(study) in render()
 
 
 def test_still_falling_is_what_the_last_steps_gave(as_micro):
