@@ -492,7 +492,7 @@ def _slug(name: str) -> str:
 
 
 def _faster_in_bf16() -> bool:
-    from fvlm.costs.machine import cpu_faster_in_bf16  # which needs torch
+    from fvlm.cpu import cpu_faster_in_bf16  # which needs torch
 
     return cpu_faster_in_bf16()
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fvlm.cache import cache_folder
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import put, readable, scratch_folder, sha256, sweep
 
@@ -237,10 +238,6 @@ def load_tokenizer(llm: str):
 
 
 # ── The resolver ─────────────────────────────────────────────────────────────────────────────────
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("FVLM_CACHE") or Path.home() / ".cache" / "fvlm")
 
 
 def fetch(name: str) -> Source:

@@ -10,9 +10,9 @@ import torch
 import yaml
 from conftest import REPOSITORY
 
+from fvlm import cpu
 from fvlm.architectures import ARCH_OF_SHORT
 from fvlm.config import PAIRS, ConfigError, RunConfig
-from fvlm.costs import machine
 from fvlm.data import check_dataset
 from fvlm.parameters import check_parameters, parameters_cell, run_config
 from fvlm.studies.grid import read_grid
@@ -127,9 +127,9 @@ def test_only_an_llm_from_scratch_has_its_input_scaled():
 def measures_anew(monkeypatch, tmp_path):
     """A machine whose CPU has not been measured yet; returns what a new process on it does first."""
     monkeypatch.setenv("FVLM_CACHE", str(tmp_path))
-    machine.cpu_faster_in_bf16.cache_clear()
-    yield machine.cpu_faster_in_bf16.cache_clear
-    machine.cpu_faster_in_bf16.cache_clear()
+    cpu.cpu_faster_in_bf16.cache_clear()
+    yield cpu.cpu_faster_in_bf16.cache_clear
+    cpu.cpu_faster_in_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_precision_is_the_one_that_the_cpu_is_faster_in(
     turns = itertools.cycle([1, 5, 3])  # other processes come between
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can)
-    monkeypatch.setattr(machine, "_product_seconds", lambda dtype: seconds[dtype] * next(turns))
+    monkeypatch.setattr(cpu, "_product_seconds", lambda dtype: seconds[dtype] * next(turns))
     assert RunConfig(device="cpu").precision == precision
     assert RunConfig(device="cpu", precision="fp32").precision == "fp32"
     assert RunConfig(device="cuda").precision == "bf16"
@@ -157,7 +157,7 @@ def test_all_processes_on_a_machine_choose_the_same_precision(monkeypatch, measu
     """Those of one study would be trained in two precisions where the CPU is nearly as fast in either."""
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.9}
-    monkeypatch.setattr(machine, "_product_seconds", lambda dtype: seconds[dtype])
+    monkeypatch.setattr(cpu, "_product_seconds", lambda dtype: seconds[dtype])
     assert RunConfig(device="cpu").precision == "bf16"
     seconds[torch.bfloat16] = 1.1
     measures_anew()
@@ -178,9 +178,7 @@ def test_all_processes_on_a_machine_choose_the_same_precision(monkeypatch, measu
 
 
 def test_how_fast_a_cpu_multiplies_is_measured():
-    large, small = (
-        min(machine._product_seconds(torch.float32, side) for _ in range(5)) for side in (1024, 128)
-    )
+    large, small = (min(cpu._product_seconds(torch.float32, side) for _ in range(5)) for side in (1024, 128))
     assert large > 5 * small > 0, "512 times the work"
 
 

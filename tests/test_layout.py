@@ -11,6 +11,8 @@ from conftest import REPOSITORY
 ORDER = (
     "registration",
     "architectures",
+    "cache",
+    "cpu",
     "config",
     "files",
     "text",

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from fvlm.config import RunConfig
-from fvlm.costs.machine import cpu_bf16, device_name
+from fvlm.costs.machine import device_name
+from fvlm.cpu import cpu_bf16
 from fvlm.files import commit, write_json
 
 UNITS = {"_bytes": (" GB", 1e9), "_flops_per_second": (" TFLOP/s", 1e12)}  # by how a column's name ends

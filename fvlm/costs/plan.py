@@ -12,12 +12,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from fvlm.cache import cache_folder
 from fvlm.config import REPOSITORY, RunConfig
 from fvlm.costs.flops import flops_per_sample
 from fvlm.costs.memory import HEADROOM, MOST_TOGETHER, MicroBatch, evaluation_sizes, largest_micro_batch
 from fvlm.data.mix import is_mix, read_mix
 from fvlm.files import write_json
-from fvlm.weights import cache_folder
 
 MOST_TRACES = 1000  # kept in the cache folder, the newest; those of older code serve nobody
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from fvlm.cache import cache_folder
 from fvlm.data.sources import Record, Url
 from fvlm.data.video import MOST_BYTES, BadClip, Video
 from fvlm.files import put, scratch_path, sweep
-from fvlm.weights import cache_folder
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5, 15  # without an answer; without a byte
 RETRY_ON = (408, 425, 429, 500, 502, 503, 504)

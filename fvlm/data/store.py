@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fvlm.cache import cache_folder
 from fvlm.config import ConfigError
 from fvlm.data.clips import Clip
 from fvlm.files import scratch_path, sweep, write_json
-from fvlm.weights import cache_folder
 
 MAGIC = b"fvlm-features-1\0"
 HEAD = 64  # bytes before the features: MAGIC, their checksum, that of the clip's name

@@ -28,7 +28,7 @@ SHORT = dict(steps=3, eval_every=3, eval_samples=4, effective_batch=4, micro_bat
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """A cache of its own, with the weights of the real one."""
-    from fvlm.weights import cache_folder
+    from fvlm.cache import cache_folder
 
     real, folder = cache_folder(), tmp_path / "cache"
     folder.mkdir()
