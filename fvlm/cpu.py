@@ -33,26 +33,28 @@ def cpu_faster_in_bf16() -> bool:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_suffix(".lock")):
-            try:
-                return bool(json.loads(kept.read_text())["faster"])
-            except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
-                seconds = _seconds_by_precision()
-                faster = seconds["bf16"] < seconds["fp32"]
-                kept.write_text(
-                    json.dumps({"faster": faster, "seconds": seconds, "torch": torch.__version__})
-                )
-                return faster
+            return _kept_or_measured(kept)
     except OSError:  # a cache that can't be written to
-        seconds = _seconds_by_precision()
-        return seconds["bf16"] < seconds["fp32"]
+        return _measured()["faster"]
 
 
-def _seconds_by_precision() -> dict[str, float]:
+def _kept_or_measured(kept: Path) -> bool:
+    try:
+        return bool(json.loads(kept.read_text())["faster"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
+        found = _measured()
+        kept.write_text(json.dumps(found))
+        return found["faster"]
+
+
+def _measured() -> dict:
+    """Whether it is `faster`, and the `seconds` of a product in either precision."""
     taken: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(15):  # in turns, as other processes come between
         for dtype, seconds in taken.items():
             seconds.append(_product_seconds(dtype))
-    return {"fp32": min(taken[torch.float32]), "bf16": min(taken[torch.bfloat16])}
+    fp32, bf16 = (min(taken[dtype]) for dtype in (torch.float32, torch.bfloat16))
+    return {"faster": bf16 < fp32, "seconds": {"fp32": fp32, "bf16": bf16}, "torch": torch.__version__}
 
 
 def _product_seconds(dtype, side: int = 512) -> float:

@@ -15,7 +15,7 @@ from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.named import named_section
 from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
 from fvlm.findings.sources import LEAST, has_seeds
-from fvlm.findings.words import DATE, budget, seen_through, verdict_of
+from fvlm.findings.words import DATE, budget, corrected_verdict, p_value, seen_through, verdict_of
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import (
     AXES,
@@ -295,10 +295,7 @@ def compared_table(compared: dict[tuple[str, str], Contrast]) -> pd.DataFrame:
             "size": table["pair"],
             "seeds": table["seeds"],
             "percent": [_interval(row) for _, row in table.iterrows()],
-            "p": [
-                (f"{p:.3f}" if p >= 0.001 else "< 0.001") + ", primary" * alone
-                for p, alone in zip(adjusted, primary)
-            ],
+            "p": [p_value(p) + ", primary" * alone for p, alone in zip(adjusted, primary)],
             "stands": ["yes" if p < 0.05 else "no" for p in adjusted],
         }
     )
@@ -856,7 +853,7 @@ def _by_size(found: Contrast, adjusted: pd.Series) -> str:
     """Each size, in a word that follows its p value, by size."""
     return "; ".join(
         f"{_interval(row)} % at {row['pair']}, "
-        + (verdict_of(row["low"], row["high"]) if adjusted[row["pair"]] < 0.05 else verdict_of(-1, 1))
+        + corrected_verdict(row["low"], row["high"], adjusted[row["pair"]])
         for _, row in found.table.iterrows()
     )
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from fvlm.findings import sources
 from fvlm.findings.sources import LEAST
-from fvlm.findings.words import verdict_of
+from fvlm.findings.words import corrected_verdict, p_value
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import Contrast, contrast, holm, percent
 from fvlm.text import with_interval
@@ -36,11 +36,8 @@ def depth_section(study: Results) -> str:
             "its loss": [f"{loss:.3f}" for loss in table["loss_a"]],
             "the other's": [f"{loss:.3f}" for loss in table["loss_b"]],
             "difference, %": [with_interval(*row) for row in table[["percent", "low", "high"]].to_numpy()],
-            "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["adjusted"]],
-            "so": [
-                verdict_of(low, high) if p < 0.05 else verdict_of(-1, 1)
-                for low, high, p in table[["low", "high", "adjusted"]].to_numpy()
-            ],
+            "p": table["adjusted"].map(p_value),
+            "so": [corrected_verdict(*row) for row in table[["low", "high", "adjusted"]].to_numpy()],
         }
     )
     return f"""
@@ -50,7 +47,7 @@ intervals each one's own. Once they have all seeds they take the place of those 
 
 {shown.to_markdown(index=False, disable_numparse=True)}
 
-Again: `fvlm grid params/captions.yaml --study final --only '*_fov_*' --set read_final=true`.
+Again: `fvlm grid params/captions.yaml --study final --only '*_fov_*' --set read_final=true`, and with `'*_sta_*'`.
 """
 
 
@@ -66,7 +63,7 @@ def depth_line(study: Results) -> str:
         if len(sizes) > 1
         else f"{sizes.iloc[0]}, {row['seeds']} seeds"
     )
-    word = verdict_of(row["low"], row["high"]) if row["adjusted"] < 0.05 else verdict_of(-1, 1)
+    word = corrected_verdict(row["low"], row["high"], row["adjusted"])
     change = with_interval(row["percent"], row["low"], row["high"])
     return (
         f"where a look is made of that too, the foveated model's loss changes by {change} % ({where}), {word} (corrected "

@@ -203,6 +203,15 @@ def verdict_of(low: float, high: float) -> str:
     return "it is better" if high < 0 else "it is worse" if low > 0 else "no difference can be told"
 
 
+def corrected_verdict(low: float, high: float, adjusted: float) -> str:
+    """As `verdict_of`, where the p value after correction for all that is compared stands as well."""
+    return verdict_of(low, high) if adjusted < 0.05 else verdict_of(-1, 1)
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def budget(results: Results) -> str:
     """How long what was trained, where."""
     runs, rows = results.runs, results.evaluations
