@@ -1,4 +1,4 @@
-"""Where fvlm keeps what it has fetched, and what it can make again."""
+"""Where fvlm keeps what it has fetched, and computed once for all."""
 
 import os
 from pathlib import Path
