@@ -10,7 +10,7 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
-from fvlm.findings.depth import depth_line, depth_section
+from fvlm.findings.depth import depth_section
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.named import named_section
 from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
@@ -39,6 +39,7 @@ PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
+CONTROLS = ("meanpool", "static")  # of as many tokens, whose queries do not move or are not there
 NEEDED = "foveated clips over the baseline's for the worse one's loss, times"
 NATS = "at equal clips, nats"
 POINTS = "points per tenfold parameters"
@@ -87,8 +88,8 @@ What each trained, and what its training took:
 
 {sides_table(part).to_markdown(index=False)}
 
-What was chosen by trying which: the second fine pass on foveated runs, the read-out of what is attended to on foveated and static
-ones (LOG.md, 2026-11-25); of the baseline and mean-pool nothing but the learning rate was tried.{"".join(f" Of what is read: {told}." for told in _other_depth(part))}
+What was chosen by trying which: the second fine pass on foveated runs, the read-out of what is attended to, and after which layer, on
+foveated and static ones (LOG.md, 2026-11-25 and 27); of the baseline and mean-pool nothing but the learning rate was tried.{"".join(f" Of what is read: {told}." for told in _other_depth(part))}
 
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
 first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table, trends with size among them
@@ -97,7 +98,7 @@ written down beforehand, as static, blind and mean-pool beside the baseline came
 follows each one's own interval.
 
 {compared_table(compared).to_markdown(index=False)}
-{_kept(part)}{_noise(compared)}{depth_section(part)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
+{_flops_table(part)}{_kept(part)}{_noise(compared)}{depth_section(part)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
 Cells: `{STUDY}/`. Again: `fvlm grid params/{STUDY}.yaml --study mine`.
 """
 
@@ -306,20 +307,72 @@ def sentences(study: Results) -> list[str]:
     return [cost_sentence(study), *(f"{told}." for told in controls(seen(study)))]
 
 
-def controls(study: Results, archs=("meanpool", "static", "blind")) -> list[str]:
+def controls(study: Results, archs=(*CONTROLS, "blind"), spent: bool = True) -> list[str]:
     """The foveated model at equal clips beside each of these that is there, sentences without their full
-    stops, in words that follow the p values of `compared_table`."""
+    stops, in words that follow the p values of `compared_table`; and what of its FLOPs each `spent`."""
     compared = compared_with(study)
     table, told = _corrected(compared).set_index("pair"), []
     for arch in archs:
         if found := compared.get(("foveated", arch)):
-            cost = _share_spent(study, arch, list(found.table["pair"]))
+            cost = _share_spent(study, arch, list(found.table["pair"])) if spent else ""
             mine = table[(table["first"] == "foveated") & (table["second"] == arch)]
             by_size = _by_size(found, mine["adjusted"])
             told.append(
                 f"**Beside {ARCHITECTURES[arch].description}**, at equal clips, at the end: {by_size}{cost}"
             )
     return told
+
+
+def at_equal_flops(study: Results) -> dict[tuple[str, str], tuple[Contrast, pd.Series]]:
+    """The foveated model beside each of CONTROLS at equal training FLOPs, with and without those of frozen vision,
+    by control and axis: the contrast and by size its p values, after Holm's correction for all of these. Only
+    where some size has a common point."""
+    along = {
+        (arch, axis): found
+        for arch in CONTROLS
+        if has_seeds(study, PRIMARY[0], arch)
+        for axis in ("flops", "flops_without_vision")
+        if len((found := contrast(study, PRIMARY[0], arch, axis=axis, seeds=LEAST)).table)
+    }
+    adjusted = iter(holm([p for found in along.values() for p in found.table["p"]]))
+    return {
+        key: (found, pd.Series({pair: next(adjusted) for pair in found.table["pair"]}))
+        for key, found in along.items()
+    }
+
+
+def _flops_words(study: Results) -> dict[str, str]:
+    """Of each of CONTROLS that is there: how the foveated model is beside it at equal training FLOPs, a clause."""
+    told = {}
+    for (arch, _), (found, adjusted) in at_equal_flops(study).items():
+        none = f" (no common point at {', '.join(found.left_out)})" if found.left_out else ""
+        told.setdefault(arch, []).append(f"{AXES[found.axis]} {_by_size(found, adjusted)}{none}")
+    return {arch: "; ".join(clauses) for arch, clauses in told.items()}
+
+
+def _flops_table(study: Results) -> str:
+    """`at_equal_flops`, a row per control, axis and size; nothing without any."""
+    rows = [
+        {
+            "beside": arch,
+            "equal": AXES[axis].removeprefix("at equal "),
+            "size": row["pair"],
+            "percent": _interval(row),
+            "p": p_value(adjusted[row["pair"]]),
+            "so": corrected_verdict(row["low"], row["high"], adjusted[row["pair"]]),
+            "clips, foveated and it": f"{row['clips_a']:,.0f} and {row['clips_b']:,.0f}",
+        }
+        for (arch, axis), (found, adjusted) in at_equal_flops(study).items()
+        for _, row in found.table.iterrows()
+    ]
+    if not rows:
+        return ""
+    return f"""
+At equal training FLOPs, while the rate is full, the foveated model, which reads every clip more than once, has seen fewer clips than a control (*p* by Holm's correction
+for these rows; sizes without a common point have none):
+
+{pd.DataFrame(rows).to_markdown(index=False)}
+"""
 
 
 def compared_with(study: Results) -> dict[tuple[str, str], Contrast]:
@@ -333,10 +386,9 @@ def _other_depth(study: Results) -> list[str]:
     configs = study.runs.loc[study.runs["arch"] == "foveated", "config"]
     if all(config.read_final for config in configs):
         return []
-    found = depth_line(study) or "how much of these differences is that layer's is open"
     return [
         "a look reads patches as they enter the last vision layer; the 16 tokens, and the mean of all patches, are made of what "
-        f"leaves it: {found} (`read_final`, LOG.md, 2026-11-27)"
+        "leaves it: how much of these differences is that layer's is open"
     ]
 
 
@@ -475,9 +527,19 @@ def answer(study: Results) -> str:
         if ready(study)
         else [f", run again, interim: {there}; {how}:"]
     )
-    lines = [*_costs(along), *_kept_words(part), *controls(part, ("meanpool", "static"))]
+    lines = [*_costs(along), *_kept_words(part), *_controls_on_every_axis(part)]
     lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
     return COST + "\n- ".join([*head, *lines])
+
+
+def _controls_on_every_axis(study: Results) -> list[str]:
+    """`controls`, each with what is left of it at equal training FLOPs."""
+    by_flops = _flops_words(study)
+    return [
+        f"{line}; {words}" if (words := by_flops.get(arch)) else line
+        for arch in CONTROLS
+        for line in controls(study, (arch,), spent=False)
+    ]
 
 
 def summary(along: list[Contrast]) -> str:
@@ -730,7 +792,7 @@ def tuned_rates(name: str, study: Results) -> str:
     rows = read_table(path)
     return f"""
 Rates were tuned for each size and architecture of this table, on one held-out seed and the study's own validation clips: losses in nats after as many steps as the
-study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}
+study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}{swept_before(study, rows)}
 
 {rates_table(rows).to_markdown(index=False)}
 """
@@ -779,6 +841,24 @@ def _unswept(study: Results, table: pd.DataFrame) -> str:
     there = dict.fromkeys(map(tuple, study.runs[["pair", "arch"]].to_numpy()))
     left = [f"{arch} at {pair}" for pair, arch in there if (pair, arch) not in swept]
     return f" Not swept, at the rate of others: {', '.join(left)}." if left else ""
+
+
+def swept_before(study: Results, table: pd.DataFrame) -> str:
+    """Of `fvlm tune`'s longest runs: which of a study's looks are read after the last vision layer, and were
+    read before it when their rates were tried; a sentence or nothing."""
+    later = study.runs[[config.read_final for config in study.runs["config"]]]
+    swept = _longest(table)
+    if "read_final" in swept:
+        swept = swept[swept["read_final"] != True]  # noqa: E712, rows of before the choice have none
+    earlier = set(map(tuple, swept[["pair", "arch"]].to_numpy()))
+    told = [
+        f"{arch} at {pair}"
+        for pair, arch in dict.fromkeys(map(tuple, later[["pair", "arch"]].to_numpy()))
+        if (pair, arch) in earlier and ARCHITECTURES[arch].has_queries
+    ]
+    return (
+        f" Tried with looks that were read before the last vision layer: {', '.join(told)}." if told else ""
+    )
 
 
 def rates_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,16 +9,16 @@ from fvlm.scaling import Results
 from fvlm.scaling.contrasts import Contrast, contrast, holm, percent
 from fvlm.text import with_interval
 
-BEFORE = "captions"  # the study that they belong to
-AFTER = "captions_final"  # the study of the runs that read what leaves the last layer
-FINAL = "after the last layer, "  # before the name of such an architecture
+STUDY = "captions"  # the study, whose looks are made of what leaves the last layer
+BEFORE = "captions_before"  # runs of the same seeds, whose looks were made of what enters it
+EARLIER = "before the last layer, "  # in front of the name of such an architecture
 PAIRS = (
-    ("foveated", "foveated"),
-    ("static", "static"),
-    ("foveated", "meanpool"),
-    ("foveated", f"{FINAL}static"),
-    ("foveated", "baseline"),
-)  # one that reads after the last layer, and what it is compared with
+    ("foveated", f"{EARLIER}foveated"),
+    ("static", f"{EARLIER}static"),
+    (f"{EARLIER}foveated", "baseline"),
+    (f"{EARLIER}foveated", "meanpool"),
+    (f"{EARLIER}foveated", f"{EARLIER}static"),
+)  # what is gained by reading later, then what was to be said of those that read before
 MEAN = "mean of them"
 
 
@@ -29,7 +29,7 @@ def depth_section(study: Results) -> str:
         return ""
     shown = pd.DataFrame(
         {
-            "reads after it": table["arch"],
+            "architecture": table["arch"],
             "beside": table["beside"],
             "size": table["pair"],
             "seeds": table["seeds"],
@@ -41,48 +41,29 @@ def depth_section(study: Results) -> str:
         }
     )
     return f"""
-Runs of the same seeds, settings and clips whose looks are made of what leaves the last vision layer (`{AFTER}/`, `read_final`), where those above are made of
-what enters it; rates and the number of fine passes are what suited the latter. Losses in nats at equal clips, at the end, *p* by Holm's correction for the rows,
-intervals each one's own. Once they have all seeds they take the place of those above; until then every other number of this page is of looks that read before it.
+A look of this study is made of what leaves the last vision layer (`read_final`), as the 16 tokens and the mean patch are. Until 2026-11-27 it was made of
+what enters that layer; those runs, of the same seeds, settings and clips, are in `{BEFORE}/`. They were trained on another CPU, as most runs of the other
+architectures were (what was trained on both: LOG.md, 2026-11-27). Learning rates and the number of fine passes are what suited them. Losses in nats at equal
+clips, at the end, *p* by Holm's correction for the rows, intervals each one's own.
 
 {shown.to_markdown(index=False, disable_numparse=True)}
 
-Again: `fvlm grid params/captions.yaml --study final --only '*_fov_*' --set read_final=true`, and with `'*_sta_*'`.
+Again: `fvlm grid params/{STUDY}.yaml --study before --only '*_fov_*' --set read_final=false`, and with `'*_sta_*'`.
 """
 
 
-def depth_line(study: Results) -> str:
-    """For the README: what reading after the last layer changes, a clause; empty where there are no runs."""
-    table = depth_table(study)
-    rows = table[(table["arch"] == "foveated") & (table["beside"] == "foveated")] if len(table) else table
-    if rows.empty:
-        return ""
-    row, sizes = rows.iloc[-1], rows.loc[rows["pair"] != MEAN, "pair"]
-    where = (
-        f"the mean over {', '.join(sizes)}, {row['seeds']} seeds each or more"
-        if len(sizes) > 1
-        else f"{sizes.iloc[0]}, {row['seeds']} seeds"
-    )
-    word = corrected_verdict(row["low"], row["high"], row["adjusted"])
-    change = with_interval(row["percent"], row["low"], row["high"])
-    return (
-        f"where a look is made of that too, the foveated model's loss changes by {change} % ({where}), {word} (corrected "
-        "for all that is compared so): such runs are to take the place of these"
-    )
-
-
 def depth_table(study: Results) -> pd.DataFrame:
-    """The runs of AFTER at equal clips, at the end: a row per pair of architectures and size that has LEAST
-    seeds of both, and one for the mean over sizes, as of `Contrast`, with `arch` and `beside`, and `adjusted`,
-    the p value after Holm's correction for all rows. Empty without such runs, and for
-    another study than theirs."""
-    final = sources.study(AFTER)
-    if final is None or set(study.runs["study"]) != {BEFORE}:
+    """The study's runs and those of BEFORE at equal clips, at the end: a row per pair of architectures and size
+    that has LEAST seeds of both, and one for the mean over sizes, as of `Contrast`, with `arch` and `beside`,
+    and `adjusted`, the p value after Holm's correction for all rows. Empty without such runs, and for another
+    study than theirs."""
+    before = sources.study(BEFORE)
+    if before is None or set(study.runs["study"]) != {STUDY}:
         return pd.DataFrame()
-    both, rows = _with_final(study, final), []
+    both, rows = _with_earlier(study, before), []
     for arch, beside in PAIRS:
-        if sources.has_seeds(both, FINAL + arch, beside):
-            found = contrast(both, FINAL + arch, beside, seeds=LEAST)
+        if sources.has_seeds(both, arch, beside):
+            found = contrast(both, arch, beside, seeds=LEAST)
             of = [table for table in (found.table, _over_sizes(found)) if len(table)]
             rows += [table.assign(arch=arch, beside=beside) for table in of]
     if not rows:
@@ -101,11 +82,11 @@ def _over_sizes(found: Contrast) -> pd.DataFrame:
     return pd.DataFrame([row | losses.to_dict()])
 
 
-def _with_final(study: Results, final: Results) -> Results:
-    """Both studies' runs as one's, those that read after the last layer as architectures of their own."""
+def _with_earlier(study: Results, before: Results) -> Results:
+    """Both studies' runs as one's, those that read before the last layer as architectures of their own."""
     tables = []
-    for before, after in zip(study, final):
-        named = after.assign(arch=FINAL + after["arch"], run=f"{AFTER}/" + after["run"])
-        named["study"] = before["study"].iloc[0]
-        tables.append(pd.concat([before, named], ignore_index=True))
+    for now, earlier in zip(study, before):
+        named = earlier.assign(arch=EARLIER + earlier["arch"], run=f"{BEFORE}/" + earlier["run"])
+        named["study"] = now["study"].iloc[0]
+        tables.append(pd.concat([now, named], ignore_index=True))
     return Results(*tables)

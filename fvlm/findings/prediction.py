@@ -35,10 +35,10 @@ def predict(date: str) -> Path:
     coming = [pair for pair in planned if not _begun(pair, study)]
     if not coming:
         raise ConfigError(f"every size of outputs/{STUDY} has runs: a prediction is written before")
-    said = predictions()
+    said, read_final = predictions(), _read_final(study)
     for pair in coming:
         parameters = parameter_counts(planned[pair])["trainable"]
-        told = {"size": pair, "parameters": parameters, "date": date, "gaps": {}}
+        told = {"size": pair, "parameters": parameters, "date": date, "read_final": read_final, "gaps": {}}
         for axis, found in along.items():
             gap, seeds = found.predict(parameters), found.table.set_index("pair")["seeds"]
             rests_on = {size: int(count) for size, count in seeds.items()}
@@ -48,6 +48,11 @@ def predict(date: str) -> Path:
             said.append(told)
     write_json(PREDICTIONS, said)
     return PREDICTIONS
+
+
+def _read_final(study: Results) -> bool:
+    """Whether the looks of a study are read after the last vision layer."""
+    return all(config.read_final for config in study.runs.loc[study.runs["arch"] == PRIMARY[0], "config"])
 
 
 def _begun(pair: str, study: Results) -> bool:
@@ -62,15 +67,17 @@ def _begun(pair: str, study: Results) -> bool:
 
 
 def predictions() -> list[dict]:
-    """What was written down, the oldest first: each with `size`, its trained `parameters`, `date`, and by axis
-    the gap in percent with its interval and the seeds of each size that it is `from`."""
+    """What was written down, the oldest first: each with `size`, its trained `parameters`, `date`, `read_final`,
+    whether looks were read after the last vision layer in the runs that it is from, and by axis the gap in
+    percent with its interval and the seeds of each size that it is `from`."""
     return json.loads(PREDICTIONS.read_text()) if PREDICTIONS.exists() else []
 
 
 def predictions_section(study: Results) -> str:
     """What was predicted of sizes of the study of captions beside what came; nothing if nothing was."""
-    rows, along = [], _axes(study)
+    rows, along, read_final = [], _axes(study), _read_final(study)
     for said in predictions():
+        others = said["read_final"] != read_final
         for axis, gap in said["gaps"].items():
             then = (gap["value"], gap["low"], gap["high"])
             table, left_out = along[axis].table.set_index("pair"), along[axis].left_out
@@ -78,15 +85,18 @@ def predictions_section(study: Results) -> str:
                 "size": said["size"],
                 "written on": said["date"],
                 "from (seeds)": ", ".join(f"{pair} ({seeds})" for pair, seeds in gap["from"].items()),
+                "looks read": f"{'after' if said['read_final'] else 'before'} the last layer",
                 "gap, %": AXES[axis],
                 "predicted": with_interval(*then),
-                "found": "no common point"
+                "found": "of other looks"
+                if others
+                else "no common point"
                 if said["size"] in left_out
                 else f"fewer than {LEAST} seeds of both"
                 if _begun(said["size"], study)
                 else "not run yet",
             }
-            if said["size"] in table.index:
+            if said["size"] in table.index and not others:
                 now = tuple(table.loc[said["size"], ["percent", "low", "high"]])
                 low, high = interval_of_difference(now, then)
                 word = (

@@ -68,8 +68,9 @@ def rates_folder(study: str) -> Path:
 
 
 def found(folder: Path) -> list[dict]:
-    """A row per finished run of a sweep: pair, arch, rate, steps, seed, loss (parallel, the last one), and
-    precision, what it was trained in."""
+    """A row per finished run of a sweep: pair, arch, rate, steps, seed, loss (parallel, the last one),
+    precision, what it was trained in, and read_final, whether its looks are read after the last vision
+    layer."""
     rows = []
     for path in sorted(folder.glob("*/*/evaluations.parquet")):
         run = load_run(path.parent)
@@ -84,6 +85,7 @@ def found(folder: Path) -> list[dict]:
                     seed=config.seed,
                     loss=last["loss_parallel"],
                     precision=last["precision"],
+                    read_final=config.read_final,
                 )
             )
     return rows

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from planted import SIZES, planted
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY
 from fvlm.findings import captions as module
 from fvlm.findings import page, sources
@@ -33,9 +34,10 @@ from fvlm.findings.captions import (
     several_precisions,
     sides_table,
     summary,
+    swept_before,
 )
 from fvlm.scaling import Results
-from fvlm.scaling.contrasts import AXES, contrast, full_rate_until, gaps_by_clips, reading_error
+from fvlm.scaling.contrasts import AXES, contrast, full_rate_until, gaps_by_clips, holm, reading_error
 from fvlm.studies.grid import read_grid
 
 ARCHS = ("fov", "bas", "avg", "sta", "bli")
@@ -282,6 +284,30 @@ def test_what_is_said_of_controls_is_what_stands_in_the_table(monkeypatch):
         assert line.count("no difference can be told") == 3 and "it is " not in line
 
 
+@pytest.mark.parametrize(("gap", "word"), [(0.85, "it is better"), (1.25, "it is worse")])
+def test_controls_at_equal_flops_are_told_as_their_rows_are(gap, word, monkeypatch):
+    results = study(gap=gap, sizes=SIZES[:3])
+    found = module.at_equal_flops(results)
+    assert {arch for arch, _ in found} == {"meanpool", "static"}
+    told, page = answer(results), captions_section(results)
+    for (arch, axis), (of, adjusted) in found.items():
+        line = next(line for line in told.splitlines() if ARCHITECTURES[arch].description in line)
+        clause = re.split(rf"; {AXES[axis]} (?=[+-])", line)[1].split("; at equal")[0]
+        table = contrast(results, "foveated", arch, axis=axis).table
+        assert list(adjusted.index) == list(of.table["pair"]) == list(table["pair"]) and len(table)
+        assert clause.count(word) == len(table) and clause.count("it is ") == len(table)
+        for row in table.itertuples():
+            words = f"{row.percent:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
+            assert f"{words} % at {row.pair}, {word}" in clause
+            (cells,) = [line for line in page.splitlines() if f"| {words} " in line and f"| {arch} " in line]
+            assert word in cells and f"{row.clips_a:,.0f} and {row.clips_b:,.0f}" in cells
+    raw = [p for of, _ in found.values() for p in of.table["p"]]
+    assert np.allclose([p for _, adjusted in found.values() for p in adjusted], holm(raw))
+    monkeypatch.setattr(module, "holm", lambda p: np.full(len(p), 0.06))
+    lines = [line for line in answer(results).splitlines() if line.startswith("- **Beside")]
+    assert len(lines) == 2 and not any("it is " in line for line in lines)
+
+
 def test_a_control_s_share_of_the_flops_and_where_curves_are_read_are_its_runs():
     results = study(sizes=SIZES[:2], seeds=2)
     means = results.runs.groupby(["pair", "arch"])["flops_without_vision"].mean()
@@ -456,6 +482,28 @@ def test_rates_tried_in_several_precisions_are_named():
     )
     assert several_precisions(pd.DataFrame(rows[3:])) == ""
     assert several_precisions(pd.DataFrame(rows).drop(columns="precision")) == ""
+
+
+def test_rates_tried_with_looks_of_another_layer_are_named():
+    results = study(sizes=SIZES[:2], seeds=2)
+    configs = [dataclasses.replace(each, read_final=each.pair == "T1-T") for each in results.runs["config"]]
+    results = Results(results.runs.assign(config=configs), *results[1:])
+    row = dict(rate=1e-3, steps=9, seed=100, loss=1.0)
+    rows = pd.DataFrame(
+        [
+            row | dict(pair=pair, arch=arch)
+            for pair in ("T1-T", "T2-T", "T3-T")
+            for arch in ("foveated", "baseline")
+        ]
+    )
+    told = " Tried with looks that were read before the last vision layer: foveated at T1-T."
+    assert swept_before(results, rows) == told
+    again = rows.assign(read_final=[True] + 5 * [None])
+    assert swept_before(results, again) == ""
+    some = pd.concat([again, rows.iloc[:1].assign(rate=2e-3)], ignore_index=True)
+    assert swept_before(results, some) == told, "not all of them again"
+    configs = [dataclasses.replace(each, read_final=False) for each in configs]
+    assert swept_before(Results(results.runs.assign(config=configs), *results[1:]), rows) == ""
 
 
 def test_the_grid_trains_at_the_rates_that_the_sweep_found():

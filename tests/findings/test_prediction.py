@@ -24,12 +24,18 @@ def as_captions(monkeypatch, tmp_path):
     monkeypatch.setattr(prediction, "PREDICTIONS", tmp_path / "predictions.json")
     monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
 
-    def put(**given):
-        results = study(**dict(archs=ARCHS) | given)
+    def put(final=False, **given):
+        results = reading(study(**dict(archs=ARCHS) | given), final)
         monkeypatch.setattr(sources, "study", lambda name: results if name == "captions" else None)
         return results
 
     return put
+
+
+def reading(results: Results, final: bool) -> Results:
+    """A study whose looks are read after the last vision layer, or before."""
+    configs = [dataclasses.replace(each, read_final=final) for each in results.runs["config"]]
+    return Results(results.runs.assign(config=configs), *results[1:])
 
 
 def test_every_size_without_a_run_is_predicted_along_every_axis_that_has_a_trend(as_captions):
@@ -93,6 +99,23 @@ def test_nothing_is_predicted_twice_from_the_same_runs_and_again_from_more(as_ca
         ("T5-T", "2026-01-02"),
         ("T5-T", "2026-01-04"),
     ]
+
+
+def test_what_was_predicted_of_other_looks_is_shown_and_not_compared(as_captions):
+    for final, date, gap in ((False, "2026-01-02", 1.0), (True, "2026-01-03", 0.9)):
+        as_captions(final=final, sizes=SIZES[:3], gap=gap)
+        predict(date)
+    assert [(each["date"], each["read_final"]) for each in predictions()] == [
+        *2 * [("2026-01-02", False)],
+        *2 * [("2026-01-03", True)],
+    ]
+    lines = predictions_section(as_captions(final=True, sizes=SIZES[:4])).splitlines()
+    of = [line for line in lines if "| T4-T " in line]
+    assert len(of) == 6 and ["2026-01-02" in line for line in of] == 3 * [True] + 3 * [False]
+    for line in of:
+        before = "2026-01-02" in line
+        assert ("before the last layer" in line) == ("of other looks" in line) == before
+        assert ("predicted " in line.split("the last layer")[1]) == (not before), "a word on what came"
 
 
 def test_what_has_begun_is_not_predicted_and_controls_are_no_beginning(as_captions, tmp_path):

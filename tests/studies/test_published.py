@@ -115,7 +115,7 @@ def test_the_repository_s_studies_are_published_and_their_own_commands_keep_off(
     kept = {path for path in studies if (path / PUBLISHED).exists()}
     names = {
         "captions",
-        "captions_final",
+        "captions_before",
         "micro",
         "question",
         "question_long",
