@@ -50,11 +50,27 @@ def needed() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def too_new() -> dict[str, str]:
+    """Packages of `needed` that can't be installed on the lowest Python that pyproject.toml allows, with what
+    they ask for."""
+    from packaging.specifiers import SpecifierSet
+
+    (lowest,) = [
+        part.version for part in SpecifierSet(_project()["requires-python"]) if part.operator == ">="
+    ]
+    asked = {name: metadata.metadata(name).get("Requires-Python") or "" for name in needed()}
+    return {name: asks for name, asks in asked.items() if lowest not in SpecifierSet(asks)}
+
+
 def asked_for() -> list[str]:
     """What pyproject.toml asks for itself, a line each."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    project = _project()
     lines = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     return [line for line in lines if not line.startswith("fvlm[")]
+
+
+def _project() -> dict:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
 def plain(name: str) -> str:
@@ -120,9 +136,13 @@ def third_party() -> str:
 
 
 def write() -> list[Path]:
-    """Write both files. ConfigError where the environment lacks what pyproject.toml asks for."""
+    """Write both files. ConfigError where the environment lacks what pyproject.toml asks for, or has what the
+    lowest Python that it allows can't install."""
     if len(needed()) < 50:
         raise ConfigError("this environment lacks most packages: make .venv/.ready sets one up")
+    if found := too_new():
+        told = ", ".join(f"{name} (Python {asks})" for name, asks in found.items())
+        raise ConfigError(f"not for every Python that pyproject.toml allows, install older ones: {told}")
     return [write_text(CONSTRAINTS, constraints()), write_text(THIRD_PARTY, third_party())]
 
 

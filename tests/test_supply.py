@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fvlm import supply
+from fvlm import ConfigError, supply
 from fvlm.weights import HUB_IDS, WHEELS
 
 PINNED = dict(line.split("==") for line in supply.CONSTRAINTS.read_text().splitlines() if "==" in line)
@@ -35,6 +35,23 @@ def test_constraints_are_versions_and_nothing_else():
     assert lines[0].startswith("#") and all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines[1:])
     assert len(PINNED) == len(lines) - 1 > 100
     assert PINNED["torch"] in SpecifierSet("==2.13.0")
+
+
+def test_every_tested_version_can_be_installed_on_the_lowest_python_that_is_allowed(monkeypatch):
+    assert supply.too_new() == {}
+    allowed = supply._project()
+    for lowest, names in (("3.11.5", []), ("3.11.4", ["pytest"]), ("3.11", ["pytest"])):
+        monkeypatch.setattr(supply, "_project", lambda: allowed | {"requires-python": f">={lowest},<3.13"})  # noqa: B023
+        with monkeypatch.context() as only:
+            only.setattr(supply.metadata, "metadata", lambda name: asks(name))
+            assert list(supply.too_new()) == names
+            if names:
+                with pytest.raises(ConfigError, match="older ones: pytest .Python >=3.11.5"):
+                    supply.write()
+
+
+def asks(name: str) -> dict:
+    return {"Requires-Python": ">=3.11.5"} if name == "pytest" else {}
 
 
 def test_everything_that_is_fetched_is_listed_with_licence_and_checksums():

@@ -94,8 +94,8 @@ foveated and static ones (LOG.md, 2026-11-25 and 27); of the baseline and mean-p
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
 first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table, trends with size among them
 (points per tenfold parameters, seeds of the size with the fewest), are corrected for their number (*p*, by Holm): more than were
-written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands; what is said of other axes than equal clips
-follows each one's own interval.
+written down beforehand, as static, blind and mean-pool beside the baseline came in later. Below 0.05 a difference stands; what is said of the primary contrast along other
+axes than equal clips follows each one's own interval.
 
 {compared_table(compared).to_markdown(index=False)}
 {_flops_table(part)}{_kept(part)}{_noise(compared)}{depth_section(part)}{_gaze()}{named_section(STUDY)}{_detail(part)}{tuned_rates(STUDY, part)}
@@ -368,8 +368,8 @@ def _flops_table(study: Results) -> str:
     if not rows:
         return ""
     return f"""
-At equal training FLOPs, while the rate is full, the foveated model, which reads every clip more than once, has seen fewer clips than a control (*p* by Holm's correction
-for these rows; sizes without a common point have none):
+Beside controls at equal training FLOPs, while the rate is full; a foveated run reads every clip more than once, and what each side had seen by then is in the last
+column (*p* by Holm's correction for these rows; sizes without a common point have none):
 
 {pd.DataFrame(rows).to_markdown(index=False)}
 """
