@@ -40,14 +40,13 @@ def test_constraints_are_versions_and_nothing_else():
 def test_every_tested_version_can_be_installed_on_the_lowest_python_that_is_allowed(monkeypatch):
     assert supply.too_new() == {}
     allowed = supply._project()
+    monkeypatch.setattr(supply.metadata, "metadata", asks)
     for lowest, names in (("3.11.5", []), ("3.11.4", ["pytest"]), ("3.11", ["pytest"])):
-        monkeypatch.setattr(supply, "_project", lambda: allowed | {"requires-python": f">={lowest},<3.13"})  # noqa: B023
-        with monkeypatch.context() as only:
-            only.setattr(supply.metadata, "metadata", lambda name: asks(name))
-            assert list(supply.too_new()) == names
-            if names:
-                with pytest.raises(ConfigError, match="older ones: pytest .Python >=3.11.5"):
-                    supply.write()
+        project = allowed | {"requires-python": f">={lowest},<3.13"}
+        monkeypatch.setattr(supply, "_project", lambda project=project: project)
+        assert list(supply.too_new()) == names
+    with pytest.raises(ConfigError, match="older ones: pytest .Python >=3.11.5"):
+        supply.write()
 
 
 def asks(name: str) -> dict:
