@@ -39,7 +39,11 @@ PRIMARY, PRIMARY_SIZE = ("foveated", "baseline"), "T3-T"  # written down in LOG.
 SEEDS, SIZES = 3, 3  # fewer of either are no answer yet
 GAZE = {"hit_any": "on an object", "coverage": "objects seen"}  # scores, and how they are called
 COST = "**What one token a frame costs**"
-CONTROLS = ("meanpool", "static")  # of as many tokens, whose queries do not move or are not there
+ONE_TOKEN = (
+    "meanpool",
+    "static",
+)  # the controls of as many tokens, whose queries do not move or are not there
+BY_FLOPS = ("flops", "flops_without_vision")  # of AXES
 NEEDED = "foveated clips over the baseline's for the worse one's loss, times"
 NATS = "at equal clips, nats"
 POINTS = "points per tenfold parameters"
@@ -307,14 +311,17 @@ def sentences(study: Results) -> list[str]:
     return [cost_sentence(study), *(f"{told}." for told in controls(seen(study)))]
 
 
-def controls(study: Results, archs=(*CONTROLS, "blind"), spent: bool = True) -> list[str]:
+def controls(study: Results, archs=(*ONE_TOKEN, "blind"), at_flops: bool = False) -> list[str]:
     """The foveated model at equal clips beside each of these that is there, sentences without their full
-    stops, in words that follow the p values of `compared_table`; and what of its FLOPs each `spent`."""
-    compared = compared_with(study)
+    stops, in words that follow the p values of `compared_table`; then what of its FLOPs each spends or,
+    `at_flops`, what is left of it at equal ones."""
+    compared, by_flops = compared_with(study), _flops_words(study) if at_flops else {}
     table, told = _corrected(compared).set_index("pair"), []
     for arch in archs:
         if found := compared.get(("foveated", arch)):
-            cost = _share_spent(study, arch, list(found.table["pair"])) if spent else ""
+            cost = (
+                by_flops.get(arch, "") if at_flops else _share_spent(study, arch, list(found.table["pair"]))
+            )
             mine = table[(table["first"] == "foveated") & (table["second"] == arch)]
             by_size = _by_size(found, mine["adjusted"])
             told.append(
@@ -324,14 +331,14 @@ def controls(study: Results, archs=(*CONTROLS, "blind"), spent: bool = True) -> 
 
 
 def at_equal_flops(study: Results) -> dict[tuple[str, str], tuple[Contrast, pd.Series]]:
-    """The foveated model beside each of CONTROLS at equal training FLOPs, with and without those of frozen vision,
+    """The foveated model beside each of ONE_TOKEN at equal training FLOPs, with and without those of frozen vision,
     by control and axis: the contrast and by size its p values, after Holm's correction for all of these. Only
     where some size has a common point."""
     along = {
         (arch, axis): found
-        for arch in CONTROLS
+        for arch in ONE_TOKEN
         if has_seeds(study, PRIMARY[0], arch)
-        for axis in ("flops", "flops_without_vision")
+        for axis in BY_FLOPS
         if len((found := contrast(study, PRIMARY[0], arch, axis=axis, seeds=LEAST)).table)
     }
     adjusted = iter(holm([p for found in along.values() for p in found.table["p"]]))
@@ -342,12 +349,12 @@ def at_equal_flops(study: Results) -> dict[tuple[str, str], tuple[Contrast, pd.S
 
 
 def _flops_words(study: Results) -> dict[str, str]:
-    """Of each of CONTROLS that is there: how the foveated model is beside it at equal training FLOPs, a clause."""
+    """Of each of ONE_TOKEN that is there: how the foveated model is beside it at equal training FLOPs, clauses."""
     told = {}
     for (arch, _), (found, adjusted) in at_equal_flops(study).items():
         none = f" (no common point at {', '.join(found.left_out)})" if found.left_out else ""
-        told.setdefault(arch, []).append(f"{AXES[found.axis]} {_by_size(found, adjusted)}{none}")
-    return {arch: "; ".join(clauses) for arch, clauses in told.items()}
+        told[arch] = f"{told.get(arch, '')}; {AXES[found.axis]} {_by_size(found, adjusted)}{none}"
+    return told
 
 
 def _flops_table(study: Results) -> str:
@@ -380,11 +387,15 @@ def compared_with(study: Results) -> dict[tuple[str, str], Contrast]:
     return {pair: contrast(study, *pair, seeds=LEAST) for pair in contrasts(study)}
 
 
+def reads_final(study: Results) -> bool:
+    """Whether the foveated runs of a study read patches after the last vision layer."""
+    return all(config.read_final for config in study.runs.loc[study.runs["arch"] == PRIMARY[0], "config"])
+
+
 def _other_depth(study: Results) -> list[str]:
     """That a look reads patches a layer earlier than the other architectures, a clause; none where it does
     not."""
-    configs = study.runs.loc[study.runs["arch"] == "foveated", "config"]
-    if all(config.read_final for config in configs):
+    if reads_final(study):
         return []
     return [
         "a look reads patches as they enter the last vision layer; the 16 tokens, and the mean of all patches, are made of what "
@@ -470,7 +481,7 @@ def _in_nats(found: Contrast) -> list[str]:
 def _read_after(found: Contrast) -> str:
     """After how many clips each side is read, where that is not at the end, for the smallest and the largest
     size."""
-    if found.axis not in ("flops", "flops_without_vision"):
+    if found.axis not in BY_FLOPS:
         return ""
     read = [
         f"after {row['clips_a']:,.0f} and {row['clips_b']:,.0f} clips at {row['pair']}"
@@ -527,19 +538,9 @@ def answer(study: Results) -> str:
         if ready(study)
         else [f", run again, interim: {there}; {how}:"]
     )
-    lines = [*_costs(along), *_kept_words(part), *_controls_on_every_axis(part)]
+    lines = [*_costs(along), *_kept_words(part), *controls(part, ONE_TOKEN, at_flops=True)]
     lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
     return COST + "\n- ".join([*head, *lines])
-
-
-def _controls_on_every_axis(study: Results) -> list[str]:
-    """`controls`, each with what is left of it at equal training FLOPs."""
-    by_flops = _flops_words(study)
-    return [
-        f"{line}; {words}" if (words := by_flops.get(arch)) else line
-        for arch in CONTROLS
-        for line in controls(study, (arch,), spent=False)
-    ]
 
 
 def summary(along: list[Contrast]) -> str:

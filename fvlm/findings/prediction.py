@@ -9,7 +9,7 @@ from fvlm.architectures import ARCHITECTURES
 from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import write_json
 from fvlm.findings import sources
-from fvlm.findings.captions import FRAMES, PRIMARY, STUDY, captions, contrasts_of, seen
+from fvlm.findings.captions import FRAMES, PRIMARY, STUDY, captions, contrasts_of, reads_final, seen
 from fvlm.findings.sources import LEAST
 from fvlm.scaling import Results, all_gaps, parameter_counts
 from fvlm.scaling.contrasts import AXES, Contrast
@@ -35,7 +35,7 @@ def predict(date: str) -> Path:
     coming = [pair for pair in planned if not _begun(pair, study)]
     if not coming:
         raise ConfigError(f"every size of outputs/{STUDY} has runs: a prediction is written before")
-    said, read_final = predictions(), _read_final(study)
+    said, read_final = predictions(), reads_final(study)
     for pair in coming:
         parameters = parameter_counts(planned[pair])["trainable"]
         told = {"size": pair, "parameters": parameters, "date": date, "read_final": read_final, "gaps": {}}
@@ -48,11 +48,6 @@ def predict(date: str) -> Path:
             said.append(told)
     write_json(PREDICTIONS, said)
     return PREDICTIONS
-
-
-def _read_final(study: Results) -> bool:
-    """Whether the looks of a study are read after the last vision layer."""
-    return all(config.read_final for config in study.runs.loc[study.runs["arch"] == PRIMARY[0], "config"])
 
 
 def _begun(pair: str, study: Results) -> bool:
@@ -75,7 +70,7 @@ def predictions() -> list[dict]:
 
 def predictions_section(study: Results) -> str:
     """What was predicted of sizes of the study of captions beside what came; nothing if nothing was."""
-    rows, along, read_final = [], _axes(study), _read_final(study)
+    rows, along, read_final = [], _axes(study), reads_final(study)
     for said in predictions():
         others = said["read_final"] != read_final
         for axis, gap in said["gaps"].items():
