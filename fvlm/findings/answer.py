@@ -6,10 +6,11 @@ from fvlm.findings.words import answers_beside, of_a_saliency_model, percent_ran
 from fvlm.studies.question import CROWDED
 
 
-def beside_the_cost(learning: str = "") -> list[str]:
-    """Whether a question steers the gaze, and if that was run who learns to answer sooner (`learning`); and what
-    is withdrawn."""
-    head, *lines = [*_steering(), *filter(None, [learning])]
+def beside_the_cost(learning: str = "", steering: list[str] | None = None) -> list[str]:
+    """Whether a question steers the gaze, by the study of questions (`steering`: a head, lines) or as long as that
+    was not scored by the runs before it, and if that was run who learns to answer sooner (`learning`); and what is
+    withdrawn."""
+    head, *lines = [*(steering or _steering()), *filter(None, [learning])]
     return [f"{head}\n" + ";\n".join(f"- {line}" for line in lines) + ".", withdrawn_in_short()]
 
 

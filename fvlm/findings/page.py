@@ -21,7 +21,7 @@ from fvlm.findings.named import named_line
 from fvlm.findings.nanosmol import nanosmol_section
 from fvlm.findings.prediction import prediction_section, predictions_section
 from fvlm.findings.questions import STUDIES as QUESTIONS
-from fvlm.findings.questions import learning, questions, questions_section
+from fvlm.findings.questions import gazes, learning, questions, questions_section, steering
 from fvlm.findings.questions import ready as questions_ready
 from fvlm.findings.sections import (
     controls_section,
@@ -90,7 +90,8 @@ def readme_answer() -> str:
     """The README's first block: the answer in three paragraphs, what a token costs by the study of captions,
     which says of itself that it is interim until it is far enough."""
     study, asked = captions(), questions()
-    others = beside_the_cost(learning(asked) if questions_ready(asked) else "")
+    told = (learning(asked), steering(asked, gazes("questions"))) if questions_ready(asked) else ()
+    others = beside_the_cost(*told)
     if not study:
         return "\n\n".join(["No study of sizes has been run here yet.", *others])
     right = [line] if (line := named_line(STUDY)) else []

@@ -1,7 +1,9 @@
 """What is said of the study of questions follows its rows: planted curves of either kind."""
 
 import dataclasses
+import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,21 @@ from fvlm.findings import page, sources
 from fvlm.findings.questions import (
     STUDIES,
     compared,
+    contrasts,
+    contrasts_table,
+    gazes,
     learning,
     learning_rows,
     learning_table,
     questions,
+    questions_section,
     ready,
+    steered,
+    steering,
+    steering_table,
 )
 from fvlm.scaling import Results, Study, runs_table
+from fvlm.scaling.contrasts import holm
 from fvlm.studies.grid import read_grid
 
 SEEN = np.arange(1, 21) * 3200
@@ -42,7 +52,7 @@ def study(leaves: dict[str, float], pairs=("T1-T", "T2-T"), seeds=3, spread=0.1)
                 for step, (seen, share) in enumerate(zip(SEEN, right), 1):
                     rows.append(
                         who
-                        | dict(step=step, samples_seen=seen, right=share, flops=seen * 1e9, seconds=60.0)
+                        | dict(step=step, samples_seen=seen, right=share, flops=seen * 1e11, seconds=60.0)
                         | dict.fromkeys(("loss_parallel", "loss_autoregressive", "loss_static"), 2 - share)
                         | dict(params_total=2e6, params_trainable=1e6, params_embedding=1e5, visual_tokens=2)
                         | dict(weights="planted", device="planted")
@@ -140,6 +150,7 @@ def test_seeds_that_never_get_there_count_in_the_median():
 def test_the_page_and_the_readme_tell_it_once_it_is_there(monkeypatch):
     kept = sources.study
     planted = study(dict(fov=6400, bas=9000, sta=1e9))
+    monkeypatch.setattr(page, "captions", lambda: None)  # another study, slow to read
     monkeypatch.setattr(sources, "study", lambda name: planted if name in STUDIES else kept(name))
     text = page.render()
     for name, what in STUDIES.items():
@@ -157,3 +168,177 @@ def test_the_two_grids_differ_in_what_a_clip_is_asked_alone():
         (change,) = one.config.changes_from(other.config)
         assert change.startswith("dataset was ")
         assert one.config.dataset.replace("pool=64000", "pool=16000,passes=4") == other.config.dataset
+
+
+def test_p_values_are_corrected_for_all_but_the_primary_contrast():
+    results = study(dict(fov=6400, bas=32000, sta=1e9, avg=30000))
+    table = contrasts(results).set_index(["first", "second", "pair"])
+    assert len(table) == 8 and table["primary"].to_dict().pop(("foveated", "baseline", "T2-T")) == "times_p"
+    assert (table["primary"] != "").sum() == 1
+    runs, plain = learning_rows(results), {}
+    for first, second in {(first, second) for first, second, _ in table.index}:
+        for row in compared(runs, (first, second), results.samples).to_dict("records"):
+            for name in ("p", "times_p", "flops_p", "flops_without_vision_p"):
+                plain[first, second, row["pair"], name] = row[name]
+    there = {key: p for key, p in plain.items() if np.isfinite(p)}
+    primary = ("foveated", "baseline", "T2-T", "times_p")
+    families = [
+        [key for key in there if key[3] in ("p", "times_p") and key != primary],
+        [key for key in there if key[3].startswith("flops")],
+    ]
+    assert table.loc[primary[:3], "times_p"] == plain[primary], "as it was written down"
+    for family in families:
+        for key, p in zip(family, holm([there[key] for key in family])):
+            assert table.loc[key[:3], key[3]] == pytest.approx(p), key
+    assert len(families[0]) == 13 and len(families[1]) == 12, "the static query never learned"
+
+
+def test_a_primary_seed_that_never_learns_leaves_the_points_at_the_end():
+    table = contrasts(study(dict(fov=6400, bas=1e9))).set_index("pair")
+    assert table["primary"].to_dict() == {"T1-T": "", "T2-T": "p"}
+    assert "3 of 3 seeds, 0 of 3" in contrasts_table(study(dict(fov=6400, bas=1e9))).to_markdown()
+
+
+def test_a_word_needs_its_corrected_p_value():
+    """Seeds so wide apart that the interval alone just says something."""
+    for spread in np.linspace(0.1, 0.6, 51):
+        results = study(dict(fov=6400, bas=20000, avg=20000), seeds=4, spread=spread)
+        plain = compared(learning_rows(results)).set_index("pair").loc["T1-T"]
+        corrected = (
+            contrasts(results).set_index(["first", "second", "pair"]).loc[("foveated", "baseline", "T1-T")]
+        )
+        if plain["times_high"] < 1 and corrected["times_p"] > 0.05:
+            break
+    else:
+        raise AssertionError("no spread leaves the one and not the other")
+    first, second = learning(results).split("at T1-T")[1].split("at T2-T")[:2]
+    assert "(not to be told apart)" in first
+    assert ("(sooner)" in second) == (contrasts(results).query("primary != ''")["times_p"].iloc[0] < 0.05)
+
+
+def test_flops_until_it_is_learned_are_those_of_the_clips_until_then():
+    """Clips cost the foveated model three times as much: sooner in clips is not fewer FLOPs."""
+    results = study(dict(fov=6400, bas=12000), spread=0.02)
+    runs = results.runs.copy()
+    dear = runs["arch"] == "foveated"
+    runs.loc[dear, ["flops", "flops_without_vision"]] = 3e15
+    runs.loc[~dear, ["flops", "flops_without_vision"]] = 1e15
+    results = results._replace(runs=runs)
+    rows = learning_rows(results)
+    assert np.allclose(
+        rows["flops"] / rows["clips"], np.where(rows["arch"] == "foveated", 3e15, 1e15) / rows["seen"]
+    )
+    table = contrasts(results)
+    assert np.allclose(table["flops"], 3 * table["times"]) and (table["times"] < 1).all()
+    told = learning(results)
+    assert (
+        told.count("(sooner)") == 2 and told.count("FLOPs (more)") == 2 and told.count("vision (more)") == 2
+    )
+
+
+def test_controls_of_as_many_tokens_stand_beside_the_baseline():
+    told = learning(study(dict(fov=6400, bas=32000, sta=1e9, avg=6400)))
+    places = [
+        told.index(f"beside {name}") for name in ("the baseline's", "one static query", "the mean of all")
+    ]
+    assert places == sorted(places)
+    parts = [told[a:b] for a, b in zip(places, [*places[1:], len(told)])]
+    assert "(sooner)" in parts[0] and "of the static query's 0 of 3" in parts[1]
+    assert "(not to be told apart)" in parts[2]
+
+
+# ── Where the gaze goes ──────────────────────────────────────────────────────────────────────────
+
+
+def looks(own: float, other: float, pairs=("T1-T", "T2-T"), seeds=3) -> pd.DataFrame:
+    """`fvlm gaze`'s rows: the foveated model on what is asked about in `own` of frames and in `other` while
+    another is, the static query in a quarter; the last clip can be asked of one shape alone."""
+    dice, rows = np.random.default_rng(0), []
+    for pair, arch, seed, i in itertools.product(pairs, ("fov", "sta"), range(seeds), range(41)):
+        hits = dict(own=own, other=other) if arch == "fov" else dict.fromkeys(("own", "other"), 0.25)
+        luck = dice.random()
+        for asked, share in list(hits.items())[: 1 if i == 40 else 2]:
+            row = dict(run=f"{pair}_2f_{arch}_seed{seed}", clip_id=f"clip{i}", asked=asked, chance=0.06)
+            rows.append(row | dict(hit=float(luck < share)))
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def scored(monkeypatch, tmp_path):
+    """Writes rows where the study of questions keeps its gazes."""
+
+    def put(rows: pd.DataFrame):
+        (tmp_path / "questions").mkdir(exist_ok=True)
+        rows.to_parquet(tmp_path / "questions" / "gaze.parquet")
+        monkeypatch.setattr(sources, "OUTPUTS", tmp_path)
+        return gazes("questions")
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [(0.8, 0.1, "it does;"), (0.3, 0.3, "that cannot be told;"), (0.1, 0.8, "that cannot be told;")],
+)
+def test_whether_a_question_steers_the_gaze_follows_its_rows(scored, own, other, said):
+    rows = scored(looks(own, other))
+    assert rows["clip_id"].nunique() == 40, "clips with both questions"
+    head, *lines = steering(study(dict(fov=6400, bas=9000)), rows)
+    assert head.endswith(said) and len(lines) == 2
+    table = steered(rows).set_index(["pair", "arch"])
+    for line, pair in zip(lines, ("T1-T", "T2-T")):
+        fov = table.loc[(pair, "foveated")]
+        assert (
+            f"at {pair}" in line
+            and f"asked about in {100 * fov['own']:.0f} % of frames (mean over 3 seeds" in line
+        )
+        assert (
+            f"everything in {100 * table.loc[(pair, 'static'), 'own']:.0f} %" in line
+            and "random in 6.0 %" in line
+        )
+        assert fov["difference"].value == pytest.approx(fov["own"] - fov["other"])
+        assert table.loc[(pair, "static"), "difference"].value == 0
+    words = steering_table(rows).set_index(["size", "architecture"])["difference"]
+    assert words.loc[("T1-T", "static")].endswith("no difference can be told")
+    way = "more" if own > other else "less" if own < other else "no difference can be told"
+    assert words.loc[("T1-T", "foveated")].endswith(way)
+
+
+def test_a_size_that_is_steered_is_named_where_the_other_is_not(scored):
+    rows = pd.concat([looks(0.8, 0.1, ("T1-T",)), looks(0.3, 0.3, ("T2-T",))])
+    assert steering(study(dict(fov=6400, bas=9000)), scored(rows))[0].endswith("it does at T1-T;")
+
+
+def test_fewer_seeds_or_no_static_ones_are_no_answer_about_the_gaze(scored):
+    results, all_of_it = study(dict(fov=6400, bas=9000)), looks(0.8, 0.1)
+    assert steering(results, None) == [] and gazes("nothing of this name") is None
+    assert steering(results, scored(looks(0.8, 0.1, seeds=2))) == []
+    assert steering(results, scored(all_of_it[all_of_it["run"].str.contains("_fov_")])) == []
+
+
+def test_the_readme_s_steering_is_of_the_study_once_its_gaze_is_there(monkeypatch):
+    kept, planted = sources.study, study(dict(fov=6400, bas=9000, sta=1e9))
+    monkeypatch.setattr(sources, "study", lambda name: planted if name in STUDIES else kept(name))
+    monkeypatch.setattr(page, "captions", lambda: None)
+    monkeypatch.setattr(page, "gazes", lambda name: None)
+    before = page.readme_answer().split("\n\n")[1]
+    assert "beside that control its loss on the answer" in before and learning(planted) in before
+    rows = sources.with_names(looks(0.8, 0.1).query("clip_id != 'clip40'"))
+    monkeypatch.setattr(page, "gazes", lambda name: rows)
+    after = page.readme_answer().split("\n\n")[1]
+    head, *lines = steering(planted, rows)
+    assert after.startswith(head) and all(line in after for line in lines) and learning(planted) in after
+    assert "beside that control" not in after and not re.search(r"\.\s+[A-Z]", after)
+
+
+def test_the_page_has_the_gaze_of_a_study_that_was_scored(monkeypatch):
+    planted, rows = (
+        study(dict(fov=6400, bas=9000)),
+        sources.with_names(looks(0.8, 0.1).query("clip_id != 'clip40'")),
+    )
+    monkeypatch.setattr("fvlm.findings.questions.gazes", lambda name: rows)
+    text = questions_section({"questions": planted})
+    assert steering_table(rows).to_markdown(index=False) in text and "40 clips" in text
+    assert contrasts_table(planted).to_markdown(index=False) in text
+    monkeypatch.setattr("fvlm.findings.questions.gazes", lambda name: None)
+    assert "Where the gaze goes" not in questions_section({"questions": planted})
