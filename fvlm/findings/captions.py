@@ -793,7 +793,7 @@ def tuned_rates(name: str, study: Results) -> str:
     rows = read_table(path)
     return f"""
 Rates were tuned for each size and architecture of this table, on one held-out seed and the study's own validation clips: losses in nats after as many steps as the
-study has (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}{swept_before(study, rows)}
+study has{_swept_shorter(study, rows)} (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}{swept_before(study, rows)}
 
 {rates_table(rows).to_markdown(index=False)}
 """
@@ -834,6 +834,14 @@ def several_precisions(table: pd.DataFrame) -> str:
 def _longest(table: pd.DataFrame) -> pd.DataFrame:
     """`fvlm tune`'s rows of the longest runs of each size and architecture."""
     return table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
+
+
+def _swept_shorter(study: Results, table: pd.DataFrame) -> str:
+    """Of `fvlm tune`'s longest runs: whose are shorter than the study's, a clause or nothing."""
+    whole = max(config.steps for config in study.runs["config"])
+    steps = _longest(table).groupby(["pair", "arch"], sort=False)["steps"].first()
+    told = [f"{arch} at {pair} after {count:,}" for (pair, arch), count in steps.items() if count < whole]
+    return f", {whole:,}, but of {', '.join(told)}" if told else ""
 
 
 def _unswept(study: Results, table: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from fvlm.scaling.intervals import Estimate, student_estimate
 from fvlm.text import with_interval
 
 STUDIES = {  # of one world: what a clip is asked
-    "questions": "one question a clip",
+    "questions": "one question a clip, and another when a run sees it again",
     "questions_all": "each clip four times, asked about another shape each time",
 }
 LEARNED = 0.8  # of the answers right
@@ -158,6 +158,7 @@ def learning_table(study: Results) -> pd.DataFrame:
                 "frames": frames,
                 "architecture": arch,
                 "seeds": len(mine),
+                "clips seen": f"{mine['seen'].max():,.0f}",
                 "right at the end, %": with_interval(found.value, found.low, found.high, 1, signed=False)
                 if len(mine) > 1
                 else f"{found.value:.1f}",
@@ -228,11 +229,22 @@ def learning(study: Results) -> str:
         mine = table[(table["first"] == SIDES[0]) & (table["second"] == arch)]
         if len(mine):
             told.append(f"beside {name}: {'; '.join(_beside(row, whose) for row in mine.to_dict('records'))}")
-    seen = study.evaluations["samples_seen"].max()
     return (
-        f"**Who learns to answer about one of three to five shapes**, {seen:,.0f} clips at a constant rate, the foveated "
-        f"model {'; '.join(told)}"
+        f"**Who learns to answer about one of three to five shapes**, at a constant rate, {_seen(study)}, the foveated model "
+        f"{'; '.join(told)}"
     )
+
+
+def _seen(study: Results) -> str:
+    """How many clips a run of each architecture sees."""
+    ends = study.evaluations.groupby("arch")["samples_seen"].max()
+    if ends.nunique() == 1:
+        return f"{ends.iloc[0]:,.0f} clips each"
+    by_count = {
+        count: ", ".join(arch for arch in ARCHITECTURES if ends.get(arch) == count)
+        for count in sorted(ends.unique())
+    }
+    return " and ".join(f"{count:,.0f} clips ({archs})" for count, archs in by_count.items())
 
 
 def _beside(row: dict, whose: str) -> str:
@@ -364,7 +376,7 @@ def questions_section(studies: dict[str, Results]) -> str:
 
 {learning(study)}.
 
-Two architectures beside each other: right answers at the end, percentage points more, and how many times as much the first needs
+Two architectures beside each other: right answers, each at its own end, percentage points more, and how many times as much the first needs
 until {100 * LEARNED:.0f} % are right (where some seed never got there, how many of each did). The primary contrast, written down before the
 first run (LOG.md), is {SIDES[0]} beside {SIDES[1]} at {PRIMARY_SIZE}; all other *p* are corrected by Holm, those of FLOPs for their own number.
 

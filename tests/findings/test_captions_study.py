@@ -35,6 +35,7 @@ from fvlm.findings.captions import (
     sides_table,
     summary,
     swept_before,
+    tuned_rates,
 )
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import AXES, contrast, full_rate_until, gaps_by_clips, holm, reading_error
@@ -482,6 +483,20 @@ def test_rates_tried_in_several_precisions_are_named():
     )
     assert several_precisions(pd.DataFrame(rows[3:])) == ""
     assert several_precisions(pd.DataFrame(rows).drop(columns="precision")) == ""
+
+
+def test_rates_tried_over_fewer_steps_than_the_study_s_are_named(monkeypatch, tmp_path):
+    results = study(sizes=SIZES[:1], seeds=2)
+    whole = max(config.steps for config in results.runs["config"])
+    row = dict(pair="T1-T", rate=1e-3, seed=100, loss=1.0)
+    sides = {"foveated": (whole // 2,), "baseline": (whole // 2, whole)}
+    rows = [row | dict(arch=arch, steps=steps) for arch, tried in sides.items() for steps in tried]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rates.parquet")
+    monkeypatch.setattr(sources, "rates_path", lambda name: tmp_path / "rates.parquet")
+    told = " ".join(tuned_rates("any", results).split())
+    assert f"as the study has, {whole:,}, but of foveated at T1-T after {whole // 2:,} (all frames" in told
+    pd.DataFrame([each | dict(steps=whole) for each in rows]).to_parquet(tmp_path / "rates.parquet")
+    assert "as the study has (all frames" in " ".join(tuned_rates("any", results).split())
 
 
 def test_rates_tried_with_looks_of_another_layer_are_named():
