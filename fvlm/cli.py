@@ -1439,10 +1439,10 @@ def _add_figures(commands):
 
 
 def _figures(options) -> int:
-    from fvlm.findings.figures import draw_captions, draw_costs, draw_question_gaze
+    from fvlm.findings.figures import draw_captions, draw_costs, draw_question_gaze, draw_questions
 
     asked = draw_question_gaze(*([options.folder] if options.folder else []))
-    print(asked, *draw_captions(), draw_costs(), sep="\n")
+    print(asked, *draw_captions(), *draw_questions(), draw_costs(), sep="\n")
     return 0
 
 

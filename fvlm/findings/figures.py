@@ -92,6 +92,20 @@ def draw_captions() -> list[Path]:
     return save_figures(figures, FOLDER, ["png"])
 
 
+def draw_questions() -> list[Path]:
+    """The studies of questions: right answers of every run on the way. None where there are no runs. ConfigError
+    if there is no kaleido."""
+    from fvlm.findings.questions import LEARNED, STUDIES, questions
+    from fvlm.plots import save_figures, training_curves
+
+    figures = {}
+    for name in STUDIES:
+        if study := questions(name):
+            figure = training_curves(study.evaluations, loss="right")
+            figures[f"{name}_curves"] = figure.add_hline(LEARNED, line=dict(dash="dot", width=1))
+    return save_figures(figures, FOLDER, ["png"]) if figures else []
+
+
 def draw_costs() -> Path:
     """Time and memory against frames, LLM and batch, of outputs/bench/scaling.json. ConfigError if that is not
     there, or no kaleido."""

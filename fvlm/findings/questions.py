@@ -376,6 +376,8 @@ def questions_section(studies: dict[str, Results]) -> str:
 
 {learning(study)}.
 
+![Right answers of every run on the way, frame by frame; the dotted line is {100 * LEARNED:.0f} %](figures/{name}_curves.png)
+
 Two architectures beside each other: right answers, each at its own end, percentage points more, and how many times as much the first needs
 until {100 * LEARNED:.0f} % are right (where some seed never got there, how many of each did). The primary contrast, written down before the
 first run (LOG.md), is {SIDES[0]} beside {SIDES[1]} at {PRIMARY_SIZE}; all other *p* are corrected by Holm, those of FLOPs for their own number.

@@ -50,7 +50,9 @@ def training_curve(
 
 def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> go.Figure:
     """Validation loss of every run of a study against training samples, a panel per pair and number of
-    frames; the architectures by colour, seeds by line."""
+    frames; the architectures by colour, seeds by line. loss: one of the losses, or `right`, the
+    share of right answers."""
+    unit = "right answers" if loss == "right" else "nats per text token"
     if not len(evaluations):
         return nothing(empty_figure("Training curves", "flops", loss), "these results have final losses only")
     panels = list(evaluations[["pair", "frames"]].drop_duplicates().itertuples(index=False, name=None))
@@ -72,14 +74,14 @@ def training_curves(evaluations: pd.DataFrame, loss: str = "loss_parallel") -> g
             marker_size=4,
             line=dict(color=ARCH_COLOURS[arch], width=1.5),
             hovertext=html.escape(run),
-            hovertemplate="%{hovertext}<br>%{x:.3~s} training samples<br>%{y:.4f} nats per text token"
-            "<extra></extra>",
+            hovertemplate="%{hovertext}<br>%{x:.3~s} training samples<br>%{y:.4f} "
+            f"{unit}<extra></extra>",
             row=i // columns + 1,
             col=i % columns + 1,
         )
         shown.add(arch)
     figure.update_xaxes(title="training samples", row=rows)
-    figure.update_yaxes(title="nats per text token", col=1)
+    figure.update_yaxes(title=unit, col=1)
     return figure.update_layout(LAYOUT, height=60 + 300 * rows)
 
 

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fvlm import plots
 from fvlm.config import REPOSITORY, RunConfig
 from fvlm.findings import page, sources
+from fvlm.findings.figures import draw_questions
 from fvlm.findings.questions import (
+    LEARNED,
     STUDIES,
     compared,
     contrasts,
@@ -357,3 +360,21 @@ def test_the_page_has_the_gaze_of_a_study_that_was_scored(monkeypatch):
     assert contrasts_table(planted).to_markdown(index=False) in text
     monkeypatch.setattr("fvlm.findings.questions.gazes", lambda name: None)
     assert "Where the gaze goes" not in questions_section({"questions": planted})
+
+
+def test_the_curves_drawn_are_right_answers_of_every_run(monkeypatch):
+    planted, saved = study(dict(fov=6400, bas=9000)), {}
+    monkeypatch.setattr(sources, "study", lambda name: planted if name == "questions" else None)
+    monkeypatch.setattr(plots, "save_figures", lambda figures, *_: saved.update(figures) or [])
+    draw_questions()
+    (figure,) = [saved.pop("questions_curves")]
+    assert not saved, "nothing of a study that is not there"
+    assert "figures/questions_curves.png" in questions_section({"questions": planted})
+    runs = planted.evaluations.groupby("run")
+    drawn = {trace.hovertext: trace for trace in figure.data}
+    assert set(drawn) == set(runs.groups)
+    for run, rows in runs:
+        assert list(drawn[run].y) == list(rows["right"]) and list(drawn[run].x) == list(rows["samples_seen"])
+        assert "right answers" in drawn[run].hovertemplate
+    lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    assert lines and {line.y0 for line in lines} == {LEARNED}, "in every panel"
