@@ -2,11 +2,13 @@
 how well in the end, and whether the question steers the gaze."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
+from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.captions import BY_FLOPS, tuned_rates
@@ -16,16 +18,16 @@ from fvlm.findings.words import budget, of_a_saliency_model, p_value, seen_throu
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import holm
 from fvlm.scaling.intervals import Estimate, student_estimate
+from fvlm.studies.grid import read_grid
 from fvlm.text import with_interval
 
 STUDIES = {  # of one world: what a clip is asked
-    "questions": "one question a clip, and another when a run sees it again",
+    "questions": "one question a clip",
     "questions_all": "each clip four times, asked about another shape each time",
 }
 LEARNED = 0.8  # of the answers right
 SIDES = ("foveated", "baseline")
 PRIMARY_SIZE = "T2-T"  # written down in LOG.md before the first run
-COMPARED = (SIDES, ("foveated", "static"), ("foveated", "meanpool"), ("meanpool", "baseline"))
 BESIDE = {  # what the foveated model is compared with in words, and whose seeds those are
     "baseline": ("the baseline's 16 tokens", "the baseline's"),
     "static": ("one static query for every frame", "the static query's"),
@@ -36,28 +38,33 @@ HOW_SOON = {  # what `compared` has ratios of
     "flops": "the training FLOPs",
     "flops_without_vision": "those without frozen vision",
 }
+WRITTEN_DOWN = "questions"  # the study of which it was, and no other
+MORE = 2  # evaluations after the first at LEARNED, at which a run that stays there is too
 ASKED = ("own", "other")  # of `fvlm.gaze.scores.gaze_scores`: the clip's question, another on the same target
 SEEDS, SIZES = 3, 2  # fewer of either are no answer yet
 
 
 def questions(name: str = "questions") -> Results | None:
-    """The finished runs of one of STUDIES; None before some size has two seeds of both SIDES."""
+    """The finished runs of one of STUDIES; None before some size has SEEDS seeds of both SIDES."""
     study = sources.study(name)
     return study if study is not None and len(compared(learning_rows(study))) else None
 
 
 def ready(study: Results | None) -> bool:
-    """Whether there is enough of it to stand for the answer: SIZES sizes with SEEDS seeds of both SIDES."""
+    """Whether there is enough of it to stand for the answer: SIZES sizes, the primary one among them, with SEEDS
+    seeds of both SIDES."""
     if study is None:
         return False
-    return int((compared(learning_rows(study))["seeds"] >= SEEDS).sum()) >= SIZES
+    there = set(compared(learning_rows(study))["pair"])
+    return len(there) >= SIZES and PRIMARY_SIZE in there
 
 
 def learning_rows(study: Results) -> pd.DataFrame:
     """How far every run came: a row per run with `pair`, `frames`, `arch`, `seed`, `right` (share of answers
     that are, at the end), `seen` (training clips) and `clips`, how many it had seen when LEARNED of the answers
-    were right for the first time, between two evaluations on the line that joins them; infinite if they never
-    were. `flops` and `flops_without_vision`: what training had taken by then."""
+    were right for the first time, between two evaluations on the line that joins them (at most as many if they
+    were at the first); infinite if they never were. `lasting`: likewise, of the first time after which they were
+    at MORE evaluations more. `flops` and `flops_without_vision`: what training had taken by `clips`."""
     spent = study.runs.set_index("run")
     rows = []
     for (run, pair, frames, arch, seed), mine in study.evaluations.groupby(
@@ -66,17 +73,20 @@ def learning_rows(study: Results) -> pd.DataFrame:
         mine = mine.sort_values("samples_seen")
         seen, right = mine["samples_seen"].to_numpy(float), mine["right"].to_numpy(float)
         row = dict(run=run, pair=pair, frames=frames, arch=arch, seed=seed, right=right[-1], seen=seen[-1])
-        row["clips"] = _first_at(LEARNED, seen, right)
+        row |= dict(clips=_first_at(LEARNED, seen, right), lasting=_first_at(LEARNED, seen, right, MORE))
         rows.append(row | {axis: row["clips"] * spent.loc[run, axis] / seen[-1] for axis in BY_FLOPS})
     return pd.DataFrame(rows)
 
 
-def _first_at(level: float, seen: np.ndarray, right: np.ndarray) -> float:
-    """Clips seen when `right` came to a level for the first time; infinite if it never did."""
-    (above,) = np.nonzero(right >= level)
-    if not len(above):
+def _first_at(level: float, seen: np.ndarray, right: np.ndarray, more: int = 0) -> float:
+    """Clips seen when `right` came to a level for the first time, and was there at `more` evaluations more;
+    infinite if it never did."""
+    above = right >= level
+    whole = np.convolve(above, np.ones(1 + more, int), "valid") == 1 + more if len(right) > more else []
+    (there,) = np.nonzero(whole)
+    if not len(there):
         return math.inf
-    i = above[0]
+    i = there[0]
     if i == 0:
         return seen[0]
     return seen[i - 1] + (seen[i] - seen[i - 1]) * (level - right[i - 1]) / (right[i] - right[i - 1])
@@ -85,7 +95,7 @@ def _first_at(level: float, seen: np.ndarray, right: np.ndarray) -> float:
 def compared(
     runs: pd.DataFrame, sides: tuple[str, str] = SIDES, samples: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The first of `sides` beside the second in `learning_rows`: a row per size and number of frames with two
+    """The first of `sides` beside the second in `learning_rows`: a row per size and number of frames with SEEDS
     seeds of each, `seeds` the fewer. `points`: right answers at the end, percentage points more, with Welch's
     interval over seeds (`low`, `high`, `p`), to which `samples` (a study's) add the noise of the clips that all
     are asked about. `times`: how many times the clips until LEARNED, geometric means, with Welch's interval of
@@ -94,7 +104,7 @@ def compared(
     rows = []
     for (pair, frames), mine in runs.groupby(["pair", "frames"]):
         one, other = (mine[mine["arch"] == arch] for arch in sides)
-        if min(len(one), len(other)) < LEAST:
+        if min(len(one), len(other)) < SEEDS:
             continue
         row = dict(pair=pair, frames=frames, seeds=min(len(one), len(other)))
         row |= dict(learned=int(np.isfinite(one["clips"]).sum()), of=len(one))
@@ -112,15 +122,12 @@ def compared(
 def _ratio(one: pd.Series, other: pd.Series) -> Estimate:
     """Of the geometric means of two groups of seeds, with Welch's interval of their logarithms; NaN where one
     of them is infinite."""
-    from scipy.stats import ttest_ind
-
     if not np.isfinite([*one, *other]).all():
         return Estimate(math.nan, math.nan, math.nan, math.nan)
-    logs = np.log(one), np.log(other)
-    found = ttest_ind(*logs, equal_var=False)
-    low, high = found.confidence_interval()
-    value = math.exp(logs[0].mean() - logs[1].mean())
-    return Estimate(value, math.exp(low), math.exp(high), float(found.pvalue))
+    logs = [np.log(side.to_numpy(float)) for side in (one, other)]
+    seeds = [(float(log.var(ddof=1) / len(log)), len(log) - 1) for log in logs]
+    found = student_estimate(float(logs[0].mean() - logs[1].mean()), seeds, (0.0, 1))
+    return Estimate(*map(math.exp, (found.value, found.low, found.high)), found.p)
 
 
 def _points(samples: pd.DataFrame | None, sides: list[pd.DataFrame], weights: list[float]) -> Estimate:
@@ -149,116 +156,132 @@ def learning_table(study: Results) -> pd.DataFrame:
     order = {arch: i for i, arch in enumerate(ARCHITECTURES)}
     groups = learning_rows(study).groupby(["pair", "frames", "arch"])
     for (pair, frames, arch), mine in sorted(groups, key=lambda g: (*g[0][:2], order[g[0][2]])):
-        clips, found = mine["clips"], _points(study.samples, [mine], [100])
-        reached = int(np.isfinite(clips).sum())
-        when = f"{_clips(clips.median())} ({_clips(clips.min())} to {_clips(clips.max())})" if reached else ""
+        found = _points(study.samples, [mine], [100])
         rows.append(
             {
                 "size": pair,
                 "frames": frames,
                 "architecture": arch,
                 "seeds": len(mine),
-                "clips seen": f"{mine['seen'].max():,.0f}",
                 "right at the end, %": with_interval(found.value, found.low, found.high, 1, signed=False)
                 if len(mine) > 1
                 else f"{found.value:.1f}",
-                f"seeds that came to {100 * LEARNED:.0f} %": f"{reached} of {len(mine)}",
-                "after so many clips, median": when,
+                f"seeds that came to {100 * LEARNED:.0f} %": f"{np.isfinite(mine['clips']).sum()} of {len(mine)}",
+                "after so many clips, median": _median(mine["clips"]),
+                f"and were there {MORE} evaluations later": _median(mine["lasting"]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _median(clips: pd.Series) -> str:
+    """With the fewest and the most; nothing where no seed came there."""
+    if not np.isfinite(clips).any():
+        return ""
+    return f"{_clips(clips.median())} ({_clips(clips.min())} to {_clips(clips.max())})"
 
 
 def _clips(count: float) -> str:
     return f"{count:,.0f}" if math.isfinite(count) else "not within the run"
 
 
-def contrasts(study: Results) -> pd.DataFrame:
-    """`compared` of every two of COMPARED that are there, with `first`, `second` and `primary`, and each p value
-    as it is left by Holm's correction, `p` and `times_p` for all of these but the primary one, those at equal
-    FLOPs for their own number."""
+def contrasts(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
+    """`compared` of the foveated model and each of BESIDE that is there, `beside`, where `p` and `times_p` are what
+    Holm's correction for all of them leaves; not of the `primary` one, which was written down for one study."""
     runs, tables = learning_rows(study), []
-    for sides in COMPARED:
-        table = compared(runs, sides, study.samples)
-        tables.append(table.assign(first=sides[0], second=sides[1]))
+    for arch in BESIDE:
+        table = compared(runs, (SIDES[0], arch), study.samples)
+        tables.append(table.assign(beside=arch))
     found = pd.concat([table for table in tables if len(table)], ignore_index=True)
-    primary = (found[["first", "second", "pair"]] == [*SIDES, PRIMARY_SIZE]).all(axis=1)
-    found["primary"] = np.select(
-        [primary & found["times_p"].notna(), primary], ["times_p", "p"], ""
-    )  # which was written down, or what stands in for it where a seed never learned
-    for family in (("p", "times_p"), tuple(f"{axis}_p" for axis in BY_FLOPS)):
-        cells = [
-            (i, name)
-            for name in family
-            for i in found.index
-            if np.isfinite(found.at[i, name]) and found.at[i, "primary"] != name
-        ]
-        for (i, name), p in zip(cells, holm([found.at[cell] for cell in cells])):
-            found.at[i, name] = p
+    chosen = (found["beside"] == SIDES[1]) & (found["pair"] == PRIMARY_SIZE) & (name == WRITTEN_DOWN)
+    all_learned = (found["learned"] == found["of"]) & (found["other_learned"] == found["other_of"])
+    found["primary"] = np.select([chosen & all_learned, chosen], ["times_p", "p"], "")
+    cells = [
+        (i, p)
+        for p in ("p", "times_p")
+        for i in found.index
+        if found.at[i, "primary"] != p and (p == "p" or all_learned[i])
+    ]
+    for (i, p), left in zip(cells, holm([found.at[cell] for cell in cells])):
+        found.at[i, p] = left
     return found
 
 
-def contrasts_table(study: Results) -> pd.DataFrame:
-    """`contrasts`, as the page has them: a row per two architectures and size."""
+def contrasts_table(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
+    """`contrasts`, as the page has them: a row per architecture and size."""
     rows = []
-    for row in contrasts(study).to_dict("records"):
-        told = dict(first=row["first"], second=row["second"], size=row["pair"], seeds=row["seeds"])
-        points = with_interval(row["points"], row["low"], row["high"], 1)
-        told["points right at the end"] = f"{points}; {_p(row, 'p')}"
-        for name, words in HOW_SOON.items():
-            times = [row[f"{name}{part}"] for part in ("", "_low", "_high")]
+    for row in contrasts(study, name).to_dict("records"):
+        told = dict(beside=row["beside"], size=row["pair"], seeds=f"{row['of']} and {row['other_of']}")
+        told["points right at the end"] = f"{_interval(row, '', 1, True)}; {_p(row, 'p')}"
+        for axis, words in HOW_SOON.items():
             told[f"times {words}"] = (
-                f"{with_interval(*times, signed=False)}; {_p(row, f'{name}_p')}"
-                if math.isfinite(row[name])
+                _interval(row, axis) + (f"; {_p(row, 'times_p')}" if axis == "times" else "")
+                if math.isfinite(row[axis])
                 else f"{row['learned']} of {row['of']} seeds, {row['other_learned']} of {row['other_of']}"
             )
         rows.append(told)
     return pd.DataFrame(rows)
 
 
+def _interval(row: dict, name: str, digits: int = 2, signed: bool = False) -> str:
+    value, low, high = (
+        row[key] for key in ((name, f"{name}_low", f"{name}_high") if name else ("points", "low", "high"))
+    )
+    return with_interval(value, low, high, digits, signed)
+
+
 def _p(row: dict, name: str) -> str:
     return f"p {p_value(row[name])}" + ", primary" * (row["primary"] == name)
 
 
-def learning(study: Results) -> str:
+def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
     """Whether the foveated model learns it sooner, and ends better, than the baseline and than what reads as few
-    tokens: words that follow the corrected p values of `contrasts`, a sentence without its full stop."""
-    table = contrasts(study)
+    tokens: words that follow the p values of `contrasts`, a sentence without its full stop."""
+    table = contrasts(study, name)
     told = []
-    for arch, (name, whose) in BESIDE.items():
-        mine = table[(table["first"] == SIDES[0]) & (table["second"] == arch)]
+    for arch, (what, whose) in BESIDE.items():
+        mine = table[table["beside"] == arch]
         if len(mine):
-            told.append(f"beside {name}: {'; '.join(_beside(row, whose) for row in mine.to_dict('records'))}")
+            told.append(f"beside {what}: {'; '.join(_beside(row, whose) for row in mine.to_dict('records'))}")
+    seen = study.evaluations["samples_seen"].max()
+    apart = f" but that beside the baseline at {PRIMARY_SIZE}, written down beforehand," * bool(
+        (table["primary"] != "").any()
+    )
     return (
-        f"**Who learns to answer about one of three to five shapes**, at a constant rate, {_seen(study)}, the foveated model "
-        f"{'; '.join(told)}"
+        f"**Who learns to answer about one of three to five shapes**, {seen:,.0f} clips at a constant rate, each architecture "
+        f"at the rate that ended best on another seed, in a world that was found by trying the foveated model alone, that "
+        f"{'; '.join(told)}; words follow Holm's correction for all of these{apart}{_interim(study, name)}"
     )
 
 
-def _seen(study: Results) -> str:
-    """How many clips a run of each architecture sees."""
-    ends = study.evaluations.groupby("arch")["samples_seen"].max()
-    if ends.nunique() == 1:
-        return f"{ends.iloc[0]:,.0f} clips each"
-    by_count = {
-        count: ", ".join(arch for arch in ARCHITECTURES if ends.get(arch) == count)
-        for count in sorted(ends.unique())
-    }
-    return " and ".join(f"{count:,.0f} clips ({archs})" for count, archs in by_count.items())
+def _interim(study: Results, name: str) -> str:
+    """How many of the planned seeds are there, where some are not; a clause or nothing."""
+    planned = Counter(
+        cell.config.pair
+        for cell in read_grid(REPOSITORY / "params" / f"{name}.yaml").cells
+        if cell.config.arch == SIDES[0]
+    )
+    there = (
+        study.runs[study.runs["arch"].isin(SIDES)]
+        .groupby("pair")["arch"]
+        .value_counts()
+        .unstack()
+        .min(axis=1)
+    )
+    left = [
+        f"{int(count)} of {planned[pair]} at {pair}" for pair, count in there.items() if count < planned[pair]
+    ]
+    return f"; seeds so far {', '.join(left)}, looked at as they come, so that this may turn" if left else ""
 
 
 def _beside(row: dict, whose: str) -> str:
-    where = f"at {row['pair']}, {row['frames']} frames, "
+    where = f"at {row['pair']} ({row['of']} and {row['other_of']} seeds) "
     if math.isfinite(row["times"]):
-        clips, flops, without = (
-            with_interval(*(row[f"{name}{part}"] for part in ("", "_low", "_high")), signed=False)
-            for name in HOW_SOON
-        )
+        clips, flops, without = (_interval(row, axis) for axis in HOW_SOON)
         sooner = _word(row, "times", 1, ("sooner", "later", "not to be told apart"))
-        fewer = [_word(row, axis, 1, ("fewer", "more", "no difference can be told")) for axis in BY_FLOPS]
         soon = (
-            f"it comes to {100 * LEARNED:.0f} % right after {clips} times the clips ({sooner}), {flops} times the training "
-            f"FLOPs ({fewer[0]}), {without} times those without frozen vision ({fewer[1]})"
+            f"it comes to {100 * LEARNED:.0f} % right for the first time after {clips} times the clips ({sooner}), {flops} times "
+            f"the training FLOPs, {without} times those without frozen vision"
         )
     else:
         soon = (
@@ -266,8 +289,7 @@ def _beside(row: dict, whose: str) -> str:
             f"{row['other_learned']} of {row['other_of']}"
         )
     word = _word(row, "", 0, ("fewer", "more", "no difference can be told"))
-    points = with_interval(row["points"], row["low"], row["high"], 1)
-    return f"{where}{soon}, and at the end {points} points right ({word})"
+    return f"{where}{soon}, and at the end {_interval(row, '', 1, True)} points right ({word})"
 
 
 def _word(row: dict, name: str, none: float, words: tuple[str, str, str]) -> str:
@@ -374,15 +396,15 @@ def questions_section(studies: dict[str, Results]) -> str:
 
 {learning_table(study).to_markdown(index=False)}
 
-{learning(study)}.
+{learning(study, name)}.
 
 ![Right answers of every run on the way, frame by frame; the dotted line is {100 * LEARNED:.0f} %](figures/{name}_curves.png)
 
-Two architectures beside each other: right answers, each at its own end, percentage points more, and how many times as much the first needs
-until {100 * LEARNED:.0f} % are right (where some seed never got there, how many of each did). The primary contrast, written down before the
-first run (LOG.md), is {SIDES[0]} beside {SIDES[1]} at {PRIMARY_SIZE}; all other *p* are corrected by Holm, those of FLOPs for their own number.
+The foveated model beside each: right answers at the end, percentage points more, and how many times as much it needs until {100 * LEARNED:.0f} %
+are right for the first time (where some seed never got there, how many of each did). Points hold the noise of seeds and of the clips that are asked about,
+ratios that of seeds alone; runs are evaluated every {_apart(study):,.0f} clips, so that a run's own count is known to some half of that. {_written_down(name)}
 
-{contrasts_table(study).to_markdown(index=False)}
+{contrasts_table(study, name).to_markdown(index=False)}
 {_gaze(name, study)}{tuned_rates(name, study)}
 Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`.
 """)
@@ -390,9 +412,27 @@ Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`.
 
 Asked which shape has a colour, of clips with three to five shapes; an answer is right if the model would write it word
 for word, frame by frame. Trained on one to five shapes. Intervals are Student's t over seeds, Welch's where two
-architectures are compared.
+architectures are compared. What was chosen by trying which: the world, the layers of vision, how strongly a state steers and three fine passes
+on the foveated model alone (LOG.md, 2026-11-23); of the others nothing but the learning rate was tried. Rates are those with the lowest
+loss where a sweep ended, on one seed: not the ones that learn soonest.
 
 {chr(10).join(parts)}"""
+
+
+def _written_down(name: str) -> str:
+    if name != WRITTEN_DOWN:
+        return "All *p* are corrected by Holm."
+    return (
+        f"The primary contrast, written down before the first run (LOG.md), is the clips beside {SIDES[1]} at {PRIMARY_SIZE}, or "
+        "the points there if some seed never got so far; all other *p* are corrected by Holm."
+    )
+
+
+def _apart(study: Results) -> float:
+    """Clips between two evaluations, the most of any run."""
+    return max(
+        rows["samples_seen"].sort_values().diff().max() for _, rows in study.evaluations.groupby("run")
+    )
 
 
 def _gaze(name: str, study: Results) -> str:

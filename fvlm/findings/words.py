@@ -209,6 +209,8 @@ def corrected_verdict(low: float, high: float, adjusted: float) -> str:
 
 
 def p_value(p: float) -> str:
+    if np.isnan(p):
+        return "not known"
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
