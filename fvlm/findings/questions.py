@@ -249,7 +249,7 @@ def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
     )
     return (
         f"**Who learns to answer about one of three to five shapes**, {seen:,.0f} clips at a constant rate, each architecture "
-        f"at the rate that ended best on another seed, in a world that was found by trying the foveated model alone, that "
+        f"at the rate that ended best on another seed, in a world that was found by trying the foveated model alone; that one "
         f"{'; '.join(told)}; words follow Holm's correction for all of these{apart}{_interim(study, name)}"
     )
 
