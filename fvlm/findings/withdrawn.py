@@ -6,6 +6,7 @@ import pandas as pd
 from fvlm.config import ConfigError
 from fvlm.findings import sources
 from fvlm.findings.questions import STUDIES as QUESTIONS
+from fvlm.findings.questions import questions
 from fvlm.findings.words import DATE, by_shapes, frames_of, longer, percent, trend
 from fvlm.scaling import Results, all_gaps
 from fvlm.scaling.contrasts import contrast
@@ -28,7 +29,7 @@ The LLMs from scratch read embeddings of norm one, of which little is left after
 held to that scale. With the LLM's input multiplied by the square root of its width the baseline learns it as well
 (T1-T, crowded clips, one seed a learning rate):
 {_audit_beside()}.
-Where either ends is not known. Several choices (how far a question moves the
+{_where_each_ends()} Several choices (how far a question moves the
 query at the start, fine passes, layers, easy clips) were made by trying the foveated model alone, and one learning rate served
 all architectures. The figures that the reading rested on:
 
@@ -40,6 +41,12 @@ the most{_at_equal_clips(micro)}.{_equal_flops(micro)}
 **{DATE}, all LLMs from scratch.** The numbers of {_scaled(False)} come from models with that input scale, and will be
 run again; {_scaled(True)} were run with the mended one. The audit's figures: `outputs/audit/input_scale.csv`.
 """
+
+
+def _where_each_ends() -> str:
+    if questions() is None:
+        return "Where either ends is not known."
+    return "Where each ends, and how soon, is in *Questions, run again*."
 
 
 def _scaled(mended: bool) -> str:

@@ -68,6 +68,14 @@ def test_nothing_else_changed_is_said_of_runs_that_differ_in_the_scale_alone(mon
     assert "71 % right" in short and "81 % right" in short
 
 
+def test_where_each_ends_is_known_once_it_was_run_again(monkeypatch):
+    monkeypatch.setattr(withdrawn, "questions", lambda: None)
+    assert "Where either ends is not known." in withdrawn_section(None)
+    monkeypatch.setattr(withdrawn, "questions", lambda: "finished runs")
+    told = withdrawn_section(None)
+    assert "is in *Questions, run again*." in told and "not known" not in told
+
+
 def test_the_readme_has_a_line_for_each_withdrawn_claim_and_one_sentence():
     head, *lines = withdrawn_in_short().splitlines()
     assert head.startswith("**Withdrawn on") and all(line.startswith("- ") for line in lines)
