@@ -265,7 +265,7 @@ def _interim(study: Results, name: str) -> str:
         study.runs[study.runs["arch"].isin(SIDES)]
         .groupby("pair")["arch"]
         .value_counts()
-        .unstack()
+        .unstack(fill_value=0)
         .min(axis=1)
     )
     left = [

@@ -392,7 +392,7 @@ def test_three_sizes_of_three_seeds_are_an_answer_and_less_is_none(monkeypatch):
         monkeypatch.setattr(
             page.sources, "study", lambda name, micro=micro: micro if name == "micro" else None
         )
-        monkeypatch.setattr(page, "beside_the_cost", lambda learning: [])
+        monkeypatch.setattr(page, "beside_the_cost", lambda *told: [])
         monkeypatch.setattr(page, "named_line", lambda study: "")
         said = page.readme_answer()
         assert said.startswith(answer(results)) and has == ("run again" not in said)

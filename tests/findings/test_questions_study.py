@@ -280,6 +280,11 @@ def test_seeds_that_are_still_to_come_are_told():
     both = dict(fov=6400, bas=9000)
     assert "seeds so far 3 of 5 at T1-T, 3 of 5 at T2-T, looked at as they come" in learning(study(both))
     assert "so far" not in learning(study(both, seeds=5))
+    parts, gone = study(both), ("T2-T", "baseline")
+    runs = parts.runs[[who != gone for who in zip(parts.runs["pair"], parts.runs["arch"])]]
+    assert "0 of 5 at T2-T" in learning(
+        parts._replace(runs=runs, evaluations=parts.evaluations[parts.evaluations["run"].isin(runs["run"])])
+    )
     assert learning(study(both)).count("(3 and 3 seeds)") == 2
 
 
