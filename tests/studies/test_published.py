@@ -119,6 +119,7 @@ def test_the_repository_s_studies_are_published_and_their_own_commands_keep_off(
         "micro",
         "question",
         "question_long",
+        "questions",
         "sees",
         "study_cpu",
         "trained",
