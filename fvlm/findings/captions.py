@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
-from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.depth import depth_section
@@ -31,7 +30,6 @@ from fvlm.scaling.contrasts import (
     share_kept,
 )
 from fvlm.scaling.runs import MICRO
-from fvlm.studies.grid import read_grid
 from fvlm.text import span, with_interval
 
 STUDY, FRAMES = "captions", 8
@@ -591,11 +589,7 @@ def _way(found: Contrast, trend: Parts) -> str:
 
 def _planned() -> Counter[str]:
     """Seeds of each size that the study's grid file has, of the primary contrast."""
-    return Counter(
-        cell.config.pair
-        for cell in read_grid(REPOSITORY / "params" / f"{STUDY}.yaml").cells
-        if cell.config.arch == PRIMARY[0] and cell.config.frames == FRAMES
-    )
+    return sources.planned_seeds(STUDY, PRIMARY[0], FRAMES)
 
 
 def _progress(study: Results) -> str:

@@ -2,13 +2,11 @@
 how well in the end, and whether the question steers the gaze."""
 
 import math
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
-from fvlm.config import REPOSITORY
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.captions import BY_FLOPS, tuned_rates
@@ -18,7 +16,6 @@ from fvlm.findings.words import budget, of_a_saliency_model, p_value, seen_throu
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import holm
 from fvlm.scaling.intervals import Estimate, student_estimate
-from fvlm.studies.grid import read_grid
 from fvlm.text import with_interval
 
 STUDIES = {  # of one world: what a clip is asked
@@ -111,7 +108,7 @@ def compared(
         row |= dict(other_learned=int(np.isfinite(other["clips"]).sum()), other_of=len(other))
         found = _points(samples, [one, other], [100, -100])
         row |= dict(points=found.value, low=found.low, high=found.high, p=found.p)
-        for name, axis in {"times": "clips"}.items() | {axis: axis for axis in BY_FLOPS}.items():
+        for name, axis in zip(HOW_SOON, ("clips", *BY_FLOPS)):
             found = _ratio(one[axis], other[axis])
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
             row |= {f"{name}_p": found.p}
@@ -194,7 +191,7 @@ def contrasts(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
         tables.append(table.assign(beside=arch))
     found = pd.concat([table for table in tables if len(table)], ignore_index=True)
     chosen = (found["beside"] == SIDES[1]) & (found["pair"] == PRIMARY_SIZE) & (name == WRITTEN_DOWN)
-    all_learned = (found["learned"] == found["of"]) & (found["other_learned"] == found["other_of"])
+    all_learned = found["times"].notna()
     found["primary"] = np.select([chosen & all_learned, chosen], ["times_p", "p"], "")
     cells = [
         (i, p)
@@ -256,21 +253,10 @@ def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
 
 def _interim(study: Results, name: str) -> str:
     """How many of the planned seeds are there, where some are not; a clause or nothing."""
-    planned = Counter(
-        cell.config.pair
-        for cell in read_grid(REPOSITORY / "params" / f"{name}.yaml").cells
-        if cell.config.arch == SIDES[0]
-    )
-    there = (
-        study.runs[study.runs["arch"].isin(SIDES)]
-        .groupby("pair")["arch"]
-        .value_counts()
-        .unstack(fill_value=0)
-        .min(axis=1)
-    )
-    left = [
-        f"{int(count)} of {planned[pair]} at {pair}" for pair, count in there.items() if count < planned[pair]
-    ]
+    (frames,) = study.runs["frames"].unique()
+    planned = sources.planned_seeds(name, SIDES[0], frames)
+    there = pd.crosstab(study.runs["pair"], study.runs["arch"])[list(SIDES)].min(axis=1)
+    left = [f"{count} of {planned[pair]} at {pair}" for pair, count in there.items() if count < planned[pair]]
     return f"; seeds so far {', '.join(left)}, looked at as they come, so that this may turn" if left else ""
 
 

@@ -11,6 +11,7 @@ from fvlm.config import REPOSITORY, ConfigError
 from fvlm.files import read_table
 from fvlm.scaling import Results, open_results, paired_gap
 from fvlm.scaling.gaps import Gap
+from fvlm.studies.grid import read_grid
 from fvlm.studies.question import CROWDED
 from fvlm.studies.question import results as question_results
 from fvlm.studies.tune import rates_folder
@@ -95,6 +96,15 @@ def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         samples[samples["clip_id"].isin(gazes["clip_id"]) & samples["run"].isin(table["run"])],
         table,
         gazes,
+    )
+
+
+def planned_seeds(study: str, arch: str, frames: int) -> Counter[str]:
+    """Seeds of each size that a study's grid file has, of one architecture and number of frames."""
+    return Counter(
+        cell.config.pair
+        for cell in read_grid(REPOSITORY / "params" / f"{study}.yaml").cells
+        if cell.config.arch == arch and cell.config.frames == frames
     )
 
 
