@@ -233,22 +233,44 @@ def _p(row: dict, name: str) -> str:
 
 def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
     """Whether the foveated model learns it sooner, and ends better, than the baseline and than what reads as few
-    tokens: words that follow the p values of `contrasts`, a sentence without its full stop."""
+    tokens: words that follow the p values of `contrasts`, a head and a list under it without the last full stop."""
     table = contrasts(study, name)
-    told = []
-    for arch, (what, whose) in BESIDE.items():
-        mine = table[table["beside"] == arch]
-        if len(mine):
-            told.append(f"beside {what}: {'; '.join(_beside(row, whose) for row in mine.to_dict('records'))}")
+    told = [
+        f"beside {what} {_beside(row, whose)}"
+        for arch, (what, whose) in BESIDE.items()
+        for row in table[table["beside"] == arch].to_dict("records")
+    ]
     seen = study.evaluations["samples_seen"].max()
-    apart = f" but that beside the baseline at {PRIMARY_SIZE}, written down beforehand," * bool(
+    apart = f" but that beside the baseline at {PRIMARY_SIZE}, written down beforehand" * bool(
         (table["primary"] != "").any()
     )
-    return (
-        f"**Who learns to answer about one of three to five shapes**, {seen:,.0f} clips at a constant rate, each architecture "
-        f"at the rate that ended best on another seed, in a world that was found by trying the foveated model alone; that one "
-        f"{'; '.join(told)}; words follow Holm's correction for all of these{apart}{_interim(study, name)}"
+    head = (
+        f"**Who learns to answer about one of three to five shapes**: the foveated model {_in_short(table)}; {seen:,.0f} clips at "
+        "a constant rate, each architecture at the rate that ended best on another seed, in a world that was found by trying the "
+        "foveated model alone"
     )
+    corrected = f"words follow Holm's correction for all of these{apart}{_interim(study, name)}"
+    return ";\n  - ".join([head, *told, corrected])
+
+
+def _in_short(table: pd.DataFrame) -> str:
+    """`contrasts` beside the baseline in a sentence's words: how soon, where every seed learned it, and where they
+    end, with the sizes of which that is so."""
+    rows = table[table["beside"] == SIDES[1]].to_dict("records")
+    learned = [row for row in rows if math.isfinite(row["times"])]
+    other = f"than the {SIDES[1]}"
+    soon = (f"sooner {other}", f"later {other}", f"neither sooner nor later {other}, as far as can be told")
+    ends = (f"fewer right answers {other}", f"more right answers {other}", "no difference that can be told")
+    told = [f"learns it {words}" for words in _by_word(learned, "times", 1, soon)]
+    return ", ".join([*told, *(f"ends with {words}" for words in _by_word(rows, "", 0, ends))])
+
+
+def _by_word(rows: list[dict], name: str, none: float, words: tuple[str, str, str]) -> list[str]:
+    """Each of `words` that is said of some row, with the sizes of those."""
+    said = {}
+    for row in rows:
+        said.setdefault(_word(row, name, none, words), []).append(row["pair"])
+    return [f"{word} ({', '.join(pairs)})" for word, pairs in said.items()]
 
 
 def _interim(study: Results, name: str) -> str:
@@ -261,7 +283,7 @@ def _interim(study: Results, name: str) -> str:
 
 
 def _beside(row: dict, whose: str) -> str:
-    where = f"at {row['pair']} ({row['of']} and {row['other_of']} seeds) "
+    where = f"at {row['pair']} ({row['of']} and {row['other_of']} seeds): "
     if math.isfinite(row["times"]):
         clips, flops, without = (_interval(row, axis) for axis in HOW_SOON)
         sooner = _word(row, "times", 1, ("sooner", "later", "not to be told apart"))

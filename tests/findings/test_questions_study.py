@@ -75,17 +75,18 @@ def test_learned_is_where_the_curve_crosses_or_never():
 
 
 @pytest.mark.parametrize(
-    ("leaves", "said", "never"),
+    ("leaves", "said", "never", "in_short"),
     [
-        (dict(fov=6400, bas=32000), "(sooner)", "(later)"),
-        (dict(fov=32000, bas=6400), "(later)", "(sooner)"),
-        (dict(fov=20000, bas=20000), "(not to be told apart)", "(sooner)"),
+        (dict(fov=6400, bas=32000), "(sooner)", "(later)", "sooner than the baseline"),
+        (dict(fov=32000, bas=6400), "(later)", "(sooner)", "later than the baseline"),
+        (dict(fov=20000, bas=20000), "(not to be told apart)", "(sooner)", "as far as can be told"),
     ],
 )
-def test_who_is_sooner_has_the_sign_of_its_rows(leaves, said, never):
+def test_who_is_sooner_has_the_sign_of_its_rows(leaves, said, never, in_short):
     results = study(leaves)
     told = learning(results)
     assert told.count(said) == 2 and never not in told
+    assert f"{in_short} (T1-T, T2-T), ends with no difference that can be told (T1-T, T2-T);" in told
     ratio = compared(learning_rows(results))["times"]
     assert (abs(np.log(ratio) - math.log((leaves["fov"] + 5400) / (leaves["bas"] + 5400))) < 0.05).all()
 
@@ -99,6 +100,7 @@ def test_who_never_learns_it_is_counted_and_not_averaged(leaves, said):
     counts = ("3 of 3", "0 of 3") if said == "more" else ("0 of 3", "3 of 3")
     assert f"{counts[0]} seeds come to 80 % right, of the baseline's {counts[1]}" in told
     assert f"points right ({said})" in told and table["times"].isna().all()
+    assert f"the foveated model ends with {said} right answers than the baseline (T1-T, T2-T);" in told
     assert (abs(abs(table["points"]) - 64) < 0.5).all()
     cells = learning_table(results).set_index(["size", "architecture"])
     assert cells.loc[("T1-T", "foveated"), "seeds that came to 80 %"] == counts[0]
