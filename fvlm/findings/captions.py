@@ -531,12 +531,13 @@ def answer(study: Results) -> str:
     there = _progress(part)
     if not _whole(part):
         there += ", seeds and sizes are looked at as they come, so that this may turn"
+    costs = _costs(along)
     head = (
-        [f": {summary(along)}", f"run so far: {there}", how]
+        [f": {summary(along)}", f"run so far: {there}", "\n  - ".join([f"{how}:", *costs])]
         if ready(study)
-        else [f", run again, interim: {there}; {how}:"]
+        else [f", run again, interim: {there}; {how}:", *costs]
     )
-    lines = [*_costs(along), *_kept_words(part), *controls(part, ONE_TOKEN, at_flops=True)]
+    lines = [*_kept_words(part), *controls(part, ONE_TOKEN, at_flops=True)]
     lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
     return COST + "\n- ".join([*head, *lines])
 
