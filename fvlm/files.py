@@ -46,7 +46,7 @@ def write_json(path: Path, content, durable: bool = True):
 
 def write_text(path: Path, text: str, durable: bool = True) -> Path:
     """As `write_json`."""
-    with _whole(path, durable) as scratch:
+    with whole(path, durable) as scratch:
         scratch.write_text(text)
     return path
 
@@ -54,7 +54,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> Path:
 def require_writable(path: Path, what: str):
     """ConfigError unless a file can be written to `path`; for what must know before it begins to compute.
     Makes the folder. what: how the user named it, as `--out x`."""
-    probe = scratch_path(path)  # as `_whole` names what it writes first
+    probe = scratch_path(path)  # as `whole` names what it writes first
     try:
         if path.is_dir():
             raise OSError("it is a folder")
@@ -69,12 +69,12 @@ def write_table(path: Path, rows: list[dict]):
     """Rows as Parquet; nobody ever reads half of it."""
     import pandas as pd
 
-    with _whole(path) as scratch:
+    with whole(path) as scratch:
         pd.DataFrame(rows).to_parquet(scratch, index=False)
 
 
 @contextlib.contextmanager
-def _whole(path: Path, durable: bool = True):
+def whole(path: Path, durable: bool = True):
     """Inside, a scratch path to write; afterwards `path` is what was written there, if durable on disk. If
     that fails `path` is as it was."""
     scratch = scratch_path(path)

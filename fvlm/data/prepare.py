@@ -37,7 +37,7 @@ from fvlm.data.download import Downloader
 from fvlm.data.shapes import VALIDATION_SHARE
 from fvlm.data.sources import CAPTIONS, Drawn, Record, open_source
 from fvlm.data.video import MOST_BYTES, SHORT, BadClip, Seen, decode_jpegs, encode_jpeg
-from fvlm.files import disk_refuses, require_writable, scratch_path, sha256, sweep, sync, write_json
+from fvlm.files import disk_refuses, require_writable, sha256, sweep, sync, whole, write_json
 from fvlm.parameters import notebook_parameters
 
 if TYPE_CHECKING:
@@ -702,18 +702,11 @@ class Shards:
         names = {shard["file"] for shard in self.shards}
         numbered = (f"data/{split}-{number:05d}.parquet" for number in itertools.count())
         name = next(name for name in numbered if name not in names)
-        scratch = scratch_path(self.folder / name)
         clips = [{key: value for key, value in line.items() if key != "row"} for line in lines]
         about = dict(settings=asdict(self.settings), clips=clips)
-        try:
+        with whole(self.folder / name) as scratch:
             write_shard([line["row"] for line in lines], scratch, about)
             digest = sha256(scratch)
-            sync(scratch)
-        except OSError:  # a full disk needs the room, to go on
-            scratch.unlink(missing_ok=True)
-            raise
-        scratch.replace(self.folder / name)
-        sync(scratch.parent)
         shard = dict(file=name, split=split, clips=len(lines), sha256=digest)
         self._write("journal", dict(shard=shard))
         self.shards.append(shard)

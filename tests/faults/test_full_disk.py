@@ -11,7 +11,7 @@ from conftest import tiny
 from disks import FailingWriter, small_disk
 from test_prepare_faults import ALL, SETTINGS, captions, in_this_process, records
 
-from fvlm import train
+from fvlm import files, train
 from fvlm.cli import main
 from fvlm.config import ConfigError
 from fvlm.data import prepare as module
@@ -51,8 +51,8 @@ def filling(patch, at: int | None = None) -> FailingWriter:
     writer = FailingWriter(at)
     patch.setattr(Shards, "_write", writer.around(Shards._write, half_a_line))
     patch.setattr(module, "write_shard", writer.around(module.write_shard, half_a_shard))
-    for name in ("sync", "write_json"):
-        patch.setattr(module, name, writer.around(getattr(module, name)))
+    for where, name in ((module, "sync"), (module, "write_json"), (files, "sync")):
+        patch.setattr(where, name, writer.around(getattr(where, name)))
     return writer
 
 
