@@ -14,17 +14,27 @@ from fvlm.training.results import Run, load_run, trained_runs
 OPTION = re.compile(r"^\s*\(?([A-Z])[).:]\s*(\S.*?)\s*$", re.MULTILINE)
 
 
-def choose_run(folder: str | Path | None = None, out: Path | None = None) -> Run:
+def choose_run(
+    folder: str | Path | None = None,
+    out: Path | None = None,
+    task: str | None = None,
+    queries: bool = False,
+) -> Run:
     """The run in a folder, or without one the newest finished run of `outputs/` that has its model
-    (`trained_runs`), one that came with the repository if there is no other. ConfigError if there is none."""
+    (`trained_runs`), one that came with the repository if there is no other. task: "question" or "caption";
+    if there is a run of it, the newest of those. queries: only one whose model decides where to look.
+    ConfigError if there is none."""
     if folder is not None:
         run = load_run(find_folder(str(folder)))
         if not run.has_model:
             raise ConfigError(f"{folder}: no model yet; training leaves it at its end")
+        if queries and not run.config.architecture.has_queries:
+            raise ConfigError(f"--gaze: a {run.config.arch} model has no queries, so it has no gaze")
         return run
     out = out or REPOSITORY / "outputs"
-    if runs := trained_runs(out):
-        return runs[0]
+    runs = [run for run in trained_runs(out) if run.config.architecture.has_queries or not queries]
+    if runs:
+        return next((run for run in runs if run.config.task == task), runs[0])
     raise ConfigError(
         f"{where(out)}: no finished run with a model; `fvlm train` makes one, or give --run FOLDER"
     )
@@ -56,13 +66,11 @@ def expectation(run: Run, asked: bool) -> list[str]:
 
 
 def film(run: Run, video, question: str | None, path: str | Path) -> Path:
-    """Write where a run's model looks in a video as .html, .mp4 or .gif. ConfigError for a model without
-    queries or another ending."""
+    """Write where a run's model, one with queries, looks in a video as .html, .mp4 or .gif. ConfigError for
+    another ending."""
     from fvlm.gaze.attention import EncodedClip
     from fvlm.plots.gaze import gaze_title, map_name, save_gaze
 
-    if not run.config.architecture.has_queries:
-        raise ConfigError(f"--gaze: a {run.config.arch} model has no queries, so it has no gaze")
     clip = as_clip(run.model, video, question)
     task = "question" if question else "caption"
     look = EncodedClip(run.model, clip, run.tokenizer, task).gaze()

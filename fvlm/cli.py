@@ -583,7 +583,10 @@ def _add_asked(commands, name, run, help, example):
         "video", metavar="VIDEO", help="a video, a picture, a folder of pictures or a camera's number"
     )
     parser.add_argument(
-        "--run", dest="folder", metavar="FOLDER", help="of a finished run (default: the newest in outputs/)"
+        "--run",
+        dest="folder",
+        metavar="FOLDER",
+        help="of a finished run (default: the newest in outputs/, of questions if it is asked one)",
     )
     parser.add_argument(
         "--tokens", type=_at_least(1), default=64, metavar="N", help="longest text (default: %(default)s)"
@@ -666,9 +669,10 @@ def _watch(options) -> int:
 def _asked_run(options, asked: bool):
     from fvlm.ask import choose_run, expectation
 
-    if getattr(options, "gaze", None):
-        require_writable(Path(options.gaze), f"--gaze {options.gaze}")
-    run = choose_run(options.folder)
+    gaze = getattr(options, "gaze", None)
+    if gaze:
+        require_writable(Path(gaze), f"--gaze {gaze}")
+    run = choose_run(options.folder, task="question" if asked else "caption", queries=bool(gaze))
     print(*expectation(run, asked), sep="\n", file=sys.stderr)
     return run
 
@@ -1428,13 +1432,13 @@ def _findings(options) -> int:
 
 
 def _add_figures(commands):
-    example = "fvlm figures --run outputs/picture/T2-T_2f_fov_seed0"
+    example = "fvlm figures --run outputs/trained/T1-T_2f_fov_seed0"
     parser = _command(commands, "figures", _figures, "Draw the README's pictures.", example)
     parser.add_argument(
         "--run",
         dest="folder",
         metavar="FOLDER",
-        help="the run on questions whose gaze is drawn (default: the question study's)",
+        help="the run on questions whose gaze is drawn (default: the one that comes with the repository)",
     )
 
 

@@ -94,8 +94,8 @@ run = await train_live(config)
 # ## Results
 #
 # Of the run above, or of any other in the menu. Losses are nats per text token on validation clips. *parallel* is how the model was trained: all frames at once, each
-# query from the coarse pass. *autoregressive* is how it is used: frame by frame. *static* looks everywhere with the
-# one learned query.
+# query from the coarse pass. *autoregressive* is how it is used: frame by frame. *static* sends one learned
+# query to every frame.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.widgets.runs import RunPicker

@@ -13,6 +13,7 @@ from fvlm.findings.depth import depth_section
 from fvlm.findings.detail import Detail, detail_of, detail_section
 from fvlm.findings.named import named_section
 from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
+from fvlm.findings.rates import tuned_rates
 from fvlm.findings.sources import LEAST, has_seeds
 from fvlm.findings.words import DATE, budget, corrected_verdict, p_value, seen_through, verdict_of
 from fvlm.scaling import Results
@@ -91,7 +92,7 @@ What each trained, and what its training took:
 {sides_table(part).to_markdown(index=False)}
 
 What was chosen by trying which: the second fine pass on foveated runs, the read-out of what is attended to, and after which layer, on
-foveated and static ones (LOG.md, 2026-11-25 and 27); of the baseline and mean-pool nothing but the learning rate was tried.{"".join(f" Of what is read: {told}." for told in _other_depth(part))}
+foveated and static ones (LOG.md, 2026-11-25 and 27); of the baseline and mean-pool nothing but the learning rate was tried.{"".join(f" Of what is read: {told}." for told in other_depth(part))}
 
 Architectures beside each other at equal clips, percent of the second one's loss. The primary contrast, written down before the
 first run (LOG.md), is {PRIMARY[0]} beside {PRIMARY[1]} at {PRIMARY_SIZE}; all others of this table, trends with size among them
@@ -390,7 +391,7 @@ def reads_final(study: Results) -> bool:
     return all(config.read_final for config in study.runs.loc[study.runs["arch"] == PRIMARY[0], "config"])
 
 
-def _other_depth(study: Results) -> list[str]:
+def other_depth(study: Results) -> list[str]:
     """That a look reads patches a layer earlier than the other architectures, a clause; none where it does
     not."""
     if reads_final(study):
@@ -538,7 +539,7 @@ def answer(study: Results) -> str:
         else [f", run again, interim: {there}; {how}:", *costs]
     )
     lines = [*_kept_words(part), *controls(part, ONE_TOKEN, at_flops=True)]
-    lines += [*_other_depth(part), *_with_unseeing(study, unseeing)]
+    lines += [*other_depth(part), *_with_unseeing(study, unseeing)]
     return COST + "\n- ".join([*head, *lines])
 
 
@@ -590,7 +591,8 @@ def _way(found: Contrast, trend: Parts) -> str:
 
 def _planned() -> Counter[str]:
     """Seeds of each size that the study's grid file has, of the primary contrast."""
-    return sources.planned_seeds(STUDY, PRIMARY[0], FRAMES)
+    planned = sources.planned(STUDY, FRAMES)
+    return Counter({pair: seeds for (pair, arch), seeds in planned.items() if arch == PRIMARY[0]})
 
 
 def _progress(study: Results) -> str:
@@ -777,110 +779,6 @@ def gaze_compared(rows: pd.DataFrame) -> list[str]:
     return [
         f"{where}: {interval_text(found)}, {word}" for (where, found), word in zip(compared.items(), told)
     ]
-
-
-def tuned_rates(name: str, study: Results) -> str:
-    """The sweep of a study of that name, whose every size and architecture has a rate of its own; nothing
-    before it ran."""
-    path = sources.rates_path(name)
-    if not path.exists():
-        return ""
-    rows = read_table(path)
-    return f"""
-Rates were tuned for each size and architecture of this table, on one held-out seed and the study's own validation clips: losses in nats after as many steps as the
-study has{_swept_shorter(study, rows)} (all frames at once), the best one of a row in bold. {rates_at_the_edge(rows)}{_unswept(study, rows)}{several_precisions(rows)}{swept_before(study, rows)}
-
-{rates_table(rows).to_markdown(index=False)}
-"""
-
-
-def rates_at_the_edge(table: pd.DataFrame) -> str:
-    """Of `fvlm tune`'s longest runs: whose best rate is the lowest or the highest that was tried, a sentence."""
-    table, told = _longest(table), []
-    for (pair, arch), losses in table.groupby(["pair", "arch"], sort=False):
-        means = losses.groupby("rate")["loss"].mean()
-        best = means.idxmin()
-        if best in (means.index.min(), means.index.max()):
-            end = "only one" if len(means) == 1 else "lowest" if best == means.index.min() else "highest"
-            told.append(f"{arch} at {pair} ({best:g}, the {end} of {len(means)})")
-    if not told:
-        return "No best rate is at the edge of what was tried."
-    return f"At the edge of what was tried, so that a rate beyond may be better: {', '.join(told)}."
-
-
-def several_precisions(table: pd.DataFrame) -> str:
-    """Of `fvlm tune`'s longest runs: whose rates were not all tried in one precision, as far as is known; a
-    sentence or nothing."""
-    if "precision" not in table:
-        return ""
-    told = []
-    for (pair, arch), mine in (
-        _longest(table).dropna(subset="precision").groupby(["pair", "arch"], sort=False)
-    ):
-        if mine["precision"].nunique() > 1:
-            rates = "; ".join(
-                f"{', '.join(f'{rate:g}' for rate in sorted(each['rate']))} in {precision}"
-                for precision, each in mine.groupby("precision")
-            )
-            told.append(f"{arch} at {pair} ({rates})")
-    return f" Not all in one precision: {', '.join(told)}." if told else ""
-
-
-def _longest(table: pd.DataFrame) -> pd.DataFrame:
-    """`fvlm tune`'s rows of the longest runs of each size and architecture."""
-    return table[table["steps"] == table.groupby(["pair", "arch"])["steps"].transform("max")]
-
-
-def _swept_shorter(study: Results, table: pd.DataFrame) -> str:
-    """Of `fvlm tune`'s longest runs: whose are shorter than the study's, a clause or nothing."""
-    whole = max(config.steps for config in study.runs["config"])
-    steps = _longest(table).groupby(["pair", "arch"], sort=False)["steps"].first()
-    told = [f"{arch} at {pair} after {count:,}" for (pair, arch), count in steps.items() if count < whole]
-    return f", {whole:,}, but of {', '.join(told)}" if told else ""
-
-
-def _unswept(study: Results, table: pd.DataFrame) -> str:
-    """Which of the study's architectures no sweep has seen at their size; a sentence or nothing."""
-    swept = set(map(tuple, table[["pair", "arch"]].to_numpy()))
-    there = dict.fromkeys(map(tuple, study.runs[["pair", "arch"]].to_numpy()))
-    left = [f"{arch} at {pair}" for pair, arch in there if (pair, arch) not in swept]
-    return f" Not swept, at the rate of others: {', '.join(left)}." if left else ""
-
-
-def swept_before(study: Results, table: pd.DataFrame) -> str:
-    """Of `fvlm tune`'s longest runs: which of a study's looks are read after the last vision layer, and were
-    read before it when their rates were tried; a sentence or nothing."""
-    later = study.runs[[config.read_final for config in study.runs["config"]]]
-    swept = _longest(table)
-    if "read_final" in swept:
-        swept = swept[swept["read_final"] != True]  # noqa: E712, rows of before the choice have none
-    earlier = set(map(tuple, swept[["pair", "arch"]].to_numpy()))
-    told = [
-        f"{arch} at {pair}"
-        for pair, arch in dict.fromkeys(map(tuple, later[["pair", "arch"]].to_numpy()))
-        if (pair, arch) in earlier and ARCHITECTURES[arch].has_queries
-    ]
-    return (
-        f" Tried with looks that were read before the last vision layer: {', '.join(told)}." if told else ""
-    )
-
-
-def rates_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`fvlm tune`'s rows of the longest runs: a row per size and architecture, a column per rate."""
-    table = _longest(table)
-    losses = table.pivot_table(index=["pair", "arch"], columns="rate", values="loss")
-    order = [arch for arch in ARCHITECTURES if arch in losses.index.get_level_values("arch")]
-    losses = losses.reindex(order, level="arch")
-    rows = []
-    for (pair, arch), found in losses.sort_index(level="pair", sort_remaining=False).iterrows():
-        told = {
-            f"{rate:g}": f"**{loss:.3f}**" if loss == found.min() else f"{loss:.3f}"
-            for rate, loss in found.items()
-            if np.isfinite(loss)
-        }
-        rows.append(dict(size=pair, architecture=arch) | told)
-    columns = ["size", "architecture", *(f"{rate:g}" for rate in losses.columns)]
-    return pd.DataFrame(rows, columns=columns).fillna("")
 
 
 def seeing(study: Results) -> tuple[Results, list[str]]:

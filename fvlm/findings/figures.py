@@ -12,26 +12,22 @@ from fvlm.training.results import Run, load_run
 
 FOLDER = REPOSITORY / "outputs" / "figures"
 GAP_TITLE = "The foveated model's loss over that of 16 tokens a frame, with 95 % intervals"
-ASKED = "T2-T_2f_fov_seed0"  # the run of the question study that the picture shows; its model is not kept
+SHOWN = REPOSITORY / "outputs" / "trained" / "T1-T_2f_fov_seed0"  # the run that the first picture shows
 MEASURE = "fvlm bench scaling --cell T3-T_8f_fov --json outputs/bench/scaling.json"
-TRAIN = f"fvlm grid params/question.yaml --only {ASKED} --study picture"
 
 
-def draw_question_gaze(folder: str | Path = REPOSITORY / "outputs" / "question" / ASKED) -> Path:
-    """One clip, two questions, and where the model of a question run looks for each. ConfigError, with the
-    command that trains it, where the run's model is not there."""
+def draw_question_gaze(folder: str | Path = SHOWN, to: Path = FOLDER) -> Path:
+    """One clip, two questions, and where the model of a run on questions looks for each. ConfigError where the
+    run's model is not there."""
     from fvlm.plots.gaze import question_picture
 
     run = load_run(folder)
     if not run.has_model:
-        raise ConfigError(
-            f"{where(run.folder)}: its model is not there. Train it, `{TRAIN}`, then "
-            f"`fvlm figures --run outputs/picture/{ASKED}`"
-        )
-    FOLDER.mkdir(parents=True, exist_ok=True)
+        raise ConfigError(f"{where(run.folder)}: its model is not there; give a run on questions that has it")
+    to.mkdir(parents=True, exist_ok=True)
     picture = question_picture(*two_questions(run))
-    picture.save(FOLDER / "gaze_question.png", optimize=True)
-    return FOLDER / "gaze_question.png"
+    picture.save(to / "gaze_question.png", optimize=True)
+    return to / "gaze_question.png"
 
 
 def two_questions(run: Run) -> tuple[list, list]:
@@ -92,18 +88,24 @@ def draw_captions() -> list[Path]:
     return save_figures(figures, FOLDER, ["png"])
 
 
-def draw_questions() -> list[Path]:
-    """The studies of questions: right answers of every run on the way. None where there are no runs. ConfigError
-    if there is no kaleido."""
-    from fvlm.findings.questions import LEARNED, STUDIES, questions
-    from fvlm.plots import save_figures, training_curves
+def questions_figure(name: str = "questions"):
+    """Right answers of every run of a study of questions on the way, as far as it has come; none before it has."""
+    from fvlm.findings.questions import LEARNED, questions
+    from fvlm.plots import training_curves
 
-    figures = {}
-    for name in STUDIES:
-        if study := questions(name):
-            figure = training_curves(study.evaluations, loss="right")
-            figures[f"{name}_curves"] = figure.add_hline(LEARNED, line=dict(dash="dot", width=1))
-    return save_figures(figures, FOLDER, ["png"]) if figures else []
+    study = questions(name)
+    if study is None:
+        return None
+    return training_curves(study.evaluations, loss="right").add_hline(LEARNED, line=dict(dash="dot", width=1))
+
+
+def draw_questions() -> list[Path]:
+    """The studies of questions: `questions_figure` of each that has runs. ConfigError if there is no kaleido."""
+    from fvlm.findings.questions import STUDIES
+    from fvlm.plots import save_figures
+
+    drawn = {f"{name}_curves": figure for name in STUDIES if (figure := questions_figure(name))}
+    return save_figures(drawn, FOLDER, ["png"]) if drawn else []
 
 
 def draw_costs() -> Path:

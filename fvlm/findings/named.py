@@ -19,7 +19,7 @@ COLUMNS = {  # of a caption, and how tables call them
     "shape": "shape",
     "size": "size of objects",
     "motion": "motion",
-    "number": "their number, of clips",
+    "number": "the number of objects, of clips",
 }
 STILL, MARK = "still", re.compile(r"\bmarked (\w)\b")  # in captions
 BESIDE = ("baseline", "meanpool")  # that the foveated model's captions are compared with

@@ -23,12 +23,12 @@ from fvlm.findings.prediction import prediction_section, predictions_section
 from fvlm.findings.questions import STUDIES as QUESTIONS
 from fvlm.findings.questions import gazes, learning, questions, questions_section, steering
 from fvlm.findings.questions import ready as questions_ready
+from fvlm.findings.rates import rates_section
 from fvlm.findings.sections import (
     controls_section,
     micro_section,
     question_section,
     question_seeds_section,
-    rates_section,
     real_weights_in_a_line,
     real_weights_section,
     sees_section,

@@ -2,6 +2,7 @@
 how well in the end, and whether the question steers the gaze."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ import pandas as pd
 from fvlm.architectures import ARCHITECTURES
 from fvlm.files import read_table
 from fvlm.findings import sources
-from fvlm.findings.captions import BY_FLOPS, tuned_rates
+from fvlm.findings.captions import BY_FLOPS, other_depth
 from fvlm.findings.paired import by_seed_and_clip, difference, interval_text, more_or_less
+from fvlm.findings.rates import swept_shorter, tuned_rates
 from fvlm.findings.sources import LEAST
 from fvlm.findings.words import budget, of_a_saliency_model, p_value, seen_through, trained_sizes
 from fvlm.scaling import Results
@@ -184,7 +186,8 @@ def _clips(count: float) -> str:
 
 def contrasts(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
     """`compared` of the foveated model and each of BESIDE that is there, `beside`, where `p` and `times_p` are what
-    Holm's correction for all of them leaves; not of the `primary` one, which was written down for one study."""
+    Holm's correction leaves for all that are planned, of which those that are not there count too: runs that are
+    still to come must not take a word back. Not of the `primary` one, which was written down for one study."""
     runs, tables = learning_rows(study), []
     for arch in BESIDE:
         table = compared(runs, (SIDES[0], arch), study.samples)
@@ -199,9 +202,23 @@ def contrasts(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
         for i in found.index
         if found.at[i, "primary"] != p and (p == "p" or all_learned[i])
     ]
-    for (i, p), left in zip(cells, holm([found.at[cell] for cell in cells])):
+    missing = [1.0] * (_comparisons(study, name) - len(cells))
+    for (i, p), left in zip(cells, holm([*(found.at[cell] for cell in cells), *missing])):
         found.at[i, p] = left
     return found
+
+
+def _planned(study: Results, name: str) -> Counter[tuple[str, str]]:
+    """Seeds of each size and architecture that a study's grid file has at the highest priority."""
+    (frames,) = study.runs["frames"].unique()
+    return sources.planned(name, frames, priority=1)
+
+
+def _comparisons(study: Results, name: str) -> int:
+    """How many Holm's correction is for: points and clips beside each of BESIDE at each size, planned or there,
+    but for the primary one."""
+    there = set(map(tuple, study.runs[["pair", "arch"]].to_numpy())) | set(_planned(study, name))
+    return 2 * sum(arch in BESIDE for _, arch in there) - (name == WRITTEN_DOWN)
 
 
 def contrasts_table(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
@@ -218,6 +235,12 @@ def contrasts_table(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
             )
         rows.append(told)
     return pd.DataFrame(rows)
+
+
+def run_again() -> pd.DataFrame:
+    """`contrasts_table` of the published study as far as it has come; empty before it has."""
+    study = questions()
+    return contrasts_table(study) if study else pd.DataFrame()
 
 
 def _interval(row: dict, name: str, digits: int = 2, signed: bool = False) -> str:
@@ -241,16 +264,24 @@ def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
         for row in table[table["beside"] == arch].to_dict("records")
     ]
     seen = study.evaluations["samples_seen"].max()
-    apart = f" but that beside the baseline at {PRIMARY_SIZE}, written down beforehand" * bool(
-        (table["primary"] != "").any()
-    )
+    (passes,) = {1 + config.fine_passes for config in study.runs["config"] if config.arch == SIDES[0]}
+    swept = sources.rates_path(name)
     head = (
         f"**Who learns to answer about one of three to five shapes**: the foveated model {_in_short(table)}; {seen:,.0f} clips at "
-        "a constant rate, each architecture at the rate that ended best on another seed, in a world that was found by trying the "
-        "foveated model alone"
+        f"a constant rate, each of which it reads {passes} times, in a world that was found by trying the foveated model alone"
     )
-    corrected = f"words follow Holm's correction for all of these{apart}{_interim(study, name)}"
-    return ";\n  - ".join([head, *told, corrected])
+    rates = (
+        "each architecture has the learning rate that was best on another seed after as many steps"
+        f"{swept_shorter(study, read_table(swept)) if swept.exists() else ''}"
+    )
+    apart = f", but that beside the baseline at {PRIMARY_SIZE}, written down beforehand" * bool(
+        (table["primary"] != "").any()
+    )
+    corrected = (
+        f"words on clips and on points follow Holm's correction for the {_comparisons(study, name)} comparisons that are planned, "
+        f"run yet or not{apart}; FLOPs have intervals alone{_interim(study, name)}"
+    )
+    return ";\n  - ".join([head, *told, rates, corrected])
 
 
 def _in_short(table: pd.DataFrame) -> str:
@@ -259,9 +290,15 @@ def _in_short(table: pd.DataFrame) -> str:
     rows = table[table["beside"] == SIDES[1]].to_dict("records")
     learned = [row for row in rows if math.isfinite(row["times"])]
     other = f"than the {SIDES[1]}"
-    soon = (f"sooner {other}", f"later {other}", f"neither sooner nor later {other}, as far as can be told")
+    soon = (
+        f"fewer clips {other}",
+        f"more clips {other}",
+        f"no fewer and no more clips {other}, as far as can be told",
+    )
     ends = (f"fewer right answers {other}", f"more right answers {other}", "no difference that can be told")
-    told = [f"learns it {words}" for words in _by_word(learned, "times", 1, soon)]
+    told = [
+        f"comes to {100 * LEARNED:.0f} % right after {words}" for words in _by_word(learned, "times", 1, soon)
+    ]
     return ", ".join([*told, *(f"ends with {words}" for words in _by_word(rows, "", 0, ends))])
 
 
@@ -274,12 +311,20 @@ def _by_word(rows: list[dict], name: str, none: float, words: tuple[str, str, st
 
 
 def _interim(study: Results, name: str) -> str:
-    """How many of the planned seeds are there, where some are not; a clause or nothing."""
-    (frames,) = study.runs["frames"].unique()
-    planned = sources.planned_seeds(name, SIDES[0], frames)
-    there = pd.crosstab(study.runs["pair"], study.runs["arch"])[list(SIDES)].min(axis=1)
-    left = [f"{count} of {planned[pair]} at {pair}" for pair, count in there.items() if count < planned[pair]]
-    return f"; seeds so far {', '.join(left)}, looked at as they come, so that this may turn" if left else ""
+    """How many of the planned seeds are there, where some are not, and what has none; clauses or nothing."""
+    planned = _planned(study, name)
+    there = study.runs.groupby(["pair", "arch"]).size()
+    told = ""
+    counts = {
+        pair: (min(there.get((pair, arch), 0) for arch in SIDES), seeds)
+        for (pair, arch), seeds in planned.items()
+        if arch == SIDES[0]
+    }
+    if left := [f"{count} of {seeds} at {pair}" for pair, (count, seeds) in counts.items() if count < seeds]:
+        told += f"; seeds so far {', '.join(left)}, looked at as they come, so that this may turn"
+    if none := [f"{arch} at {pair}" for pair, arch in planned if (pair, arch) not in there]:
+        told += f"; not run yet: {', '.join(none)}"
+    return told
 
 
 def _beside(row: dict, whose: str) -> str:
@@ -355,6 +400,12 @@ def steering_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def steered_again() -> pd.DataFrame:
+    """`steering_table` of the published study's runs that were scored; empty before any was."""
+    rows = gazes(WRITTEN_DOWN)
+    return pd.DataFrame() if rows is None else steering_table(rows)
+
+
 def steering(study: Results, rows: pd.DataFrame | None) -> list[str]:
     """Whether a question steers the gaze of the foveated runs of SEEDS seeds, beside a static query that can't
     be: a head in a word that follows the corrected intervals, and a line per size, no full stops; nothing where
@@ -420,11 +471,19 @@ Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`.
 
 Asked which shape has a colour, of clips with three to five shapes; an answer is right if the model would write it word
 for word, frame by frame. Trained on one to five shapes. Intervals are Student's t over seeds, Welch's where two
-architectures are compared. What was chosen by trying which: the world, the layers of vision, how strongly a state steers and three fine passes
-on the foveated model alone (LOG.md, 2026-11-23); of the others nothing but the learning rate was tried. Rates are those with the lowest
-loss where a sweep ended, on one seed: not the ones that learn soonest.
+architectures are compared, those of right answers with the noise of the clips too. What was chosen by trying which: the world, the layers of
+vision, how strongly a state steers and three fine passes on the foveated model alone (LOG.md, 2026-11-23); on the question also the
+read-out of what a look attends to, with which the foveated model left its plateau sooner (2026-11-25, one seed); the LLM's input scale
+mostly on the baseline (2026-11-25); of the others nothing but the learning rate was tried. Rates are those with the lowest
+loss where a sweep ended, on one seed: not the ones that learn soonest, and a sweep that ends earlier favours who learns early.{_depth(studies)}
 
 {chr(10).join(parts)}"""
+
+
+def _depth(studies: dict[str, Results]) -> str:
+    """Where looks read, in a sentence, where that differs from what the other architectures read."""
+    told = dict.fromkeys(clause for study in studies.values() for clause in other_depth(study))
+    return "".join(f" {clause[0].upper()}{clause[1:]}." for clause in told)
 
 
 def _written_down(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fvlm.architectures import ARCHITECTURES
-from fvlm.config import REPOSITORY, RunConfig
+from fvlm.config import RunConfig
 from fvlm.files import read_table
 from fvlm.findings import sources
 from fvlm.findings.words import (
@@ -29,9 +29,7 @@ from fvlm.scaling import Results, all_gaps, paired_gap
 from fvlm.scaling.gaps import Gap
 from fvlm.scaling.runs import MICRO, NANOSMOL_SAMPLES
 from fvlm.scaling.tables import answer, swapped_table
-from fvlm.studies.grid import read_grid
 from fvlm.studies.question import configs
-from fvlm.studies.tune import best_rates, mean_losses, own_rates
 from fvlm.text import with_interval
 from fvlm.training.results import load_run, load_study
 
@@ -412,47 +410,4 @@ Weights: {weights}.
 
 Cells: `{name}/`. Again: `fvlm grid params/{name}.yaml --study mine`, or the command in a cell's notebook; then
 `fvlm swap --run outputs/mine/*_{{fov,bas}}_seed? --out outputs/mine/swapped.parquet`.
-"""
-
-
-def rates_section(study: str, table: pd.DataFrame) -> str:
-    """study: the name of its grid file; table: `fvlm tune`'s rows."""
-    config = read_grid(REPOSITORY / "params" / f"{study}.yaml").cells[0].config
-    losses = mean_losses(table).unstack().sort_index(axis=1)
-    few, all_ = losses.index.levels[0].min(), losses.index.levels[0].max()
-    short, full = losses.loc[few], losses.loc[all_]
-    lines = []
-    for pair in short.index.intersection(full.index):
-        both = pd.DataFrame({few: short.loc[pair], all_: full.loc[pair]}).dropna()
-        early, late = (both[steps].idxmin() if len(both) else None for steps in (few, all_))
-        if early != late:
-            less, more = (both[steps][late] - both[steps][early] for steps in (few, all_))
-            change = (
-                f"{late:g} beside {early:g}: {less:+.3f} nats after {few} steps, {more:+.3f} after {all_}"
-            )
-            lines.append(f"- **A short sweep misleads** at {pair}, {change}.")
-    edges = best_rates(table).query("edge")["pair"].tolist()
-    lines.append(
-        "- At the edge of what was tried at full length, so that a rate beyond may be better: "
-        f"{', '.join(edges) or 'no size'}."
-    )
-    others = own_rates(table).query("cost > 0").sort_values("arch", ascending=False)
-    alone = ", ".join(
-        f"{row.arch} {row.cost:.3f} nats at {row.pair} ({row.rate:g})" for row in others.itertuples()
-    )
-    costs = f"{alone}; nothing elsewhere" if alone else "nothing"
-    lines.append(f"- Of the rates tried, what one for both costs beside an architecture's own best: {costs}.")
-    rows = losses.map("{:.4f}".format).where(losses.notna(), "").rename(columns="{:g}".format)
-    tried = f" --rates {','.join(f'{rate:g}' for rate in losses.columns)}`"
-    first = " --share 0.4`, then without `--share` for the rates that are left" if few < all_ else tried
-    return f"""## The learning rate of each size, on {config.task}s
-
-Parallel loss, the mean of foveated and baseline, at the last step, {config.frames} frames, seed {table["seed"].iloc[0]}, which
-no study uses: one seed, no interval. The longest runs decide.
-
-{rows.reset_index().to_markdown(index=False, disable_numparse=True)}
-
-{chr(10).join(lines)}
-
-Again: `fvlm tune params/{study}.yaml{first}.
 """

@@ -99,12 +99,12 @@ def questions() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     )
 
 
-def planned_seeds(study: str, arch: str, frames: int) -> Counter[str]:
-    """Seeds of each size that a study's grid file has, of one architecture and number of frames."""
+def planned(study: str, frames: int, priority: int | None = None) -> Counter[tuple[str, str]]:
+    """Seeds of each size and architecture that a study's grid file has, of at most this priority number."""
     return Counter(
-        cell.config.pair
-        for cell in read_grid(REPOSITORY / "params" / f"{study}.yaml").cells
-        if cell.config.arch == arch and cell.config.frames == frames
+        (cell.config.pair, cell.config.arch)
+        for cell in read_grid(REPOSITORY / "params" / f"{study}.yaml").select(priority=priority).cells
+        if cell.config.frames == frames
     )
 
 

@@ -70,7 +70,7 @@ def withdrawn_in_short() -> str:
         "baseline had not *yet*; with another scale of the LLM's input the baseline learns it too (T1-T, clips with "
         f"{CROWDED} shapes or more, one seed a learning rate: {_audit()});",
         "- *that the cost of one token a frame grows with size whatever is held equal*: in those runs it was not seen to grow at "
-        f"equal training FLOPs, at equal training clips at the most{_at_equal_clips(sources.study(MICRO))};",
+        f"equal training FLOPs, nor, as far as they can tell, at equal training clips{_at_equal_clips(sources.study(MICRO))};",
         f"- {again}{reasons}.",
     ]
     return "\n".join(lines)

@@ -88,7 +88,7 @@ def trained_sizes(study: Results | None, pairs) -> dict[str, str]:
     names, unit = {pair: pair for pair in pairs}, "M trained parameters"
     if study is not None:
         if not any(config.read_attended for config in study.runs["config"]):
-            unit += ", those of the read-out not there yet"
+            unit += "; these runs are without the read-out of what a look attends to"
         runs = study.runs[(study.runs["arch"] == "foveated") & study.runs["pair"].isin(names)]
         for pair, count in runs.groupby("pair")["params_trainable"].mean().items():
             names[pair], unit = f"{pair} ({count / 1e6:.2f} {unit})", "M"

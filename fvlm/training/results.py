@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fvlm.architectures import ARCHITECTURES
 from fvlm.config import ConfigError, RunConfig
 from fvlm.files import readable, where
 
@@ -200,8 +201,8 @@ def is_stand_in(folder: Path) -> bool:
 
 def trained_runs(out: str | Path) -> list[Run]:
     """Every finished run below `out` (`<study>/<run>`, or one folder deeper) that has its model: the newest
-    first, those that are shipped (`trained/` alone) last, stand-ins of notebooks (studies named `…_quick`)
-    left out. A run that can't be read is left out, with a warning."""
+    first, those that are shipped (`trained/` alone) last, foveated ones before others, stand-ins of notebooks
+    (studies named `…_quick`) left out. A run that can't be read is left out, with a warning."""
     found = []
     for pattern in ("*/*/{}/config.json", "*/*/*/{}/config.json"):
         for name in ("model", "trained"):
@@ -213,13 +214,16 @@ def trained_runs(out: str | Path) -> list[Run]:
                 if name == "model" or not whole:
                     found.append((whole, path.stat().st_mtime if whole else 0.0, str(folder)))
     runs = []
-    for _, _, folder in sorted(found, key=lambda each: (not each[0], -each[1], each[2])):
+    for whole, _, folder in sorted(found, key=lambda each: (not each[0], -each[1], each[2])):
         try:
             if (run := load_run(folder)).finished:
-                runs.append(run)
+                runs.append((whole, run))
         except ConfigError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
-    return runs
+    order = list(ARCHITECTURES)
+    return [
+        run for _, run in sorted(runs, key=lambda each: -1 if each[0] else order.index(each[1].config.arch))
+    ]
 
 
 class Study(NamedTuple):

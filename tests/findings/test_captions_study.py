@@ -25,15 +25,17 @@ from fvlm.findings.captions import (
     gaze_compared,
     gaze_table,
     growth_table,
-    rates_at_the_edge,
-    rates_table,
     readme_table,
     ready,
     seeing,
     sentences,
-    several_precisions,
     sides_table,
     summary,
+)
+from fvlm.findings.rates import (
+    rates_at_the_edge,
+    rates_table,
+    several_precisions,
     swept_before,
     tuned_rates,
 )

@@ -21,11 +21,11 @@ from fvlm.findings.answer import beside_the_cost
 from fvlm.findings.nanosmol import frames_changes, nanosmol_section
 from fvlm.findings.page import PAGE, README, readme_results, render, with_answer
 from fvlm.findings.prediction import prediction_section
+from fvlm.findings.rates import rates_section
 from fvlm.findings.sections import (
     controls_section,
     micro_section,
     question_section,
-    rates_section,
     real_weights_in_a_line,
     real_weights_section,
     sees_section,

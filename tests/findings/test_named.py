@@ -65,7 +65,7 @@ def test_what_is_named_wrong_more_often_is_told_with_its_sign(attribute, other, 
     assert table.loc["foveated", other] == "100.0 (100.0 to 100.0)"
     (line,) = named_sentences(rows)
     assert line.startswith("**At T1-T the foveated model less baseline, points**: ")
-    parts = dict(re.findall(r"(colour|motion|shape|their number, of clips) (.*?)(?:;|$)", line))
+    parts = dict(re.findall(r"(colour|motion|shape|the number of objects, of clips) (.*?)(?:;|$)", line))
     value, low, high = map(float, re.findall(r"[-+][\d.]+", parts[attribute]))
     assert value == pytest.approx(-30 if worse else 30, abs=0.1) and low < value < high
     assert parts[attribute].endswith(", less" if worse else ", more")
@@ -75,7 +75,9 @@ def test_what_is_named_wrong_more_often_is_told_with_its_sign(attribute, other, 
 def test_what_a_guess_reaches_stands_last():
     last = named_table(named(texts({"fov": ("colour", 0)}))).iloc[-1]
     assert last["architecture"] == GUESS
-    assert (last["colour"], last["their number, of clips"]) == ("50.0", "100.0"), "two objects, two colours"
+    assert (last["colour"], last["the number of objects, of clips"]) == ("50.0", "100.0"), (
+        "two objects, two colours"
+    )
     right = guess(
         [*TRUE, "a large red star moves left, a large red star moves up, a small blue star moves left"]
     )

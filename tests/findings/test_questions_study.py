@@ -12,7 +12,7 @@ import pytest
 from fvlm import plots
 from fvlm.config import REPOSITORY, RunConfig
 from fvlm.findings import page, sources
-from fvlm.findings.figures import draw_questions
+from fvlm.findings.figures import draw_questions, questions_figure
 from fvlm.findings.questions import (
     LEARNED,
     STUDIES,
@@ -26,7 +26,9 @@ from fvlm.findings.questions import (
     questions,
     questions_section,
     ready,
+    run_again,
     steered,
+    steered_again,
     steering,
     steering_table,
 )
@@ -77,9 +79,14 @@ def test_learned_is_where_the_curve_crosses_or_never():
 @pytest.mark.parametrize(
     ("leaves", "said", "never", "in_short"),
     [
-        (dict(fov=6400, bas=32000), "(sooner)", "(later)", "sooner than the baseline"),
-        (dict(fov=32000, bas=6400), "(later)", "(sooner)", "later than the baseline"),
-        (dict(fov=20000, bas=20000), "(not to be told apart)", "(sooner)", "as far as can be told"),
+        (dict(fov=6400, bas=32000), "(sooner)", "(later)", "right after fewer clips than the baseline"),
+        (dict(fov=32000, bas=6400), "(later)", "(sooner)", "right after more clips than the baseline"),
+        (
+            dict(fov=20000, bas=20000),
+            "(not to be told apart)",
+            "(sooner)",
+            "no more clips than the baseline, as far as can be told",
+        ),
     ],
 )
 def test_who_is_sooner_has_the_sign_of_its_rows(leaves, said, never, in_short):
@@ -191,7 +198,10 @@ def test_p_values_are_corrected_for_all_but_the_primary_contrast():
         table = contrasts(results, name).set_index(["beside", "pair"])
         assert [(*key, kind) for key, kind in table["primary"].items() if kind] == apart
         family = [key for key in plain if key not in apart]
-        for key, p in zip(family, holm([plain[key] for key in family])):
+        never_run = [1.0] * (
+            2 * 3 * 2 - len(apart) - len(family)
+        )  # two tests, three architectures, two sizes
+        for key, p in zip(family, holm([*(plain[key] for key in family), *never_run])):
             assert table.loc[key[:2], key[2]] == pytest.approx(p), key
         for key in apart:
             assert table.loc[key[:2], key[2]] == plain[key], "as it was written down"
@@ -288,6 +298,23 @@ def test_seeds_that_are_still_to_come_are_told():
         parts._replace(runs=runs, evaluations=parts.evaluations[parts.evaluations["run"].isin(runs["run"])])
     )
     assert learning(study(both)).count("(3 and 3 seeds)") == 2
+    two, four = (learning(study(both | more)) for more in ({}, dict(sta=1e9, avg=6400)))
+    left = "not run yet: static at T1-T, meanpool at T1-T, static at T2-T, meanpool at T2-T"
+    assert left in two and "not run yet" not in four and "the 11 comparisons that are planned" in two
+    assert "the 12 comparisons" in learning(study(both), "questions_all")
+
+
+def test_what_else_the_two_sides_differ_in_is_told():
+    both = dict(fov=6400, bas=9000)
+    results = study(both)
+    passes = {1 + run.config.fine_passes for run in results.runs.itertuples() if run.arch == "foveated"}
+    assert f"each of which it reads {passes.pop()} times" in learning(results)
+    assert "after as many steps, 8,000, but of foveated at T1-T after 4,000" in learning(results)
+    earlier = "A look reads patches as they enter the last vision layer"
+    assert earlier in questions_section({"questions": results})
+    configs = [dataclasses.replace(each, read_final=each.read_attended) for each in results.runs["config"]]
+    deeper = results._replace(runs=results.runs.assign(config=configs))
+    assert earlier not in questions_section({"questions": deeper})
 
 
 def test_seeds_without_any_spread_are_no_missing_p_value():
@@ -409,3 +436,19 @@ def test_the_curves_drawn_are_right_answers_of_every_run(monkeypatch):
         assert "right answers" in drawn[run].hovertemplate
     lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert lines and {line.y0 for line in lines} == {LEARNED}, "in every panel"
+
+
+def test_notebooks_show_what_the_page_has_and_nothing_before_it_is_there(monkeypatch):
+    planted, rows = (
+        study(dict(fov=6400, bas=9000)),
+        sources.with_names(looks(0.8, 0.1).query("clip_id != 'clip40'")),
+    )
+    there = {"questions": planted}
+    monkeypatch.setattr(sources, "study", there.get)
+    monkeypatch.setattr("fvlm.findings.questions.gazes", {"questions": rows}.get)
+    assert run_again().equals(contrasts_table(planted)) and len(run_again()) == 2
+    assert steered_again().equals(steering_table(rows)) and len(steered_again()) == 4
+    assert len(questions_figure().data) == len(planted.runs)
+    there.clear()
+    monkeypatch.setattr("fvlm.findings.questions.gazes", lambda name: None)
+    assert run_again().empty and steered_again().empty and questions_figure() is None

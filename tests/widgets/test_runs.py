@@ -9,7 +9,9 @@ from conftest import tiny
 
 from fvlm import ConfigError, load_run, train
 from fvlm.ask import choose_run
+from fvlm.cli import main
 from fvlm.studies.question import chosen_runs
+from fvlm.training.results import trained_runs
 from fvlm.widgets.runs import NAMED, RunPicker
 
 SHORT = dict(task="question", steps=1, eval_every=1, eval_samples=8, effective_batch=2)
@@ -101,3 +103,29 @@ def test_what_came_with_the_repository_answers_where_nothing_was_trained(out, tm
     assert choose_run(out=out).folder.name == "T1-T_2f_fov_seed1"
     (tmp_path / "shipped").symlink_to(out / "shipped")
     assert choose_run(out=tmp_path).folder.parent.name == "shipped"
+
+
+def test_of_what_came_with_the_repository_a_foveated_run_answers_first(out, tmp_path):
+    for arch in ("bas", "fov", "sta"):
+        load_run(out / "runs" / f"T1-T_2f_{arch}_seed0").pack(tmp_path / "shipped" / f"T1-T_2f_{arch}_seed0")
+    assert [run.config.arch for run in trained_runs(tmp_path)] == ["foveated", "baseline", "static"]
+
+
+def test_a_run_of_the_task_answers_and_one_that_looks_if_it_is_to_be_shown(out, tmp_path):
+    for i, (arch, task) in enumerate((("bas", "caption"), ("fov", "caption"), ("sta", "question"))):
+        folder = tmp_path / "runs" / f"T1-T_2f_{arch}_seed0"
+        shutil.copytree(out / "runs" / folder.name, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | dict(task=task)))
+        os.utime(folder / "model" / "config.json", (10**9 - i, 10**9 - i))
+    chosen = [choose_run(out=tmp_path, **how).config.arch for how in (dict(), dict(task="question"))]
+    assert chosen == ["baseline", "static"]
+    assert choose_run(out=tmp_path, task="caption", queries=True).config.arch == "foveated"
+    shutil.rmtree(folder)
+    assert choose_run(out=tmp_path, task="question").config.arch == "baseline", "there is no other"
+    baseline = tmp_path / "runs" / "T1-T_2f_bas_seed0"
+    looked = tmp_path / "looked.html"
+    assert main(["ask", "no.mp4", "Which?", "--run", str(baseline), "--gaze", str(looked)]) == 2
+    assert not looked.exists()
+    with pytest.raises(ConfigError, match="no queries"):
+        choose_run(baseline, queries=True)
