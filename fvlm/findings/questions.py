@@ -153,7 +153,7 @@ def learning_table(study: Results) -> pd.DataFrame:
     """`learning_rows` over seeds, as the page has it: a row per size, number of frames and architecture."""
     rows = []
     order = {arch: i for i, arch in enumerate(ARCHITECTURES)}
-    groups = learning_rows(study).groupby(["pair", "frames", "arch"])
+    groups, rises = learning_rows(study).groupby(["pair", "frames", "arch"]), still_rising(study)
     for (pair, frames, arch), mine in sorted(groups, key=lambda g: (*g[0][:2], order[g[0][2]])):
         found = _points(study.samples, [mine], [100])
         rows.append(
@@ -168,9 +168,47 @@ def learning_table(study: Results) -> pd.DataFrame:
                 f"seeds that came to {100 * LEARNED:.0f} %": f"{np.isfinite(mine['clips']).sum()} of {len(mine)}",
                 "after so many clips, median": _median(mine["clips"]),
                 f"and were there {MORE} evaluations later": _median(mine["lasting"]),
+                "from the third to the last quarter, points": _rise_text(rises[pair, frames, arch]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def still_rising(study: Results) -> dict[tuple[str, int, str], Estimate]:
+    """How many percentage points more answers are right in the last quarter of a run's evaluations than in the one
+    before, by size, number of frames and architecture, with Student's interval over seeds (NaN of one)."""
+    found = {}
+    for (pair, frames, arch), mine in study.evaluations.groupby(["pair", "frames", "arch"]):
+        rights = mine.sort_values("samples_seen").groupby("run")["right"].agg(list)
+        quarter = max(len(rights.iloc[0]) // 4, 1)
+        rises = [100 * (np.mean(each[-quarter:]) - np.mean(each[-2 * quarter : -quarter])) for each in rights]
+        value = float(np.mean(rises))
+        if len(rises) == 1:
+            found[pair, frames, arch] = Estimate(value, math.nan, math.nan, math.nan)
+        else:
+            seeds = [(float(np.var(rises, ddof=1) / len(rises)), len(rises) - 1)]
+            found[pair, frames, arch] = student_estimate(value, seeds, (0.0, 1))
+    return found
+
+
+def _rise_text(found: Estimate) -> str:
+    if math.isnan(found.low):
+        return f"{found.value:+.1f}"
+    return with_interval(found.value, found.low, found.high, 1)
+
+
+def _open_ends(study: Results) -> str:
+    """Whose right answers still rose at the end, a clause; nothing where none did."""
+    rising = [
+        f"{arch} at {pair} ({_rise_text(found)})"
+        for (pair, _, arch), found in still_rising(study).items()
+        if found.low > 0
+    ]
+    return (
+        f"still rising, so that where it ends is open, points from the third to the last quarter: {', '.join(rising)}"
+        if rising
+        else ""
+    )
 
 
 def _median(clips: pd.Series) -> str:
@@ -281,7 +319,7 @@ def learning(study: Results, name: str = WRITTEN_DOWN) -> str:
         f"words on clips and on points follow Holm's correction for the {_comparisons(study, name)} comparisons that are planned, "
         f"run yet or not{apart}; FLOPs have intervals alone{_interim(study, name)}"
     )
-    return ";\n  - ".join([head, *told, rates, corrected])
+    return ";\n  - ".join(filter(None, [head, *told, _open_ends(study), rates, corrected]))
 
 
 def _in_short(table: pd.DataFrame) -> str:
@@ -296,18 +334,17 @@ def _in_short(table: pd.DataFrame) -> str:
         f"no fewer and no more clips {other}, as far as can be told",
     )
     ends = (f"fewer right answers {other}", f"more right answers {other}", "no difference that can be told")
-    told = [
-        f"comes to {100 * LEARNED:.0f} % right after {words}" for words in _by_word(learned, "times", 1, soon)
-    ]
-    return ", ".join([*told, *(f"ends with {words}" for words in _by_word(rows, "", 0, ends))])
+    told = [f"ends with {', '.join(_by_word(rows, '', 0, ends))}"]
+    if learned:
+        counts = ", ".join(_by_word(learned, "times", 1, soon))
+        told.insert(0, f"comes to {100 * LEARNED:.0f} % right after {counts}")
+    return ", ".join(told)
 
 
 def _by_word(rows: list[dict], name: str, none: float, words: tuple[str, str, str]) -> list[str]:
     """Each of `words` that is said of some row, with the sizes of those."""
-    said = {}
-    for row in rows:
-        said.setdefault(_word(row, name, none, words), []).append(row["pair"])
-    return [f"{word} ({', '.join(pairs)})" for word, pairs in said.items()]
+    said = {word: [row["pair"] for row in rows if _word(row, name, none, words) == word] for word in words}
+    return [f"{word} ({', '.join(pairs)})" for word, pairs in said.items() if pairs]
 
 
 def _interim(study: Results, name: str) -> str:

@@ -31,6 +31,7 @@ from fvlm.findings.questions import (
     steered_again,
     steering,
     steering_table,
+    still_rising,
 )
 from fvlm.findings.words import p_value
 from fvlm.scaling import Results, Study, runs_table
@@ -315,6 +316,23 @@ def test_what_else_the_two_sides_differ_in_is_told():
     configs = [dataclasses.replace(each, read_final=each.read_attended) for each in results.runs["config"]]
     deeper = results._replace(runs=results.runs.assign(config=configs))
     assert earlier not in questions_section({"questions": deeper})
+
+
+def test_what_still_rises_at_the_end_is_told():
+    """Three quarters are over when the baseline begins; one seed has no interval to tell it by."""
+    results = study(dict(fov=6400, bas=44800), spread=0.02)
+    clause = re.search(r"where it ends is open, [^:]*: ([^;]*);", learning(results)).group(1)
+    found = still_rising(results)
+    rows = results.evaluations.query("pair == 'T1-T' and arch == 'baseline'").sort_values("samples_seen")
+    quarters = rows.groupby("run")["right"].apply(lambda each: each[-5:].mean() - each[-10:-5].mean())
+    rise = found["T1-T", 2, "baseline"]
+    assert rise.value == pytest.approx(100 * quarters.mean()) and rise.low < rise.value < rise.high
+    assert f"baseline at T1-T ({rise.value:+.1f} (" in clause and "foveated" not in clause
+    assert found["T1-T", 2, "foveated"].value == pytest.approx(0, abs=1e-9)
+    falling = results.evaluations.assign(right=1 - results.evaluations["right"])
+    assert "where it ends is open" not in learning(results._replace(evaluations=falling))
+    alone = still_rising(study(dict(bas=44800), seeds=1))["T1-T", 2, "baseline"]
+    assert alone.value > 0 and math.isnan(alone.low)
 
 
 def test_seeds_without_any_spread_are_no_missing_p_value():
