@@ -76,7 +76,7 @@ for each in shown:
 # %% [markdown]
 # ## Does it follow the question?
 #
-# The same frames, asked about another object: the first clip, from the one above on, that has one to ask about. A gaze
+# The same frames, asked about another object: the clip above, or the next one that has another to ask about. A gaze
 # that follows the question moves to the other box. (A run on captions is asked nothing.)
 
 # %% tags=["nbval-ignore-output"]
@@ -88,7 +88,7 @@ for asked in asked_twice(run, start=clip_number):
 # %% [markdown]
 # ## Which layers decide?
 #
-# How often each head's most attended patch is on the object asked about, or, of a run on captions, on one drawn by lot.
+# How often each head's most attended patch is on the object asked about, or, of a run on captions, on one chosen at random.
 # The scale starts at chance. Are there a few heads that find it, and many that look elsewhere? Then the mean map is broader
 # than any one of them.
 
@@ -117,8 +117,8 @@ causal = [row for c in asked for row in causal_gaze(run.model, c, run.tokenizer,
 with_badge(causal_figure(causal), run)
 
 # %% [markdown]
-# What lies under the target's box, against as many patches elsewhere, the mean of several draws, and what all patches carry
-# moved by half the frame in every layer (which from the second layer on moves the attention too):
+# What lies under the target's box, against as many patches elsewhere, the mean of several draws, and the features of
+# all patches shifted by half the frame in every layer (which from the second layer on shifts the attention too):
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
@@ -130,12 +130,11 @@ parts.groupby(["what", "clip_id"])["change"].mean().groupby("what").describe().r
 # ## The truth table
 #
 # Scores against the boxes of `shapes`, means with bootstrap 95 % intervals over clips. *own*: the clip's
-# question. *other*: another question, scored on the first one's target, which a gaze that follows the
+# question. *other*: a question about another object, scored on the first one's box, which a gaze that follows the
 # question leaves. Not every clip has another object to ask about: compare *other* with *own, same clips*, the
 # clip's question on those alone. For a static query the two are equal, as it cannot follow a question. `hit`
 # next to `chance` and `centre` (a model that always looks at the middle); `mass` above 1 is a preference for
-# the target; `lag` is in how many frames, from the first that has the target in it, the gaze is not on it
-# yet.
+# the target; `lag`: frames between the target's first appearance and the gaze's first hit.
 
 # %% tags=["nbval-ignore-output"]
 from fvlm.tables import gaze_table
@@ -145,10 +144,19 @@ gaze_table(truth)
 # %% [markdown]
 # ## Every run, every size
 #
-# The same of all runs whose scores are kept in `outputs/question`, those without queries too: answer loss (nats per
-# token) and right answers, frame by frame, on the clips with three shapes or more. These are other runs than those that
-# come with the repository, also where a name is the same. How few the baseline has right is where 600 steps left it, not
-# where it ends: with the mended input scale it learns the question too, later (*Withdrawn* in `outputs/FINDINGS.md`).
+# How often the most attended patch is on the shape that is asked about, and on that shape while another is asked about, of the
+# study that was run with rates of its own for each size (`params/questions.yaml`), with intervals over seeds and clips:
+
+# %% tags=["nbval-check-output"]
+from fvlm.findings.questions import steered_again
+
+steered_again()
+
+# %% [markdown]
+# The runs of before, 600 steps with the old input scale (`outputs/question`), those without queries too: answer loss (nats
+# per token) and right answers, frame by frame, on the clips with three shapes or more, and the gaze. These are other runs than
+# those that come with the repository, also where a name is the same. How few the baseline has right is where 600 steps left
+# it, not where it ends: with the mended input scale it learns the question too, later (`outputs/FINDINGS.md`).
 
 # %% tags=["nbval-check-output"]
 from fvlm.studies.question import results

@@ -51,9 +51,25 @@ from fvlm.findings.figures import run_again_figure
 run_again_figure()
 
 # %% [markdown]
-# All other runs of this notebook called `micro` are those of before: short, with the scale that has been mended since and with
-# other settings, so that LLMs from scratch had learned less than they can (`outputs/FINDINGS.md`, *Withdrawn*): no figure of
-# theirs can be set beside these.
+# Asked about one of several shapes (`params/questions.yaml`), how soon is each architecture right, and where does it end? The
+# foveated model beside each other: points right at the end, and how many times the clips and FLOPs it needs until 80 % are right.
+
+# %% tags=["nbval-check-output"]
+from fvlm.findings import questions
+
+questions.run_again()
+
+# %% [markdown]
+# Every run on its way, a dotted line at 80 %. The rate is constant, so each evaluation is a valid end.
+
+# %% tags=["nbval-ignore-output"]
+from fvlm.findings.figures import questions_figure
+
+questions_figure()
+
+# %% [markdown]
+# All runs called `micro` below are older: short, with the scale that has been mended since and with other settings, so that LLMs
+# from scratch had learned less than they can (`outputs/FINDINGS.md`, *Withdrawn*). Their figures can't be compared with these.
 #
 # The gap is how much more loss the foveated model has than the baseline of the same cell, in percent, frame by
 # frame, on the same validation clips and seeds. Studies of this repository have samples and seeds, so each gap has a
@@ -73,7 +89,7 @@ tables.answer(gaps)
 draw["gap_vs_scale"]()
 
 # %% [markdown]
-# `study_cpu` is the smallest pretrained pair for as long as a CPU has in two hours. Does each model use its frames, and how
+# `study_cpu` is the smallest pretrained pair, trained for two hours on a CPU. Does each model use its frames, and how
 # much beside the other? A gap is a cost only between models that do, so their frames were swapped for another clip's
 # (`fvlm swap`; nats per text token, frame by frame). Where that changes nothing, the gap says how quickly a text is learnt,
 # not what 16 tokens hold; where it changes little, the gap may still grow with training. What it is at the study's own
@@ -108,8 +124,8 @@ tables.shown(tables.replayed_correction())
 tables.shown(tables.size_claims())
 
 # %% [markdown]
-# A larger LLM took off 5 to 7 % in four comparisons of four; a larger DINOv2 added a little in the two there are, both at
-# 8 frames. The direction is consistent. But the LLM grew by three times as many parameters and more, the base DINOv2 has
+# A larger LLM lowered the loss by 5 to 7 % in four comparisons of four; a larger DINOv2 raised it a little in the two there are,
+# both at 8 frames. The direction is consistent. But the LLM grew by three times as many parameters and more, the base DINOv2 has
 # no run at 64 frames, and 4,480 samples may be too few to use a better vision encoder. It holds for this budget; it is no law.
 
 # %% [markdown]
