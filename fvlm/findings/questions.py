@@ -246,10 +246,10 @@ def contrasts(study: Results, name: str = WRITTEN_DOWN) -> pd.DataFrame:
     return found
 
 
-def _planned(study: Results, name: str) -> Counter[tuple[str, str]]:
-    """Seeds of each size and architecture that a study's grid file has at the highest priority."""
+def _planned(study: Results, name: str, priority: int | None = None) -> Counter[tuple[str, str]]:
+    """Seeds of each size and architecture that a study's grid file has, of at most this priority number."""
     (frames,) = study.runs["frames"].unique()
-    return sources.planned(name, frames, priority=1)
+    return sources.planned(name, frames, priority)
 
 
 def _comparisons(study: Results, name: str) -> int:
@@ -348,8 +348,9 @@ def _by_word(rows: list[dict], name: str, none: float, words: tuple[str, str, st
 
 
 def _interim(study: Results, name: str) -> str:
-    """How many of the planned seeds are there, where some are not, and what has none; clauses or nothing."""
-    planned = _planned(study, name)
+    """How many of the seeds are there that are planned first, where some are not, and what has none; clauses or
+    nothing."""
+    planned = _planned(study, name, priority=1)
     there = study.runs.groupby(["pair", "arch"]).size()
     told = ""
     counts = {
