@@ -202,8 +202,9 @@ def test_a_changed_reference_row_fails_the_scaling_notebook(tmp_path):
     shutil.copytree(REPOSITORY / "fvlm", tmp_path / "fvlm", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()
     shutil.copy(REPOSITORY / "notebooks/scaling.ipynb", tmp_path / "notebooks")
-    studies = ("outputs/micro/", "outputs/study/", "outputs/study_cpu/", "outputs/captions/")
-    for file in (name for name in tracked() if name.startswith(studies) and not name.endswith(".html")):
+    studies = [f"outputs/{name}/" for name in ("micro", "study", "study_cpu", "captions", "questions")]
+    read = (*studies, "params/")
+    for file in (name for name in tracked() if name.startswith(read) and not name.endswith(".html")):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / file, tmp_path / file)
     rows = tmp_path / "fvlm/data/nanosmol.csv"
