@@ -9,7 +9,7 @@ from fvlm.bench.inputs import random_model
 from fvlm.config import RunConfig
 from fvlm.costs.machine import synchronize
 from fvlm.data import Collator, PreparedDataset, ShapesWorld, training_batches
-from fvlm.data.loading import loader
+from fvlm.data.loading import Batches
 from fvlm.data.prepare import Settings, prepare
 from fvlm.data.prepared import Shuffled
 from fvlm.text import span
@@ -70,8 +70,8 @@ def bench_data(
 
 
 def _reading_rate(dataset, collator, workers: int, batch: int = 16, clips: int = 2000) -> float:
-    """Clips a second through the loader, from its first batch on."""
-    batches = iter(loader(dataset, [range(i, i + batch) for i in range(0, clips, batch)], collator, workers))
+    """Clips a second through `Batches`, from the first one on."""
+    batches = Batches(dataset, [range(i, i + batch) for i in range(0, clips, batch)], collator, workers)
     next(batches)
     start = time.perf_counter()
     return sum(len(b) for b in batches) / (time.perf_counter() - start)

@@ -2,6 +2,8 @@
 processes."""
 
 import os
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from fvlm.data.prepared import open_prepared, parse_mixture
 from fvlm.data.shapes import open_shapes
 from fvlm.data.siblings import parse_world
 from fvlm.data.store import FeatureStore, Known
+
+POLL = 5  # seconds after which it is looked whether the processes that read still live
+PATIENCE = 300  # seconds without a batch after which others take over
 
 
 def open_dataset(config: RunConfig, split: str):
@@ -74,7 +79,7 @@ def training_batches(
         range(step * size + first, step * size + first + size // world)
         for step in range(start_step, config.steps)
     ]
-    return iter(_loader(dataset, steps, collator, config, store))
+    return _loader(dataset, steps, collator, config, store)
 
 
 def validation_batches(
@@ -99,24 +104,55 @@ def validation_batches(
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
     while len(batches) % world:
         batches.append(batches[0])
-    return iter(_loader(dataset, batches[rank::world], collator, config, store))
+    return _loader(dataset, batches[rank::world], collator, config, store)
 
 
-def _loader(dataset, batches: list[range], collator, config, store: FeatureStore | None) -> DataLoader:
+def _loader(dataset, batches: list[range], collator, config, store: FeatureStore | None) -> "Batches":
     dataset = dataset if store is None else Known(dataset, store)
     gpu = config.device.startswith("cuda")
     workers = min(8, os.cpu_count() or 1) if gpu else 1  # on a CPU the training itself wants the cores
-    return loader(dataset, batches, collator, workers=min(workers, len(batches)), pin_memory=gpu)
+    return Batches(dataset, batches, collator, workers=min(workers, len(batches)), pin_memory=gpu)
 
 
-def loader(dataset, batches: list, collator, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Batches of the clips at given positions, in their order, read ahead by `workers` processes (0: by this
-    one)."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collator,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
-    )
+class Batches:
+    """An iterator over batches of the clips at given positions, in their order, read ahead by `workers`
+    processes (0: by this one).
+
+    A process that was forked while another thread held a lock can wait for that lock forever. So where no
+    batch comes for PATIENCE seconds others take over at that batch, with a warning; those may take twice as
+    long, as it may also be a slow disk."""
+
+    def __init__(self, dataset, batches: list, collator, workers: int, pin_memory: bool = False):
+        self._batches, self._given, self._patience = batches, 0, PATIENCE
+        self._settings = dict(collate_fn=collator, num_workers=workers, pin_memory=pin_memory)
+        if workers:
+            self._settings |= dict(prefetch_factor=2, timeout=POLL)
+        self._dataset = dataset
+        self._begin()
+
+    def _begin(self):
+        left = self._batches[self._given :]
+        self._reading = iter(DataLoader(self._dataset, batch_sampler=left, **self._settings))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.monotonic()
+        while True:
+            try:
+                batch = next(self._reading)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out after"):  # torch has no class of its own
+                    raise
+                if time.monotonic() - asked < self._patience:
+                    continue
+                warnings.warn(
+                    f"no batch for {self._patience:.0f} s: other processes read the clips now", stacklevel=2
+                )
+                self._patience, self._reading = 2 * self._patience, None  # None: ends those that hang
+                self._begin()
+                asked = time.monotonic()
+            else:
+                self._given += 1
+                return batch

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fvlm import ConfigError, RunConfig
 from fvlm.config import DOMAINS
 from fvlm.data import Collator, check_dataset, open_dataset, training_batches, validation_batches
-from fvlm.data.loading import loader
+from fvlm.data.loading import Batches
 from fvlm.data.mix import mixes, read_mix, repeated, spelled
 from fvlm.data.mixture import CHUNK, InTurns, Mixture
 from fvlm.weights import load_tokenizer
@@ -170,7 +170,7 @@ def test_ranks_and_workers_and_a_stop_change_no_batch():
     assert [a + b for a, b in zip(*ranks)] == whole[5:]
     steps = [range(step * 8, step * 8 + 8) for step in range(7, 12)]
     for workers in (0, 2):
-        assert ids(loader(open_dataset(config, "train"), steps, collator, workers)) == whole[7:]
+        assert ids(Batches(open_dataset(config, "train"), steps, collator, workers)) == whole[7:]
     assert len({i for batch in whole for i in batch}) == 96
     assert ids(training_batches(tiny(dataset=SHAPES, steps=12, seed=1), collator))[0] != whole[0]
 

@@ -4,6 +4,7 @@ import json
 import random
 import shlex
 import shutil
+import time
 from collections import Counter
 
 import numpy as np
@@ -12,8 +13,8 @@ from conftest import tiny
 
 from fvlm import ConfigError, RunConfig, load_run, train
 from fvlm.cli import main, print_manifest
-from fvlm.data import Collator, PreparedDataset, open_dataset, training_batches, validation_batches
-from fvlm.data.loading import loader
+from fvlm.data import Collator, PreparedDataset, loading, open_dataset, training_batches, validation_batches
+from fvlm.data.loading import Batches
 from fvlm.data.prepare import Settings, next_command, prepare, warning
 from fvlm.data.prepared import BUFFER, Shuffled, parse_mixture
 from fvlm.weights import load_tokenizer
@@ -53,12 +54,51 @@ def test_a_loader_stopped_anywhere_goes_on_with_exactly_the_remaining_clips(fold
     for workers in (0, 1, 3):
         stop = dice.randint(1, 12)
         steps = [range(step * 8, step * 8 + 8) for step in range(stop, 13)]
-        assert ids(loader(open_dataset(config, "train"), steps, collator(), workers)) == whole[stop:]
+        assert ids(Batches(open_dataset(config, "train"), steps, collator(), workers)) == whole[stop:]
     stop = dice.randint(1, 12)
     ranks = [ids(training_batches(config, collator(), stop, rank=r, world=2)) for r in range(2)]
     assert [a + b for a, b in zip(*ranks)] == whole[stop:]
     with pytest.raises(ConfigError, match="3 processes"):
         training_batches(config, collator(), 0, rank=0, world=3)
+
+
+class Stuck:
+    """Clips of which a process waits for one as if for a lock that nobody holds, the first time or for some
+    seconds each time."""
+
+    def __init__(self, dataset, flag, seconds=None):
+        self.dataset, self.flag, self.seconds = dataset, flag, seconds
+
+    def __getitem__(self, item: int):
+        if item == 20 and (self.seconds or not self.flag.exists()):
+            self.flag.touch()
+            time.sleep(self.seconds or 10_000)
+        return self.dataset[item]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("seconds", [None, 3])
+def test_where_reading_hangs_others_take_over_at_that_batch(folder, tmp_path, monkeypatch, workers, seconds):
+    """And a slow clip comes in the end, as each waits twice as long as the ones before."""
+    monkeypatch.setattr(loading, "PATIENCE", 2)
+    monkeypatch.setattr(loading, "POLL", 1)
+    dataset = open_dataset(tiny(dataset=str(folder), effective_batch=8, eval_samples=4), "train")
+    steps = [range(step * 8, step * 8 + 8) for step in range(6)]
+    whole = ids(Batches(dataset, steps, collator(), 0))
+    stuck = Stuck(dataset, tmp_path / "seen", seconds)
+    with pytest.warns(UserWarning, match="no batch for 2 s: other processes read"):
+        batches = Batches(stuck, steps, collator(), workers)
+        assert ids(batches) == whole and len(whole) == 6
+    assert stuck.flag.exists()
+
+
+def test_what_a_reading_process_raises_is_not_taken_for_hanging(folder):
+    class Broken:
+        def __getitem__(self, item: int):
+            raise RuntimeError("timed out: DataLoader timed out after 5 seconds, says the disk")
+
+    with pytest.raises(RuntimeError, match="says the disk"):
+        ids(Batches(Broken(), [range(4)], collator(), 1))
 
 
 def test_the_order_is_shuffled_by_seed_and_epoch_and_stays_local(folder):
