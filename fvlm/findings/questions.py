@@ -17,7 +17,7 @@ from fvlm.findings.sources import LEAST
 from fvlm.findings.words import budget, of_a_saliency_model, p_value, seen_through, trained_sizes
 from fvlm.scaling import Results
 from fvlm.scaling.contrasts import holm
-from fvlm.scaling.intervals import Estimate, student_estimate
+from fvlm.scaling.intervals import Estimate, Noise, student_estimate, t_interval
 from fvlm.text import with_interval
 
 STUDIES = {  # of one world: what a clip is asked
@@ -124,7 +124,7 @@ def _ratio(one: pd.Series, other: pd.Series) -> Estimate:
     if not np.isfinite([*one, *other]).all():
         return Estimate(math.nan, math.nan, math.nan, math.nan)
     logs = [np.log(side.to_numpy(float)) for side in (one, other)]
-    seeds = [(float(log.var(ddof=1) / len(log)), len(log) - 1) for log in logs]
+    seeds = [_noise(log) for log in logs]
     found = student_estimate(float(logs[0].mean() - logs[1].mean()), seeds, (0.0, 1))
     return Estimate(*map(math.exp, (found.value, found.low, found.high)), found.p)
 
@@ -134,19 +134,20 @@ def _points(samples: pd.DataFrame | None, sides: list[pd.DataFrame], weights: li
     over the seeds of each and, where `samples` has several clips, over the clips that all of them share."""
     rights = [side["right"].to_numpy(float) for side in sides]
     value = sum(weight * right.mean() for weight, right in zip(weights, rights))
-    seeds = [
-        (float(weight**2 * right.var(ddof=1) / len(right)), len(right) - 1)
-        for weight, right in zip(weights, rights)
-        if len(right) > 1
-    ]
+    seeds = [_noise(weight * right) for weight, right in zip(weights, rights) if len(right) > 1]
     clips = (0.0, 1)
     if samples is not None and samples["clip_id"].nunique() > 1:
         by_clip = [
             samples[samples["run"].isin(side["run"])].groupby("clip_id")["right"].mean() for side in sides
         ]
         moved = sum(weight * clip for weight, clip in zip(weights, by_clip))
-        clips = (float(moved.var(ddof=1) / len(moved)), len(moved) - 1)
+        clips = _noise(moved)
     return student_estimate(float(value), seeds, clips)
+
+
+def _noise(values: np.ndarray | pd.Series) -> Noise:
+    """Of the mean of independent values."""
+    return float(values.var(ddof=1) / len(values)), len(values) - 1
 
 
 def learning_table(study: Results) -> pd.DataFrame:
@@ -168,41 +169,34 @@ def learning_table(study: Results) -> pd.DataFrame:
                 f"seeds that came to {100 * LEARNED:.0f} %": f"{np.isfinite(mine['clips']).sum()} of {len(mine)}",
                 "after so many clips, median": _median(mine["clips"]),
                 f"and were there {MORE} evaluations later": _median(mine["lasting"]),
-                "from the third to the last quarter, points": _rise_text(rises[pair, frames, arch]),
+                "from the third to the last quarter, points": _rise_text(*rises[pair, frames, arch]),
             }
         )
     return pd.DataFrame(rows)
 
 
-def still_rising(study: Results) -> dict[tuple[str, int, str], Estimate]:
+def still_rising(study: Results) -> dict[tuple[str, int, str], tuple[float, float, float]]:
     """How many percentage points more answers are right in the last quarter of a run's evaluations than in the one
-    before, by size, number of frames and architecture, with Student's interval over seeds (NaN of one)."""
+    before, by size, number of frames and architecture: the mean over seeds with Student's interval (NaN of one)."""
     found = {}
-    for (pair, frames, arch), mine in study.evaluations.groupby(["pair", "frames", "arch"]):
-        rights = mine.sort_values("samples_seen").groupby("run")["right"].agg(list)
+    for who, mine in study.evaluations.sort_values("samples_seen").groupby(["pair", "frames", "arch"]):
+        rights = mine.groupby("run")["right"].agg(list)
         quarter = max(len(rights.iloc[0]) // 4, 1)
-        rises = [100 * (np.mean(each[-quarter:]) - np.mean(each[-2 * quarter : -quarter])) for each in rights]
-        value = float(np.mean(rises))
-        if len(rises) == 1:
-            found[pair, frames, arch] = Estimate(value, math.nan, math.nan, math.nan)
-        else:
-            seeds = [(float(np.var(rises, ddof=1) / len(rises)), len(rises) - 1)]
-            found[pair, frames, arch] = student_estimate(value, seeds, (0.0, 1))
+        rises = rights.map(lambda each, n=quarter: 100 * (np.mean(each[-n:]) - np.mean(each[-2 * n : -n])))
+        found[who] = (rises.mean(), *t_interval(rises))
     return found
 
 
-def _rise_text(found: Estimate) -> str:
-    if math.isnan(found.low):
-        return f"{found.value:+.1f}"
-    return with_interval(found.value, found.low, found.high, 1)
+def _rise_text(value: float, low: float, high: float) -> str:
+    return f"{value:+.1f}" if math.isnan(low) else with_interval(value, low, high, 1)
 
 
 def _open_ends(study: Results) -> str:
     """Whose right answers still rose at the end, a clause; nothing where none did."""
     rising = [
-        f"{arch} at {pair} ({_rise_text(found)})"
-        for (pair, _, arch), found in still_rising(study).items()
-        if found.low > 0
+        f"{arch} at {pair} ({_rise_text(value, low, high)})"
+        for (pair, _, arch), (value, low, high) in still_rising(study).items()
+        if low > 0
     ]
     return (
         f"still rising, so that where it ends is open, points from the third to the last quarter: {', '.join(rising)}"
